@@ -1,0 +1,115 @@
+//! The configuration: the only reader of the environment.
+//!
+//! A variable that is empty counts as not set, so that a copied `.env.example` works as it is.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+
+use crate::cors;
+
+/// Everything that can be set from outside.
+#[derive(Debug)]
+pub struct Config {
+    /// `ALLOWED_ORIGINS`, `ALLOWED_METHODS`, `ALLOWED_HEADERS`, `CORS_ALLOW_CREDENTIALS` and
+    /// `CORS_MAX_AGE`.
+    pub cors: cors::Policy,
+    /// `BASE_PATH` without leading and trailing slash; empty when there is none.
+    pub base_path: String,
+}
+
+/// A variable that cannot be used. Displayed as one line that names it, its value and what is
+/// expected.
+#[derive(Debug)]
+pub struct Error {
+    name: &'static str,
+    value: String,
+    reason: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}={:?} cannot be used: {}", self.name, self.value, self.reason)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Whether Lambda, or something that stands for it, started this process.
+#[must_use]
+pub fn on_lambda() -> bool {
+    env::var_os("AWS_LAMBDA_RUNTIME_API").is_some()
+}
+
+impl Config {
+    /// The configuration of this process's environment.
+    ///
+    /// # Errors
+    /// The first variable that cannot be used.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::from_lookup(|name| env::var_os(name))
+    }
+
+    /// The configuration of the variables that `lookup` finds.
+    ///
+    /// # Errors
+    /// The first variable that cannot be used.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
+        let variable = |name| Variable::read(name, lookup(name));
+        let origins = variable("ALLOWED_ORIGINS")?;
+        let cors = cors::Policy::new(
+            origins.parse("*", "* or a comma-separated list such as https://app.example.com,https://*.example.com")?,
+            variable("ALLOWED_METHODS")?.parse("*", "* or a comma-separated list such as GET,POST")?,
+            variable("ALLOWED_HEADERS")?
+                .parse("*", "* or a comma-separated list such as content-type,authorization")?,
+            variable("CORS_ALLOW_CREDENTIALS")?.parse("false", "true or false")?,
+            variable("CORS_MAX_AGE")?.parse("7200", "a number of seconds from 0 to 4294967295")?,
+        );
+        let cors = cors.map_err(|cors::CredentialsForAnyOrigin| {
+            origins.error(
+                "CORS_ALLOW_CREDENTIALS=true is never allowed for every origin; expected a comma-separated list of the origins \
+                 that may send credentials, such as https://app.example.com"
+                    .to_owned(),
+            )
+        })?;
+        Ok(Self { cors, base_path: variable("BASE_PATH")?.base_path()? })
+    }
+}
+
+/// A variable's name and its value, `None` when it is not set or empty.
+struct Variable {
+    name: &'static str,
+    value: Option<String>,
+}
+
+impl Variable {
+    fn read(name: &'static str, value: Option<OsString>) -> Result<Self, Error> {
+        let value = value.map(OsString::into_string).transpose().map_err(|value| Error {
+            name,
+            value: value.to_string_lossy().into_owned(),
+            reason: "it is not UTF-8".to_owned(),
+        })?;
+        Ok(Self { name, value: value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()) })
+    }
+
+    /// The value, or `default`, as a `T`; `expected` ends the sentence of the error.
+    fn parse<T: std::str::FromStr<Err: fmt::Display>>(&self, default: &str, expected: &str) -> Result<T, Error> {
+        let value = self.value.as_deref().unwrap_or(default);
+        value.parse().map_err(|reason| self.error(format!("{reason}; expected {expected}")))
+    }
+
+    fn base_path(self) -> Result<String, Error> {
+        let path = self.value.as_deref().unwrap_or_default();
+        let path = path.strip_prefix('/').unwrap_or(path);
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let legal = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@%".contains(c);
+        if !path.is_empty() && !path.split('/').all(|segment| !segment.is_empty() && segment.chars().all(legal)) {
+            return Err(self.error("it is no path; expected one such as /team-a or /team-a/chat".to_owned()));
+        }
+        Ok(path.to_owned())
+    }
+
+    fn error(&self, reason: String) -> Error {
+        Error { name: self.name, value: self.value.clone().unwrap_or_default(), reason }
+    }
+}

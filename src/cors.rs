@@ -1,0 +1,302 @@
+//! Cross-origin resource sharing, as the Fetch standard's CORS protocol has it
+//! (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
+//!
+//! An origin that is not allowed gets the answer without CORS headers, and the browser keeps it
+//! from the page. A preflight is never refused by status: browsers look at the headers only.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+/// The response headers that a page may read beside the safelisted ones.
+const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after, x-request-id");
+
+/// Who may call from which page, and how.
+#[derive(Debug)]
+pub struct Policy {
+    origins: Origins,
+    methods: Methods,
+    headers: Headers,
+    allow_credentials: bool,
+    max_age: HeaderValue,
+}
+
+/// Credentials were allowed for every origin, which the protocol forbids.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CredentialsForAnyOrigin;
+
+impl Policy {
+    /// The policy of these parts; `max_age` is in seconds.
+    ///
+    /// # Errors
+    /// [`CredentialsForAnyOrigin`] for credentials together with [`Origins::Any`].
+    pub fn new(
+        origins: Origins,
+        methods: Methods,
+        headers: Headers,
+        allow_credentials: bool,
+        max_age: u32,
+    ) -> Result<Self, CredentialsForAnyOrigin> {
+        if allow_credentials && matches!(origins, Origins::Any) {
+            return Err(CredentialsForAnyOrigin);
+        }
+        Ok(Self { origins, methods, headers, allow_credentials, max_age: max_age.into() })
+    }
+
+    /// Whether a request with the method `method` and the headers `request` is a CORS preflight:
+    /// `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
+    #[must_use]
+    pub fn is_preflight(method: &str, request: &HeaderMap) -> bool {
+        method == Method::OPTIONS.as_str()
+            && request.contains_key(ORIGIN)
+            && request.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    }
+
+    /// Adds the CORS headers of the answer to a request with the method `method` and the headers
+    /// `request` to the answer's headers `response`.
+    pub fn decorate(&self, method: &str, request: &HeaderMap, response: &mut HeaderMap) {
+        let mut vary = Vec::new();
+        if matches!(self.origins, Origins::Listed(_)) {
+            // Also where the origin is not allowed, or a cache would give that answer to others.
+            vary.push(ORIGIN);
+        }
+        let allowed_origin = self.allowed_origin(request);
+        if Self::is_preflight(method, request) {
+            for (names, asked, answered) in [
+                (&self.methods.0, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS),
+                (&self.headers.0, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS),
+            ] {
+                // `*` is answered with what was asked for, because a literal `*` does not cover
+                // `Authorization`, nor anything at all in a request with credentials.
+                let value = match names {
+                    Names::Any => request.get(&asked).cloned(),
+                    Names::Listed(listed) => Some(listed.clone()),
+                };
+                if names == &Names::Any {
+                    vary.push(asked);
+                }
+                if let Some(value) = value.filter(|_| allowed_origin.is_some()) {
+                    response.insert(answered, value);
+                }
+            }
+            if allowed_origin.is_some() {
+                response.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
+            }
+        } else if allowed_origin.is_some() {
+            response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        }
+        if let Some(origin) = allowed_origin {
+            response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            if self.allow_credentials {
+                response.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            }
+        }
+        if !vary.is_empty() {
+            // One field line, because the answer's headers are a map of single values.
+            let vary: Vec<&str> = vary.iter().map(HeaderName::as_str).collect();
+            if let Ok(vary) = HeaderValue::try_from(vary.join(", ")) {
+                response.insert(VARY, vary);
+            }
+        }
+    }
+
+    /// The value of `Access-Control-Allow-Origin`, if the request's origin is allowed.
+    fn allowed_origin(&self, request: &HeaderMap) -> Option<HeaderValue> {
+        match &self.origins {
+            Origins::Any => Some(HeaderValue::from_static("*")),
+            Origins::Listed(patterns) => {
+                let value = request.get(ORIGIN)?;
+                let origin = Origin::parse(value.to_str().ok()?).ok()?;
+                patterns.iter().any(|pattern| pattern.matches(&origin)).then(|| value.clone())
+            }
+        }
+    }
+}
+
+/// The origins that are allowed: `*`, or a comma-separated list such as
+/// `https://app.example.com, https://*.example.com`.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Every origin.
+    Any,
+    /// The origins that match one of these.
+    Listed(Vec<Pattern>),
+}
+
+/// One origin, or with [`Pattern::subdomains`] every origin below it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pattern {
+    origin: Origin,
+    /// Whether it stands for one or more labels before the host instead of the host itself.
+    subdomains: bool,
+}
+
+impl Pattern {
+    fn matches(&self, origin: &Origin) -> bool {
+        let host_matches = if self.subdomains {
+            origin.host.strip_suffix(&self.origin.host).is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
+        } else {
+            origin.host == self.origin.host
+        };
+        host_matches && origin.scheme == self.origin.scheme && origin.port == self.origin.port
+    }
+}
+
+/// Scheme, host and port (RFC 6454 §4), in lower case and without the scheme's default port.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    scheme: String,
+    host: String,
+    port: Option<u16>,
+}
+
+impl Origin {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let (scheme, authority) = text.split_once("://").ok_or("has no scheme such as https://")?;
+        let scheme = scheme.to_ascii_lowercase();
+        if !scheme.starts_with(|first: char| first.is_ascii_lowercase())
+            || !scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+        {
+            return Err("has no legal scheme");
+        }
+        if authority.contains(['/', '?', '#']) {
+            return Err("has a path, and an origin ends after the host and port");
+        }
+        if authority.contains('@') {
+            return Err("has a user name, and an origin has none");
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+                let port = digits.then(|| port.parse::<u16>().ok()).flatten();
+                (host, Some(port.ok_or("has a port that is no number up to 65535")?))
+            }
+            _ => (authority, None),
+        };
+        if !host.is_ascii() {
+            return Err("has a host that is not ASCII: write it as browsers send it, with xn--");
+        }
+        if !is_host(host) {
+            return Err("has no legal host");
+        }
+        let default_port = match scheme.as_str() {
+            "http" | "ws" => Some(80),
+            "https" | "wss" => Some(443),
+            _ => None,
+        };
+        Ok(Self { scheme, host: host.to_ascii_lowercase(), port: port.filter(|port| Some(*port) != default_port) })
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    host.split('.')
+        .all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')))
+}
+
+impl FromStr for Pattern {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.eq_ignore_ascii_case("null") {
+            return Err("is sent by sandboxed pages and local files of anybody, and is never allowed");
+        }
+        let text = text.strip_suffix('/').unwrap_or(text);
+        if text.matches('*').count() > usize::from(text.contains("://*.")) {
+            return Err("has a * that is not the first label of the host");
+        }
+        let (origin, subdomains) = match text.split_once("://*.") {
+            Some((scheme, host)) => (Origin::parse(&format!("{scheme}://{host}"))?, true),
+            None => (Origin::parse(text)?, false),
+        };
+        Ok(Self { origin, subdomains })
+    }
+}
+
+/// A list that cannot be used: the entry and what is wrong with it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadEntry {
+    entry: String,
+    reason: &'static str,
+}
+
+impl fmt::Display for BadEntry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?} {}", self.entry, self.reason)
+    }
+}
+
+/// The entries of a comma-separated list; empty ones are passed over.
+fn entries(list: &str) -> Result<Vec<&str>, BadEntry> {
+    let entries: Vec<_> = list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+    if entries.is_empty() { Err(BadEntry { entry: list.to_owned(), reason: "names nothing" }) } else { Ok(entries) }
+}
+
+impl FromStr for Origins {
+    type Err = BadEntry;
+
+    fn from_str(list: &str) -> Result<Self, BadEntry> {
+        let entries = entries(list)?;
+        let patterns: Result<Vec<Pattern>, _> = entries
+            .iter()
+            .filter(|entry| **entry != "*")
+            .map(|entry| entry.parse().map_err(|reason| BadEntry { entry: (*entry).to_owned(), reason }))
+            .collect();
+        Ok(if entries.contains(&"*") { Self::Any } else { Self::Listed(patterns?) })
+    }
+}
+
+/// `*`, or the joined value of a header that lists names.
+#[derive(Debug, PartialEq, Eq)]
+enum Names {
+    Any,
+    Listed(HeaderValue),
+}
+
+impl Names {
+    fn parse(list: &str, canonical: fn(&str) -> Option<String>) -> Result<Self, BadEntry> {
+        let entries = entries(list)?;
+        if entries.contains(&"*") {
+            return Ok(Self::Any);
+        }
+        let bad = |entry: &str| BadEntry { entry: entry.to_owned(), reason: "is not a legal name" };
+        let names: Result<Vec<String>, _> =
+            entries.iter().map(|entry| canonical(entry).ok_or_else(|| bad(entry))).collect();
+        HeaderValue::try_from(names?.join(", ")).map(Self::Listed).map_err(|_| bad(list))
+    }
+}
+
+/// The methods that a page may use: `*`, or a comma-separated list.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Methods(Names);
+
+impl FromStr for Methods {
+    type Err = BadEntry;
+
+    fn from_str(list: &str) -> Result<Self, BadEntry> {
+        // Methods are case-sensitive, and all that a route can have are in upper case.
+        let canonical =
+            |name: &str| Method::from_bytes(name.to_ascii_uppercase().as_bytes()).ok().map(|method| method.to_string());
+        Names::parse(list, canonical).map(Self)
+    }
+}
+
+/// The request headers that a page may send: `*`, or a comma-separated list.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Headers(Names);
+
+impl FromStr for Headers {
+    type Err = BadEntry;
+
+    fn from_str(list: &str) -> Result<Self, BadEntry> {
+        Names::parse(list, |name| name.parse::<HeaderName>().ok().map(|name| name.to_string())).map(Self)
+    }
+}

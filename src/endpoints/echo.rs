@@ -1,0 +1,23 @@
+//! `/api/v1/echo`: says back what it was told.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::request::Request;
+use crate::response::{self, Response};
+
+#[derive(Serialize)]
+struct Echo<'a> {
+    echo: &'a str,
+}
+
+/// 200 `{"echo":q}` with the first `q` of the query.
+///
+/// # Errors
+/// [`Error::MissingParameter`] when the query has no `q`; an empty one is echoed.
+pub fn get(request: &Request) -> Result<Response, Error> {
+    let missing = Error::MissingParameter { name: "q", example: "/api/v1/echo?q=hello" };
+    let echo = request.query_parameter("q").ok_or(missing)?;
+    Ok(response::json(StatusCode::OK, &Echo { echo: &echo }))
+}

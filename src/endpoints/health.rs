@@ -1,0 +1,17 @@
+//! `/health`: whether the function runs. It asks no upstream.
+
+use http::StatusCode;
+use serde::Serialize;
+
+use crate::response::{self, Response};
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+/// 200 `{"status":"ok"}`.
+#[must_use]
+pub fn get() -> Response {
+    response::json(StatusCode::OK, &Health { status: "ok" })
+}

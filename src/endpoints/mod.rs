@@ -1,0 +1,5 @@
+//! The endpoints, one module a resource. A function's parameters are all that it needs.
+
+pub mod echo;
+pub mod health;
+pub mod options;

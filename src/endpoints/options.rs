@@ -1,0 +1,9 @@
+//! `OPTIONS` without preflight headers: which methods a path offers.
+
+use crate::response::{self, Response};
+
+/// 204 with `Allow`.
+#[must_use]
+pub fn options(allow: &str) -> Response {
+    response::allowing(response::no_content(), allow)
+}

@@ -1,0 +1,213 @@
+//! The edge: API Gateway's payload format 2.0 in, its answer out.
+//!
+//! The format is that of an HTTP API's Lambda proxy integration and of a Function URL
+//! (API Gateway Developer Guide, "Create AWS Lambda proxy integrations for HTTP APIs"). An
+//! invocation can carry any JSON at all, from the console's test event to a queue's records, so
+//! nothing here fails: what is no HTTP request becomes an error that says what to send.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_lambda_events::apigw::ApiGatewayV2httpResponse;
+use aws_lambda_events::encodings::Body;
+use http::{HeaderMap, HeaderValue};
+use lambda_runtime::Context;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::request::{READ_HEADERS, Request};
+use crate::response::Response;
+
+/// API Gateway ends an HTTP API's integration after 30 s at most; its answer has to be on its way
+/// before ("Quotas for HTTP APIs").
+const LONGEST_ANSWER: Duration = Duration::from_secs(29);
+
+/// An invocation's payload, whatever it is. Deserialising one never fails, because a payload that
+/// `lambda_runtime` cannot deserialise becomes a function error, which API Gateway answers with a
+/// bare 500.
+pub struct Payload(Result<Event, String>);
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Event::deserialize(deserializer).map_err(|error| error.to_string())))
+    }
+}
+
+/// What is read of a payload format 2.0 event. Every field may be missing or null.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    version: Option<String>,
+    raw_path: Option<String>,
+    raw_query_string: Option<String>,
+    #[serde(default, deserialize_with = "read_headers")]
+    headers: HeaderMap,
+    request_context: Option<RequestContext>,
+}
+
+#[derive(Deserialize)]
+struct RequestContext {
+    stage: Option<String>,
+    http: Option<Http>,
+}
+
+#[derive(Deserialize)]
+struct Http {
+    method: Option<String>,
+}
+
+impl Payload {
+    /// The HTTP request that the payload carries. `base_path` is stripped from its path after the
+    /// stage; it has neither a leading nor a trailing slash and is empty when there is none.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedEvent`] when the payload is no payload format 2.0 event.
+    pub fn into_request(self, context: &Context, base_path: &str) -> Result<Request, Error> {
+        let event = self.0.map_err(|error| Error::UnsupportedEvent(format!("this event is not one ({error})")))?;
+        if let Some(version) = event.version.filter(|version| version != "2.0") {
+            return Err(Error::UnsupportedEvent(format!("this event's version is {version:?}")));
+        }
+        let context_2_0 = event.request_context.and_then(|context| Some((context.http?.method?, context.stage)));
+        let (method, stage) = context_2_0
+            .ok_or_else(|| Error::UnsupportedEvent("this event has no requestContext.http.method".to_owned()))?;
+        let path = event.raw_path.unwrap_or_default();
+        let path = strip_segments(&path, stage.as_deref().unwrap_or_default());
+        let path = strip_segments(path, base_path);
+        Ok(Request {
+            id: context.request_id.clone(),
+            method,
+            path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
+            query: event.raw_query_string.unwrap_or_default(),
+            headers: event.headers,
+            deadline: Instant::now() + time_left(context.deadline, SystemTime::now()),
+        })
+    }
+}
+
+/// `path` without the leading segments `prefix` ("a/b"), or as it is when it does not begin with
+/// them. A prefix ends where a segment ends: `prod` is not stripped from `/products`.
+fn strip_segments<'a>(path: &'a str, prefix: &str) -> &'a str {
+    if prefix.is_empty() {
+        return path;
+    }
+    match path.strip_prefix('/').and_then(|path| path.strip_prefix(prefix)) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
+        _ => path,
+    }
+}
+
+/// The time until the invocation's deadline, given in milliseconds since the Unix epoch, at most
+/// [`LONGEST_ANSWER`]. A deadline that has already passed is no deadline: Lambda never hands out
+/// such an event, and local emulators send 1970.
+fn time_left(deadline_ms: u64, now: SystemTime) -> Duration {
+    let deadline = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(deadline_ms));
+    match deadline.map(|deadline| deadline.duration_since(now)) {
+        Some(Ok(left)) if !left.is_zero() => left.min(LONGEST_ANSWER),
+        _ => LONGEST_ANSWER,
+    }
+}
+
+/// The [`READ_HEADERS`] of an object of strings. A value that is no legal HTTP field value is as
+/// if it had not been sent.
+fn read_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap, D::Error> {
+    struct Headers;
+
+    impl<'de> Visitor<'de> for Headers {
+        type Value = HeaderMap;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object of header names and values")
+        }
+
+        fn visit_none<E>(self) -> Result<HeaderMap, E> {
+            Ok(HeaderMap::new())
+        }
+
+        fn visit_unit<E>(self) -> Result<HeaderMap, E> {
+            Ok(HeaderMap::new())
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<HeaderMap, D::Error> {
+            deserializer.deserialize_map(self)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HeaderMap, A::Error> {
+            let mut headers = HeaderMap::new();
+            while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+                let Some(name) = READ_HEADERS.into_iter().find(|read| name.eq_ignore_ascii_case(read.as_str())) else {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                };
+                if let Value::String(value) = map.next_value()?
+                    && let Ok(value) = HeaderValue::try_from(value)
+                {
+                    headers.insert(name, value);
+                }
+            }
+            Ok(headers)
+        }
+    }
+
+    deserializer.deserialize_option(Headers)
+}
+
+/// `response` as API Gateway expects it of a payload format 2.0 integration.
+#[must_use]
+pub fn answer(response: Response) -> ApiGatewayV2httpResponse {
+    let (parts, body) = response.into_parts();
+    let mut answer = ApiGatewayV2httpResponse::default();
+    answer.status_code = i64::from(parts.status.as_u16());
+    answer.headers = parts.headers;
+    answer.body = (!body.is_empty()).then_some(Body::Text(body));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_stripped_once_and_only_at_a_segment_boundary() {
+        let rows = [
+            ("/prod/health", "prod", "/health"),
+            ("/prod", "prod", ""),
+            ("/prod/", "prod", "/"),
+            ("/products", "prod", "/products"),
+            ("/prod/prod/health", "prod", "/prod/health"),
+            ("/health", "prod", "/health"),
+            ("/health/prod", "prod", "/health/prod"),
+            ("/health", "$default", "/health"),
+            ("/health", "", "/health"),
+            ("", "prod", ""),
+            ("prod/health", "prod", "prod/health"),
+            ("/team/one/health", "team/one", "/health"),
+            ("/team/oneself/health", "team/one", "/team/oneself/health"),
+            ("/team/health", "team/one", "/team/health"),
+            ("/Prod/health", "prod", "/Prod/health"),
+        ];
+        for (path, prefix, expected) in rows {
+            assert_eq!(strip_segments(path, prefix), expected, "{path} without {prefix}");
+        }
+    }
+
+    #[test]
+    fn the_time_left_is_capped_and_a_deadline_in_the_past_is_none() {
+        let now_ms = 1_800_000_000_000;
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms);
+        let rows = [
+            (now_ms + 3_000, Duration::from_secs(3)),
+            (now_ms + 1, Duration::from_millis(1)),
+            (now_ms + 900_000, LONGEST_ANSWER),
+            (now_ms, LONGEST_ANSWER),
+            (now_ms - 1, LONGEST_ANSWER),
+            (0, LONGEST_ANSWER),
+            (u64::MAX, LONGEST_ANSWER),
+        ];
+        for (deadline_ms, expected) in rows {
+            assert_eq!(time_left(deadline_ms, now), expected, "deadline {deadline_ms}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! A small serverless AI backend: one AWS Lambda function behind an API Gateway HTTP API or a
+//! Lambda Function URL.
+//!
+//! # The way of a request
+//!
+//! 1. `main` reads the [`Config`], makes the [`App`] and hands it to `lambda_runtime`.
+//! 2. [`event`] turns the invocation's payload into a [`request::Request`]; whatever is no HTTP
+//!    event becomes an error like any other.
+//! 3. [`app`] answers a preflight from the [`cors::Policy`], otherwise asks [`router::find`] for
+//!    the [`router::Route`] and calls its function in [`endpoints`].
+//! 4. [`error`] turns a failure into an RFC 9457 problem; [`app`] logs it, adds the headers that
+//!    every answer carries and lets [`cors`] decorate it.
+//! 5. [`event`] writes the [`response::Response`] as the answer that API Gateway expects.
+//!
+//! # Layout
+//!
+//! | module | what it knows |
+//! | --- | --- |
+//! | [`app`] | the pipeline above; the one place that logs a failure |
+//! | [`config`] | the environment; nothing else reads it |
+//! | [`event`] | API Gateway's payload format 2.0; no other module names its fields |
+//! | [`request`], [`response`] | HTTP as the endpoints see it |
+//! | [`router`] | which path and method is which [`router::Route`] |
+//! | [`cors`] | the Fetch standard's CORS protocol |
+//! | [`error`] | every failure's status, code and words |
+//! | [`endpoints`] | one module a resource |
+//!
+//! Imports run one way: `main` → `app` → `event`, `cors`, `router`, `endpoints` → `request`,
+//! `response`, `error`. Nothing below [`app`] knows Lambda, nothing below [`event`] knows API
+//! Gateway.
+
+pub mod app;
+pub mod config;
+pub mod cors;
+pub mod endpoints;
+pub mod error;
+pub mod event;
+pub mod request;
+pub mod response;
+pub mod router;
+
+pub use app::App;
+pub use config::Config;

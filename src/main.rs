@@ -1,0 +1,30 @@
+//! The `bootstrap` that Lambda starts: configuration, application and runtime loop put together.
+
+use std::convert::Infallible;
+use std::process::ExitCode;
+
+use kus_aws_backend::{App, Config, config};
+use lambda_runtime::{LambdaEvent, Runtime, service_fn};
+
+fn main() -> ExitCode {
+    if !config::on_lambda() {
+        eprintln!("kus-aws-backend is an AWS Lambda function: Lambda starts it and hands it events.");
+        eprintln!("To run it on this machine: cargo run --example local");
+        return ExitCode::from(2);
+    }
+    match Config::from_env().map_err(Into::into).and_then(serve) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config) -> Result<(), lambda_runtime::Error> {
+    let app = App::new(config);
+    let handler =
+        service_fn(async |LambdaEvent { payload, context }| Ok::<_, Infallible>(app.handle(payload, &context)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(Runtime::new(handler).run())
+}

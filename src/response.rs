@@ -1,0 +1,44 @@
+//! An HTTP response as the endpoints write it.
+
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+/// An HTTP response; an empty body is none.
+pub type Response = http::Response<String>;
+
+/// `body` as `application/json` (RFC 8259).
+pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    with_type(status, "application/json", body)
+}
+
+/// `body` as `application/problem+json` (RFC 9457).
+pub fn problem(status: StatusCode, body: &impl Serialize) -> Response {
+    with_type(status, "application/problem+json", body)
+}
+
+/// 204 No Content.
+#[must_use]
+pub fn no_content() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// `response` with the header `Allow` (RFC 9110 §10.2.1); `methods` is its value.
+#[must_use]
+pub fn allowing(mut response: Response, methods: &str) -> Response {
+    if let Ok(methods) = HeaderValue::from_str(methods) {
+        response.headers_mut().insert(ALLOW, methods);
+    }
+    response
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response {
+    // A value of ours with string keys always serialises; a panic here would become a 500.
+    let body = serde_json::to_string(body).expect("an answer serialises");
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

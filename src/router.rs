@@ -1,0 +1,77 @@
+//! Which path and method is which [`Route`].
+//!
+//! | method | path | route |
+//! | --- | --- | --- |
+//! | `GET`, `HEAD` | `/health` | [`Route::Health`] |
+//! | `GET`, `HEAD` | `/api/v1/echo` | [`Route::Echo`] |
+//! | `OPTIONS` | any | [`Route::Options`] |
+//!
+//! A path is split at `/` and each segment percent-decoded afterwards, so `%2F` never separates.
+//! One trailing slash is accepted. The path is looked at before the method: an unknown path is
+//! [`Miss::NotFound`] whatever the method.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The health check.
+    Health,
+    /// The echo of a query parameter.
+    Echo,
+    /// The methods that a path offers (RFC 9110 §9.3.7); a path that offers none still answers
+    /// `OPTIONS`.
+    Options {
+        /// The value of `Allow`.
+        allow: String,
+    },
+}
+
+/// Why a request has no [`Route`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// No method is offered at this path: 404.
+    NotFound,
+    /// The path offers other methods: 405.
+    MethodNotAllowed {
+        /// The value of `Allow`.
+        allow: String,
+    },
+}
+
+/// The methods that `Allow` may name, in its order.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// The route of `method` and `path`; `path` begins with `/` and is percent-encoded.
+///
+/// # Errors
+/// [`Miss::NotFound`] for a path that no route has, [`Miss::MethodNotAllowed`] for a path that has
+/// only routes of other methods.
+pub fn find(method: &str, path: &str) -> Result<Route, Miss> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let decoded: Vec<Cow<'_, str>> =
+        path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect();
+    let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
+
+    if let Some(route) = route(method, &segments) {
+        return Ok(route);
+    }
+    let allow = METHODS.into_iter().filter(|method| *method == "OPTIONS" || route(method, &segments).is_some());
+    let allow = allow.collect::<Vec<_>>().join(", ");
+    match (method, allow.as_str()) {
+        ("OPTIONS", _) => Ok(Route::Options { allow }),
+        (_, "OPTIONS") => Err(Miss::NotFound),
+        _ => Err(Miss::MethodNotAllowed { allow }),
+    }
+}
+
+fn route(method: &str, segments: &[&str]) -> Option<Route> {
+    match (method, segments) {
+        ("GET" | "HEAD", ["health"]) => Some(Route::Health),
+        ("GET" | "HEAD", ["api", "v1", "echo"]) => Some(Route::Echo),
+        _ => None,
+    }
+}
