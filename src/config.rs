@@ -5,6 +5,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
+use std::str::FromStr;
 
 use crate::cors;
 
@@ -58,12 +59,11 @@ impl Config {
         let variable = |name| Variable::read(name, lookup(name));
         let origins = variable("ALLOWED_ORIGINS")?;
         let cors = cors::Policy::new(
-            origins.parse("*", "* or a comma-separated list such as https://app.example.com,https://*.example.com")?,
-            variable("ALLOWED_METHODS")?.parse("*", "* or a comma-separated list such as GET,POST")?,
-            variable("ALLOWED_HEADERS")?
-                .parse("*", "* or a comma-separated list such as content-type,authorization")?,
-            variable("CORS_ALLOW_CREDENTIALS")?.parse("false", "true or false")?,
-            variable("CORS_MAX_AGE")?.parse("7200", "a number of seconds from 0 to 4294967295")?,
+            origins.list("*", "* or a comma-separated list such as https://app.example.com,https://*.example.com")?,
+            variable("ALLOWED_METHODS")?.list("*", "* or a comma-separated list such as GET,POST")?,
+            variable("ALLOWED_HEADERS")?.list("*", "* or a comma-separated list such as content-type,authorization")?,
+            variable("CORS_ALLOW_CREDENTIALS")?.scalar(false, "true or false")?,
+            variable("CORS_MAX_AGE")?.scalar(7200, "a number of seconds from 0 to 4294967295")?,
         );
         let cors = cors.map_err(|cors::CredentialsForAnyOrigin| {
             origins.error(
@@ -92,10 +92,16 @@ impl Variable {
         Ok(Self { name, value: value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()) })
     }
 
-    /// The value, or `default`, as a `T`; `expected` ends the sentence of the error.
-    fn parse<T: std::str::FromStr<Err: fmt::Display>>(&self, default: &str, expected: &str) -> Result<T, Error> {
+    /// The value, or `default`, as a list; `expected` ends the sentence of the error.
+    fn list<T: FromStr<Err = cors::BadEntry>>(&self, default: &str, expected: &str) -> Result<T, Error> {
         let value = self.value.as_deref().unwrap_or(default);
-        value.parse().map_err(|reason| self.error(format!("{reason}; expected {expected}")))
+        value.parse().map_err(|bad| self.error(format!("{bad}; expected {expected}")))
+    }
+
+    /// The value in lower case, or `default`, as a number or a flag.
+    fn scalar<T: FromStr>(&self, default: T, expected: &str) -> Result<T, Error> {
+        let Some(value) = &self.value else { return Ok(default) };
+        value.to_ascii_lowercase().parse().map_err(|_| self.error(format!("expected {expected}")))
     }
 
     fn base_path(self) -> Result<String, Error> {
@@ -104,7 +110,7 @@ impl Variable {
         let path = path.strip_suffix('/').unwrap_or(path);
         let legal = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@%".contains(c);
         if !path.is_empty() && !path.split('/').all(|segment| !segment.is_empty() && segment.chars().all(legal)) {
-            return Err(self.error("it is no path; expected one such as /team-a or /team-a/chat".to_owned()));
+            return Err(self.error("expected a path such as /team-a or /team-a/chat".to_owned()));
         }
         Ok(path.to_owned())
     }

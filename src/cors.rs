@@ -209,7 +209,7 @@ impl FromStr for Pattern {
         if text.eq_ignore_ascii_case("null") {
             return Err("is sent by sandboxed pages and local files of anybody, and is never allowed");
         }
-        let text = text.strip_suffix('/').unwrap_or(text);
+        let text = text.strip_suffix('/').filter(|text| !text.ends_with('/')).unwrap_or(text);
         if text.matches('*').count() > usize::from(text.contains("://*.")) {
             return Err("has a * that is not the first label of the host");
         }

@@ -1,0 +1,43 @@
+//! The application without a process around it, for tables with many rows.
+
+use std::ffi::OsString;
+
+use kus_aws_backend::event::Payload;
+use kus_aws_backend::{App, Config, config};
+use lambda_runtime::Context;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The configuration of these variables and no others.
+pub(crate) fn configure(variables: &[(&str, &str)]) -> Result<Config, config::Error> {
+    Config::from_lookup(|name| {
+        variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
+    })
+}
+
+/// An application with these variables.
+pub(crate) fn app(variables: &[(&str, &str)]) -> App {
+    App::new(configure(variables).expect("the variables can be used"))
+}
+
+/// The application's answer to an invocation whose payload is `payload`, as Lambda gets it.
+pub(crate) fn answer(app: &App, payload: &[u8]) -> Value {
+    // As `lambda_runtime` does it: what follows the first JSON value is not looked at.
+    let payload =
+        Payload::deserialize(&mut serde_json::Deserializer::from_slice(payload)).expect("a payload never fails");
+    let mut context = Context::default();
+    "request-1".clone_into(&mut context.request_id);
+    serde_json::to_value(app.handle(payload, &context)).expect("an answer is JSON")
+}
+
+/// A payload format 2.0 event with nothing but a method, a path and headers.
+pub(crate) fn event(method: &str, path: &str, headers: &[(&str, &str)]) -> Value {
+    let headers: serde_json::Map<_, _> =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    json!({"version": "2.0", "rawPath": path, "headers": headers, "requestContext": {"http": {"method": method}, "stage": "$default"}})
+}
+
+/// Asks `app` for `method` and `path` with these headers.
+pub(crate) fn ask(app: &App, method: &str, path: &str, headers: &[(&str, &str)]) -> Value {
+    answer(app, event(method, path, headers).to_string().as_bytes())
+}

@@ -1,0 +1,105 @@
+//! Which path and method is answered how; stages and base paths.
+
+use kus_aws_backend::router::{Miss, Route, find};
+
+use crate::in_process::{answer, app, ask, event};
+
+#[test]
+fn every_path_and_method_has_its_route() {
+    let not_found = || Err(Miss::NotFound);
+    let not_allowed = |allow: &str| Err(Miss::MethodNotAllowed { allow: allow.to_owned() });
+    let options = |allow: &str| Ok(Route::Options { allow: allow.to_owned() });
+    let rows = [
+        ("GET", "/health", Ok(Route::Health)),
+        ("HEAD", "/health", Ok(Route::Health)),
+        ("GET", "/health/", Ok(Route::Health)),
+        ("GET", "/h%65alth", Ok(Route::Health)),
+        ("GET", "/api/v1/echo", Ok(Route::Echo)),
+        ("HEAD", "/api/v1/echo/", Ok(Route::Echo)),
+        ("POST", "/health", not_allowed("GET, HEAD, OPTIONS")),
+        ("DELETE", "/api/v1/echo", not_allowed("GET, HEAD, OPTIONS")),
+        ("BREW", "/health", not_allowed("GET, HEAD, OPTIONS")),
+        ("get", "/health", not_allowed("GET, HEAD, OPTIONS")),
+        ("", "/health", not_allowed("GET, HEAD, OPTIONS")),
+        ("OPTIONS", "/health", options("GET, HEAD, OPTIONS")),
+        ("OPTIONS", "/nothing", options("OPTIONS")),
+        ("GET", "/", not_found()),
+        ("GET", "", not_found()),
+        ("GET", "//health", not_found()),
+        ("GET", "/health//", not_found()),
+        ("GET", "/Health", not_found()),
+        ("GET", "/healthy", not_found()),
+        ("GET", "/health/deep", not_found()),
+        ("GET", "/api", not_found()),
+        ("GET", "/api/v1", not_found()),
+        ("GET", "/api/v2/echo", not_found()),
+        ("GET", "/api%2Fv1/echo", not_found()),
+        ("GET", "/health%", not_found()),
+        ("GET", "/health%00", not_found()),
+        ("GET", "/%ff", not_found()),
+        ("POST", "/nothing", not_found()),
+    ];
+    for (method, path, expected) in rows {
+        assert_eq!(find(method, path), expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn the_stage_and_then_the_base_path_are_stripped_from_the_path() {
+    let rows = [
+        ("", "$default", "/health", 200),
+        ("", "prod", "/prod/health", 200),
+        ("", "prod", "/health", 200),
+        ("", "prod", "/prod/prod/health", 404),
+        ("", "prod", "/products/health", 404),
+        ("", "health", "/health/health", 200),
+        ("", "health", "/health", 404),
+        ("/team-a", "$default", "/team-a/health", 200),
+        ("team-a/", "$default", "/team-a/health", 200),
+        ("/team-a", "prod", "/prod/team-a/health", 200),
+        ("/team-a", "prod", "/team-a/prod/health", 404),
+        ("/team-a", "$default", "/health", 200),
+        ("/team-a", "$default", "/team-a", 404),
+        ("/team-a/one", "$default", "/team-a/one/health/", 200),
+        ("/", "$default", "/health", 200),
+    ];
+    for (base_path, stage, path, status) in rows {
+        let mut event = event("GET", path, &[]);
+        event["requestContext"]["stage"] = stage.into();
+        let answer = answer(&app(&[("BASE_PATH", base_path)]), event.to_string().as_bytes());
+        assert_eq!(answer["statusCode"], status, "BASE_PATH {base_path:?}, stage {stage}, {path}");
+    }
+}
+
+#[test]
+fn every_answer_carries_the_common_headers() {
+    let app = app(&[]);
+    for (method, path) in
+        [("GET", "/health"), ("GET", "/nothing"), ("POST", "/health"), ("OPTIONS", "/health"), ("GET", "/api/v1/echo")]
+    {
+        let headers = &ask(&app, method, path, &[])["headers"];
+        let names = ["x-request-id", "cache-control", "x-content-type-options", "access-control-allow-origin"];
+        assert_eq!(
+            names.map(|name| headers[name].as_str()),
+            ["request-1", "no-store", "nosniff", "*"].map(Some),
+            "{method} {path}"
+        );
+    }
+}
+
+#[test]
+fn head_answers_as_get_without_a_body() {
+    let app = app(&[]);
+    for path in ["/health", "/nothing", "/api/v1/echo"] {
+        let (mut get, head) = (ask(&app, "GET", path, &[]), ask(&app, "HEAD", path, &[]));
+        assert!(get.as_object_mut().expect("an object").remove("body").is_some(), "GET {path} has a body");
+        assert_eq!(head, get, "{path}");
+    }
+}
+
+#[test]
+fn a_405_names_the_methods_that_are_allowed() {
+    let answer = ask(&app(&[]), "DELETE", "/health", &[]);
+    assert_eq!(answer["statusCode"], 405);
+    assert_eq!(answer["headers"]["allow"], "GET, HEAD, OPTIONS");
+}
