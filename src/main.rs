@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use kus_aws_backend::{App, Config, config};
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     if !config::on_lambda() {
         eprintln!("kus-aws-backend is an AWS Lambda function: Lambda starts it and hands it events.");
         eprintln!("To run it on this machine: cargo run --example local");

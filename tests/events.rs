@@ -1,0 +1,209 @@
+//! The sample events, each through the built binary: the whole answer stands in the table.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::local::environment::Outcome;
+use crate::local::{LocalOptions, LocalStack};
+
+const LISTED: Variables = &[("ALLOWED_ORIGINS", "https://*.example.com"), ("CORS_ALLOW_CREDENTIALS", "true")];
+
+type Variables = &'static [(&'static str, &'static str)];
+
+/// An event's file, the variables that are set, and the answer: status, the headers beside those
+/// that every answer has, and the body.
+type Row = (&'static str, Variables, u16, Value, Option<Value>);
+
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn rows() -> Vec<Row> {
+    let any_origin =
+        || json!({"access-control-allow-origin": "*", "access-control-expose-headers": "retry-after, x-request-id"});
+    let json_headers = || with(any_origin(), json!({"content-type": "application/json"}));
+    let problem_headers = || with(any_origin(), json!({"content-type": "application/problem+json"}));
+    let healthy = || Some(json!({"status": "ok"}));
+    let health = |file, variables: Variables| (file, variables, 200, json_headers(), healthy());
+    let echo = |file, text| (file, &[][..], 200, json_headers(), Some(json!({"echo": text})));
+    let problem = |file, status, code, detail: &str| {
+        (file, &[][..], status, problem_headers(), Some(problem(status, code, detail)))
+    };
+    let not_allowed = |file| {
+        let detail = "This path does not answer that method. It answers GET, HEAD, OPTIONS.";
+        let headers = with(problem_headers(), json!({"allow": "GET, HEAD, OPTIONS"}));
+        (file, &[][..], 405, headers, Some(self::problem(405, "method_not_allowed", detail)))
+    };
+    let not_found = |file| {
+        problem(
+            file,
+            404,
+            "not_found",
+            "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.",
+        )
+    };
+    let unsupported = |file, reason: &str| {
+        let detail = format!(
+            "This function answers API Gateway HTTP API and Lambda Function URL events (payload format version 2.0), and {reason}. \
+             To try it in the console's Test tab, paste a file from events/, such as events/get-health.json; \
+             on an API Gateway integration choose payload format version 2.0."
+        );
+        problem(file, 400, "unsupported_event", &detail)
+    };
+    let no_method = "this event has no requestContext.http.method";
+    let preflight = |file| {
+        let headers = json!({
+            "access-control-allow-origin": "*", "access-control-allow-methods": "POST",
+            "access-control-allow-headers": "authorization,content-type", "access-control-max-age": "7200",
+            "vary": "access-control-request-method, access-control-request-headers"
+        });
+        (file, &[][..], 204, headers, None)
+    };
+    let preflight_vary = "origin, access-control-request-method, access-control-request-headers";
+    vec![
+        health("get-health", &[]),
+        ("head-health", &[], 200, json_headers(), None),
+        health("get-health-trailing-slash", &[]),
+        health("get-health-named-stage", &[]),
+        health("get-health-base-path", &[("BASE_PATH", "/team-a")]),
+        health("get-health-no-origin", &[]),
+        health("get-health-jwt", &[]),
+        health("get-health-null-fields", &[]),
+        health("get-health-bad-base64", &[]),
+        health("get-health-function-url", &[]),
+        (
+            "get-health-allowed-origin",
+            LISTED,
+            200,
+            json!({
+                "access-control-allow-origin": "https://preview.app.example.com", "access-control-allow-credentials": "true",
+                "access-control-expose-headers": "retry-after, x-request-id", "content-type": "application/json", "vary": "origin"
+            }),
+            healthy(),
+        ),
+        (
+            "get-health-foreign-origin",
+            LISTED,
+            200,
+            json!({"content-type": "application/json", "vary": "origin"}),
+            healthy(),
+        ),
+        echo("get-echo", "hello"),
+        ("head-echo", &[], 200, json_headers(), None),
+        echo("get-echo-encoded", "안녕 a+b, c, 100%"),
+        echo("get-echo-empty", ""),
+        echo("get-echo-named-stage", "hello"),
+        problem(
+            "get-echo-missing-q",
+            400,
+            "missing_parameter",
+            "The query parameter \"q\" is missing: send it as in /api/v1/echo?q=hello.",
+        ),
+        not_found("get-unknown"),
+        not_found("get-root-empty-path"),
+        not_allowed("post-health"),
+        not_allowed("post-health-cargo-lambda"),
+        not_allowed("post-echo-base64-body"),
+        not_allowed("brew-health-unknown-method"),
+        preflight("options-echo-preflight"),
+        preflight("options-unknown-preflight"),
+        (
+            "options-echo-preflight-allowed-origin",
+            LISTED,
+            204,
+            json!({
+                "access-control-allow-origin": "https://preview.app.example.com", "access-control-allow-credentials": "true",
+                "access-control-allow-methods": "POST", "access-control-allow-headers": "authorization,content-type",
+                "access-control-max-age": "7200", "vary": preflight_vary
+            }),
+            None,
+        ),
+        ("options-echo-preflight-foreign-origin", LISTED, 204, json!({"vary": preflight_vary}), None),
+        ("options-echo", &[], 204, with(any_origin(), json!({"allow": "GET, HEAD, OPTIONS"})), None),
+        unsupported("console-test", no_method),
+        unsupported("get-health-rest-api", no_method),
+        unsupported("get-health-http-api-1-0", "this event's version is \"1.0\""),
+        unsupported("get-health-load-balancer", no_method),
+        unsupported("sqs-message", no_method),
+    ]
+}
+
+/// `object` with the members of `more`.
+fn with(mut object: Value, more: Value) -> Value {
+    let Value::Object(more) = more else { panic!("{more} is no object") };
+    object.as_object_mut().expect("an object").extend(more);
+    object
+}
+
+fn problem(status: u16, code: &str, detail: &str) -> Value {
+    let title = match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        _ => panic!("no row has a problem with {status}"),
+    };
+    json!({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, "request_id": "the invocation's"})
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("events")
+}
+
+fn read(file: &str) -> Value {
+    let path = directory().join(file).with_extension("json");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_event_has_a_row() {
+    let files = fs::read_dir(directory()).expect("events/ can be read").map(|entry| entry.expect("an entry").path());
+    let files: BTreeSet<_> =
+        files.map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned()).collect();
+    let rows: BTreeSet<_> = rows().into_iter().map(|(file, ..)| file.to_owned()).collect();
+    assert_eq!(files, rows);
+}
+
+#[tokio::test]
+async fn every_event_is_answered_by_the_binary_as_its_row_says() {
+    for (file, variables, status, headers, body) in rows() {
+        let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+        options.function = options.function.with_env(variables.iter().copied());
+        let stack = LocalStack::start(options).await.expect("the stack starts");
+        let invoked = stack.invoke(&read(file)).await.expect("the function starts");
+        let Outcome::Response(answer) = invoked.outcome else { panic!("{file}: {:?}", invoked.outcome) };
+        let mut answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
+
+        let request_id = invoked.request_id.to_string();
+        if let Some(Value::String(body)) = answer.get("body") {
+            let mut body: Value = serde_json::from_str(body).expect("a body is JSON");
+            if let Some(id) = body.get_mut("request_id") {
+                assert_eq!(*id, request_id, "{file}");
+                *id = json!("the invocation's");
+            }
+            answer["body"] = body;
+        }
+        let common =
+            json!({"cache-control": "no-store", "x-content-type-options": "nosniff", "x-request-id": request_id});
+        let mut expected = json!({
+            "statusCode": status, "headers": with(common, headers), "multiValueHeaders": {}, "isBase64Encoded": false, "cookies": []
+        });
+        if let Some(body) = body {
+            expected["body"] = body;
+        }
+        assert_eq!(answer, expected, "{file}");
+    }
+}
+
+#[test]
+fn the_official_types_read_every_event_of_format_2_0() {
+    for (file, _, _, _, _) in rows() {
+        let event = read(file);
+        // The official types have no null where the format has none; ours have to bear it.
+        if event["version"] == "2.0" && file != "get-health-null-fields" {
+            let event: aws_lambda_events::apigw::ApiGatewayV2httpRequest =
+                serde_json::from_value(event).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert_eq!(event.version.as_deref(), Some("2.0"), "{file}");
+        }
+    }
+}

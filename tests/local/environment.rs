@@ -1,0 +1,204 @@
+//! An execution environment: one process of the function with a Runtime API of its own. It
+//! handles one invocation at a time.
+
+use std::fmt;
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::function::{FunctionOptions, Output};
+use super::runtime_api::{Invocation, Reply, RuntimeApi};
+
+/// How long a process may take before it asks for its first invocation
+/// (Lambda Developer Guide, "Lambda execution environment lifecycle").
+const LONGEST_INITIALISATION: Duration = Duration::from_secs(10);
+
+/// The lines that captured processes have written so far.
+pub(crate) type Log = watch::Sender<Vec<Line>>;
+
+/// A line of a process's standard output or error.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) process: u32,
+    pub(crate) text: String,
+}
+
+/// One process of the function; killed when dropped.
+pub(crate) struct Environment {
+    // Dropped, and so killed, before the API: it never sees the API's connection break.
+    child: Child,
+    api: RuntimeApi,
+    output: JoinSet<()>,
+}
+
+/// How an invocation ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The function answered with these bytes.
+    Response(Bytes),
+    /// The function reported an error; the bytes are the error's JSON.
+    Error(Bytes),
+    /// The process ended before it answered.
+    Exited(ExitStatus),
+    /// The deadline passed.
+    TimedOut,
+    /// The function was stopped; see `Function::stop`.
+    Stopped,
+}
+
+/// Why a process never asked for an invocation.
+#[derive(Debug)]
+pub(crate) struct StartError {
+    pub(crate) cause: StartFailure,
+    /// What the process wrote, if that is captured.
+    pub(crate) output: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) enum StartFailure {
+    /// The operating system could not start it.
+    NotRun(io::Error),
+    /// It ended.
+    Exited(ExitStatus),
+    /// It reported an initialisation error.
+    Reported(Bytes),
+    /// It did neither that nor anything else in time.
+    TimedOut,
+    /// The function has been stopped; see `Function::stop`.
+    Stopped,
+}
+
+impl StartError {
+    /// The status of a process that ended by itself.
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        match self.cause {
+            StartFailure::Exited(status) => Some(status),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            StartFailure::NotRun(error) => write!(formatter, "the function's program cannot be run: {error}"),
+            StartFailure::Exited(status) => {
+                write!(formatter, "the function ended before it asked for an invocation ({status})")
+            }
+            StartFailure::Reported(error) => {
+                write!(formatter, "the function failed to initialise: {}", error.escape_ascii())
+            }
+            StartFailure::TimedOut => {
+                write!(formatter, "the function did not ask for an invocation within {LONGEST_INITIALISATION:?}")
+            }
+            StartFailure::Stopped => formatter.write_str("the function has been stopped"),
+        }?;
+        self.output.iter().try_for_each(|line| write!(formatter, "\n{line}"))
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        StartFailure::NotRun(error).into()
+    }
+}
+
+impl From<StartFailure> for StartError {
+    fn from(cause: StartFailure) -> Self {
+        Self { cause, output: Vec::new() }
+    }
+}
+
+impl Environment {
+    /// Starts a process and waits until it asks for its first invocation.
+    pub(crate) async fn start(options: &FunctionOptions, log: &Log) -> Result<Self, StartError> {
+        let api = RuntimeApi::start(options.arn()).await?;
+        let mut command = Command::new(&options.program);
+        command.args(&options.args).stdin(Stdio::null()).kill_on_drop(true);
+        // Its own group: Ctrl-C in the terminal is for the stack, which then ends its processes.
+        command.process_group(0);
+        if !options.inherit_env {
+            command.env_clear();
+        }
+        command.envs(options.variables()).env("AWS_LAMBDA_RUNTIME_API", api.address().to_string());
+        if let Output::Captured = options.output {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
+        let mut child = command.spawn()?;
+        let process = child.id().unwrap_or_default();
+        let mut output = JoinSet::new();
+        if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
+            output.spawn(capture(stdout, process, log.clone()));
+            output.spawn(capture(stderr, process, log.clone()));
+        }
+
+        let mut environment = Self { child, api, output };
+        let cause = tokio::select! {
+            initialised = timeout(LONGEST_INITIALISATION, environment.api.initialised()) => match initialised {
+                Ok(Ok(())) => return Ok(environment),
+                Ok(Err(error)) => StartFailure::Reported(error),
+                Err(_) => StartFailure::TimedOut,
+            },
+            status = environment.child.wait() => StartFailure::Exited(status?),
+        };
+        environment.end().await;
+        let lines = log.borrow().iter().filter(|line| line.process == process).map(|line| line.text.clone()).collect();
+        Err(StartError { cause, output: lines })
+    }
+
+    /// The process's id; `None` once it has ended.
+    pub(crate) fn process(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Has the process handle `invocation`, which has `limit` for it. Only after a response or an
+    /// error is the process fit for another one.
+    pub(crate) async fn handle(&mut self, invocation: Invocation, limit: Duration) -> Outcome {
+        let replied = self.api.offer(invocation);
+        tokio::select! {
+            // What the process answered before it ended counts.
+            biased;
+            Ok(reply) = replied => match reply {
+                Reply::Response(response) => Outcome::Response(response),
+                Reply::Error(error) => Outcome::Error(error),
+            },
+            Ok(status) = self.child.wait() => Outcome::Exited(status),
+            () = sleep(limit) => Outcome::TimedOut,
+        }
+    }
+
+    /// Whether the process has fetched the last invocation that it was to handle.
+    pub(crate) fn has_fetched(&self) -> bool {
+        self.api.is_taken()
+    }
+
+    /// Kills the process if it still runs, and waits until it is gone and its output is captured.
+    pub(crate) async fn end(&mut self) {
+        // It fails for a process that has ended only.
+        let _ = self.child.kill().await;
+        while self.output.join_next().await.is_some() {}
+    }
+}
+
+/// Adds the lines of `stream` to `log` until it ends.
+async fn capture(stream: impl AsyncRead + Unpin, process: u32, log: Log) {
+    let mut lines = BufReader::new(stream).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        let text = String::from_utf8_lossy(&line).into_owned();
+        log.send_modify(|lines| lines.push(Line { process, text }));
+    }
+}

@@ -1,0 +1,247 @@
+//! An HTTP request as API Gateway's payload format 2.0 event (API Gateway Developer Guide,
+//! "Create AWS Lambda proxy integrations for HTTP APIs", "Payload format structure").
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::runtime_api::trace_root;
+
+/// The stage whose paths carry no prefix.
+pub(crate) const DEFAULT_STAGE: &str = "$default";
+
+const ACCOUNT: &str = "123456789012";
+
+/// Headers of one connection, not of the request (RFC 9110 §7.6.1), and `Cookie`, which has a
+/// field of its own.
+const LEFT_OUT: [HeaderName; 8] =
+    [CONNECTION, COOKIE, EXPECT, HeaderName::from_static("keep-alive"), TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+
+/// Who calls, as the API's authorizer found out.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// The API has no authorizer.
+    Unknown,
+    /// A JWT authorizer's. API Gateway makes every claim a string.
+    Jwt { claims: Map<String, Value>, scopes: Option<Vec<String>> },
+    /// Signed with the keys of the IAM user or role session with this unique id.
+    Iam { user_id: String },
+}
+
+impl Caller {
+    /// The bearer of a token with the claim `sub` and no scopes.
+    pub(crate) fn jwt(sub: &str) -> Self {
+        let claims = [("iss", "https://issuer.example.com"), ("sub", sub)];
+        let claims = claims.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        Self::Jwt { claims, scopes: None }
+    }
+
+    fn authorizer(self) -> Option<Value> {
+        match self {
+            Self::Unknown => None,
+            Self::Jwt { claims, scopes } => Some(json!({"jwt": {"claims": claims, "scopes": scopes}})),
+            Self::Iam { user_id } => Some(json!({"iam": {
+                "accessKey": "AKIAEXAMPLE",
+                "accountId": ACCOUNT,
+                "callerId": user_id,
+                "cognitoIdentity": null,
+                "principalOrgId": "o-example",
+                "userArn": format!("arn:aws:iam::{ACCOUNT}:user/local"),
+                "userId": user_id,
+            }})),
+        }
+    }
+}
+
+/// What API Gateway knows beside the request itself.
+pub(crate) struct Arrival<'a> {
+    pub(crate) request_id: &'a str,
+    pub(crate) stage: &'a str,
+    pub(crate) client: SocketAddr,
+    /// The gateway's own port.
+    pub(crate) port: u16,
+    pub(crate) caller: Caller,
+}
+
+/// The event of a request to the route `$default`.
+pub(crate) fn event(request: &Parts, body: &[u8], arrival: Arrival<'_>) -> Value {
+    let path = raw_path(request.uri.path());
+    let query = request.uri.query().unwrap_or_default();
+    let host = text(&request.headers, &HOST).unwrap_or_else(|| "localhost".to_owned());
+    let domain = host.parse().map_or_else(|_| host.clone(), |authority: Authority| authority.host().to_owned());
+    let now = OffsetDateTime::from(SystemTime::now());
+    let mut event = json!({
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": headers(&request.headers, body.len(), &arrival),
+        "requestContext": {
+            "accountId": ACCOUNT,
+            "apiId": "local",
+            "domainName": domain,
+            "domainPrefix": domain.split('.').next(),
+            "http": {
+                "method": request.method.as_str(),
+                "path": path,
+                "protocol": format!("{:?}", request.version),
+                "sourceIp": arrival.client.ip().to_string(),
+                "userAgent": text(&request.headers, &USER_AGENT).unwrap_or_default(),
+            },
+            "requestId": arrival.request_id,
+            "routeKey": "$default",
+            "stage": arrival.stage,
+            "time": request_time(now),
+            "timeEpoch": i64::try_from(now.unix_timestamp_nanos() / 1_000_000).expect("a year below 292 million"),
+        },
+        "isBase64Encoded": false,
+    });
+    if let Some(cookies) = text(&request.headers, &COOKIE) {
+        event["cookies"] = cookies.split("; ").collect();
+    }
+    if !query.is_empty() {
+        event["queryStringParameters"] = json!(query_parameters(query));
+    }
+    if let Some(authorizer) = arrival.caller.authorizer() {
+        event["requestContext"]["authorizer"] = authorizer;
+    }
+    if !body.is_empty() {
+        match std::str::from_utf8(body) {
+            Ok(body) if is_text(&text(&request.headers, &CONTENT_TYPE).unwrap_or_default()) => {
+                event["body"] = body.into();
+            }
+            _ => {
+                event["body"] = BASE64_STANDARD.encode(body).into();
+                event["isBase64Encoded"] = true.into();
+            }
+        }
+    }
+    event
+}
+
+/// Whether `path`, as requested, lies in `stage`.
+pub(crate) fn is_in_stage(path: &str, stage: &str) -> bool {
+    let below = match stage {
+        DEFAULT_STAGE => Some(path),
+        _ => path.strip_prefix('/').and_then(|path| path.strip_prefix(stage)),
+    };
+    below.is_some_and(|below| below.starts_with('/') || (below.is_empty() && stage != DEFAULT_STAGE))
+}
+
+/// An HTTP API hands the path on percent-decoded, and without what follows a decoded `?`
+/// (hotsock/voker#8 has captures). A Function URL keeps it encoded.
+fn raw_path(path: &str) -> String {
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    decoded.split('?').next().unwrap_or_default().to_owned()
+}
+
+/// Whether a body of this content type is handed on as text. The guide says "binary" without
+/// saying what that is; this is what API Gateway was found to do (ministackorg/ministack#766).
+fn is_text(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence.starts_with("text/")
+        || ["application/json", "application/xml", "application/javascript"].contains(&essence.as_str())
+}
+
+/// Decoded, repeated ones combined with commas.
+fn query_parameters(query: &str) -> BTreeMap<String, String> {
+    let mut parameters = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        combine(&mut parameters, name.into_owned(), &value);
+    }
+    parameters
+}
+
+fn headers(sent: &HeaderMap, length: usize, arrival: &Arrival<'_>) -> BTreeMap<String, String> {
+    let mut headers = BTreeMap::new();
+    for (name, value) in sent.iter().filter(|(name, _)| !LEFT_OUT.contains(name)) {
+        combine(&mut headers, name.to_string(), &String::from_utf8_lossy(value.as_bytes()));
+    }
+    headers.insert(CONTENT_LENGTH.to_string(), length.to_string());
+    headers.entry("x-amzn-trace-id".to_owned()).or_insert_with(trace_root);
+    let client = arrival.client.ip();
+    let forwarded_for = headers.get("x-forwarded-for").map_or(client.to_string(), |via| format!("{via}, {client}"));
+    headers.insert("x-forwarded-for".to_owned(), forwarded_for);
+    headers.insert("x-forwarded-port".to_owned(), arrival.port.to_string());
+    headers.insert("x-forwarded-proto".to_owned(), "http".to_owned());
+    headers
+}
+
+fn combine(values: &mut BTreeMap<String, String>, name: String, value: &str) {
+    values.entry(name).and_modify(|values| *values = format!("{values},{value}")).or_insert_with(|| value.to_owned());
+}
+
+/// A header's values as one, `; ` between cookies (RFC 9113 §8.2.3) and `,` between others.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let values: Vec<_> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    let separator = if name == COOKIE { "; " } else { "," };
+    (!values.is_empty()).then(|| values.join(separator))
+}
+
+/// Such as `12/Mar/2026:19:03:58 +0000`.
+fn request_time(at: OffsetDateTime) -> String {
+    let format = format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
+    at.format(&format).expect("every moment has these parts")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_ends_where_a_segment_ends() {
+        let rows = [
+            ("/", "$default", true),
+            ("/prod", "$default", true),
+            ("*", "$default", false),
+            ("", "$default", false),
+            ("/prod", "prod", true),
+            ("/prod/", "prod", true),
+            ("/prod/health", "prod", true),
+            ("/products", "prod", false),
+            ("/health", "prod", false),
+            ("/", "prod", false),
+        ];
+        for (path, stage, expected) in rows {
+            assert_eq!(is_in_stage(path, stage), expected, "{path} in {stage}");
+        }
+    }
+
+    #[test]
+    fn only_these_content_types_are_text() {
+        let rows = [
+            ("text/plain", true),
+            ("text/csv; charset=utf-8", true),
+            ("application/json", true),
+            ("Application/JSON;charset=UTF-8", true),
+            ("application/xml", true),
+            ("application/javascript", true),
+            ("application/problem+json", false),
+            ("application/x-www-form-urlencoded", false),
+            ("multipart/form-data; boundary=b", false),
+            ("application/octet-stream", false),
+            ("", false),
+        ];
+        for (content_type, expected) in rows {
+            assert_eq!(is_text(content_type), expected, "{content_type:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_is_in_the_common_log_format() {
+        let at = OffsetDateTime::from_unix_timestamp(1_773_342_238).expect("a moment");
+        assert_eq!(request_time(at), "12/Mar/2026:19:03:58 +0000");
+    }
+}

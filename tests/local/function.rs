@@ -1,0 +1,278 @@
+//! The function as Lambda runs it: as many processes as there are invocations at a time, each
+//! kept for the next invocation.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::sync::{Semaphore, watch};
+use uuid::Uuid;
+
+use super::environment::{Environment, Log, Outcome, StartError, StartFailure};
+use super::runtime_api::Invocation;
+
+const NAME: &str = env!("CARGO_PKG_NAME");
+const ACCOUNT: &str = "123456789012";
+
+/// What runs, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct FunctionOptions {
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
+    /// Variables beside those that Lambda sets; they win over inherited ones.
+    pub(crate) env: BTreeMap<String, OsString>,
+    /// Whether the processes get the environment of this one.
+    pub(crate) inherit_env: bool,
+    pub(crate) output: Output,
+    /// The function's timeout.
+    pub(crate) timeout: Duration,
+    /// The most processes at a time; an invocation beyond waits for one.
+    pub(crate) max_processes: usize,
+}
+
+/// Where the processes' standard output and error go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Output {
+    /// Where this process's go.
+    Inherited,
+    /// Into [`Function::log`].
+    Captured,
+}
+
+impl FunctionOptions {
+    /// `program` without arguments, in an environment of its own, its output captured.
+    pub(crate) fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            inherit_env: false,
+            output: Output::Captured,
+            timeout: Duration::from_secs(30),
+            max_processes: 16,
+        }
+    }
+
+    /// With these variables.
+    pub(crate) fn with_env<N, V>(mut self, variables: impl IntoIterator<Item = (N, V)>) -> Self
+    where
+        N: Into<String>,
+        V: Into<OsString>,
+    {
+        self.env.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
+    /// The function's Amazon Resource Name.
+    pub(crate) fn arn(&self) -> HeaderValue {
+        HeaderValue::try_from(format!("arn:aws:lambda:{}:{ACCOUNT}:function:{NAME}", self.region().display()))
+            .unwrap_or_else(|_| HeaderValue::from_static("arn:aws:lambda"))
+    }
+
+    /// The variables to start a process with, but for `AWS_LAMBDA_RUNTIME_API` (Lambda Developer
+    /// Guide, "Defined runtime environment variables").
+    pub(crate) fn variables(&self) -> BTreeMap<String, OsString> {
+        let mut variables = self.env.clone();
+        let set = [
+            ("AWS_LAMBDA_FUNCTION_NAME", NAME),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
+            ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", concat!("/aws/lambda/", env!("CARGO_PKG_NAME"))),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", "local"),
+            ("_HANDLER", "bootstrap"),
+        ];
+        variables.extend(set.map(|(name, value)| (name.to_owned(), value.into())));
+        variables.insert("AWS_REGION".to_owned(), self.region());
+        variables.insert("AWS_DEFAULT_REGION".to_owned(), self.region());
+        // All three or none: a session token belongs to its key.
+        if self.variable("AWS_ACCESS_KEY_ID").is_none() {
+            let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+            variables.extend(keys.map(|name| (name.to_owned(), "local".into())));
+        }
+        variables
+    }
+
+    fn region(&self) -> OsString {
+        self.variable("AWS_REGION").unwrap_or_else(|| "us-east-1".into())
+    }
+
+    /// The value that a process would see of a variable that is not one of Lambda's own.
+    fn variable(&self, name: &str) -> Option<OsString> {
+        let inherited = || env::var_os(name).filter(|_| self.inherit_env);
+        self.env.get(name).cloned().or_else(inherited).filter(|value| !value.is_empty())
+    }
+}
+
+/// What came of an invocation.
+#[derive(Debug)]
+pub(crate) struct Invoked {
+    pub(crate) request_id: Uuid,
+    pub(crate) deadline: SystemTime,
+    pub(crate) outcome: Outcome,
+}
+
+/// The function. Its idle processes end with its last clone, all of them with [`Function::stop`].
+#[derive(Clone)]
+pub(crate) struct Function {
+    fleet: Arc<Fleet>,
+}
+
+struct Fleet {
+    options: FunctionOptions,
+    /// One permit for each process that may run.
+    slots: Semaphore,
+    idle: Mutex<Vec<Environment>>,
+    started: AtomicUsize,
+    log: Log,
+    stopped: watch::Sender<bool>,
+}
+
+impl Function {
+    /// The function without a process yet.
+    pub(crate) fn new(options: FunctionOptions) -> Self {
+        let slots = Semaphore::new(options.max_processes);
+        Self {
+            fleet: Arc::new(Fleet {
+                options,
+                slots,
+                idle: Mutex::default(),
+                started: AtomicUsize::new(0),
+                log: Log::default(),
+                stopped: watch::Sender::new(false),
+            }),
+        }
+    }
+
+    /// Invokes the function with `event`.
+    pub(crate) async fn invoke(&self, event: impl Into<Bytes>) -> Result<Invoked, StartError> {
+        let fleet = Arc::clone(&self.fleet);
+        let event = event.into();
+        // A task of its own, because an invocation goes on when its caller has gone.
+        let invocation = tokio::spawn(async move { fleet.invoke(event).await });
+        invocation.await.expect("an invocation's task is neither aborted nor panics")
+    }
+
+    /// Starts a process, unless one is idle, and waits until it asks for its first invocation.
+    pub(crate) async fn warm_up(&self) -> Result<(), StartError> {
+        let environment = match self.fleet.take_idle() {
+            Some(environment) => environment,
+            None => self.fleet.start().await?,
+        };
+        self.fleet.give_back(environment);
+        Ok(())
+    }
+
+    /// Ends the idle processes, so that the next invocation is a cold start.
+    pub(crate) async fn restart(&self) {
+        let idle = std::mem::take(&mut *self.fleet.lock_idle());
+        for mut environment in idle {
+            environment.end().await;
+        }
+    }
+
+    /// Ends all processes; what they handle becomes [`Outcome::Stopped`], and none is started any
+    /// more.
+    pub(crate) async fn stop(&self) {
+        self.fleet.stopped.send_replace(true);
+        self.restart().await;
+        let all = u32::try_from(self.fleet.options.max_processes).expect("fewer processes than that");
+        let _ = self.fleet.slots.acquire_many(all).await;
+    }
+
+    /// As [`Function::stop`], without waiting until the processes have ended.
+    pub(crate) fn kill(&self) {
+        self.fleet.stopped.send_replace(true);
+        self.fleet.lock_idle().clear();
+    }
+
+    /// How many processes have been started.
+    pub(crate) fn processes_started(&self) -> usize {
+        self.fleet.started.load(Ordering::SeqCst)
+    }
+
+    /// The ids of the processes that are idle and alive. One that was killed from outside is among
+    /// them until the operating system has ended it.
+    pub(crate) fn idle_processes(&self) -> Vec<u32> {
+        let mut idle = self.fleet.lock_idle();
+        idle.retain_mut(Environment::is_alive);
+        idle.iter().filter_map(Environment::process).collect()
+    }
+
+    /// The lines that the processes have written so far; a line can come a little after the
+    /// answer that it belongs to.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.fleet.log.borrow().iter().map(|line| line.text.clone()).collect()
+    }
+
+    /// Waits for a line that contains `text`.
+    pub(crate) async fn logged(&self, text: &str) -> String {
+        let mut log = self.fleet.log.subscribe();
+        let found = log.wait_for(|lines| lines.iter().any(|line| line.text.contains(text))).await;
+        let lines = found.expect("its sender lives in self");
+        lines.iter().find(|line| line.text.contains(text)).map(|line| line.text.clone()).unwrap_or_default()
+    }
+}
+
+impl Fleet {
+    async fn invoke(&self, event: Bytes) -> Result<Invoked, StartError> {
+        let _slot = self.slots.acquire().await.expect("nothing closes it");
+        loop {
+            let (mut environment, is_new) = match self.take_idle() {
+                Some(environment) => (environment, false),
+                None => (self.start().await?, true),
+            };
+            let invocation = Invocation::new(event.clone(), self.options.timeout);
+            let Invocation { request_id, deadline, .. } = invocation;
+            let outcome = tokio::select! {
+                biased;
+                () = self.until_stopped() => Outcome::Stopped,
+                outcome = environment.handle(invocation, self.options.timeout) => outcome,
+            };
+            if matches!(outcome, Outcome::Exited(_)) && !is_new && !environment.has_fetched() {
+                // It died while it was idle: another one takes the invocation.
+                continue;
+            }
+            match outcome {
+                Outcome::Response(_) | Outcome::Error(_) => self.give_back(environment),
+                Outcome::Exited(_) | Outcome::TimedOut | Outcome::Stopped => environment.end().await,
+            }
+            return Ok(Invoked { request_id, deadline, outcome });
+        }
+    }
+
+    async fn until_stopped(&self) {
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
+    }
+
+    async fn start(&self) -> Result<Environment, StartError> {
+        if *self.stopped.borrow() {
+            return Err(StartFailure::Stopped.into());
+        }
+        self.started.fetch_add(1, Ordering::SeqCst);
+        Environment::start(&self.options, &self.log).await
+    }
+
+    fn take_idle(&self) -> Option<Environment> {
+        let mut idle = self.lock_idle();
+        std::iter::from_fn(|| idle.pop()).find_map(|mut environment| environment.is_alive().then_some(environment))
+    }
+
+    fn give_back(&self, environment: Environment) {
+        let mut idle = self.lock_idle();
+        // Looked at under the lock that whoever stops the function takes after having said so.
+        if !*self.stopped.borrow() {
+            idle.push(environment);
+        }
+    }
+
+    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<Environment>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,228 @@
+//! The Lambda Runtime API, version 2018-06-01, of one execution environment
+//! (Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes").
+//!
+//! | method, path below `/2018-06-01/runtime` | what it does |
+//! | --- | --- |
+//! | `GET /invocation/next` | waits for an invocation and gives it out |
+//! | `POST /invocation/{id}/response` | the invocation's answer |
+//! | `POST /invocation/{id}/error` | the invocation failed |
+//! | `POST /init/error` | the function cannot start |
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::http_server::{self, Request, Response, response};
+
+/// The most that an invocation may answer ("Lambda quotas": 6 MB and a little).
+const LONGEST_RESPONSE: usize = 6_291_556;
+
+/// One event on its way to the function.
+#[derive(Clone, Debug)]
+pub(crate) struct Invocation {
+    pub(crate) request_id: Uuid,
+    pub(crate) deadline: SystemTime,
+    pub(crate) event: Bytes,
+}
+
+impl Invocation {
+    /// An invocation with a new id that has `timeout` from now.
+    pub(crate) fn new(event: Bytes, timeout: Duration) -> Self {
+        Self { request_id: Uuid::new_v4(), deadline: SystemTime::now() + timeout, event }
+    }
+}
+
+/// What the function said about an invocation.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Response(Bytes),
+    Error(Bytes),
+}
+
+/// A Runtime API on a port of its own.
+pub(crate) struct RuntimeApi {
+    address: SocketAddr,
+    state: Arc<State>,
+    _server: JoinSet<()>,
+}
+
+#[derive(Clone)]
+enum Initialisation {
+    Running,
+    Done,
+    Failed(Bytes),
+}
+
+struct State {
+    function_arn: HeaderValue,
+    initialisation: watch::Sender<Initialisation>,
+    current: Mutex<Option<Current>>,
+    offered: Notify,
+}
+
+/// The invocation that is offered or handled; there is at most one in an environment.
+struct Current {
+    invocation: Invocation,
+    taken: bool,
+    reply: oneshot::Sender<Reply>,
+}
+
+impl RuntimeApi {
+    pub(crate) async fn start(function_arn: HeaderValue) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(State {
+            function_arn,
+            initialisation: watch::Sender::new(Initialisation::Running),
+            current: Mutex::default(),
+            offered: Notify::new(),
+        });
+        let shared = Arc::clone(&state);
+        let server = http_server::serve(listener, move |request, _| {
+            let state = Arc::clone(&shared);
+            async move { state.answer(request).await }
+        });
+        Ok(Self { address, state, _server: server })
+    }
+
+    /// The value of `AWS_LAMBDA_RUNTIME_API`.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the function asks for its first invocation; `Err` is the body of its
+    /// initialisation error.
+    pub(crate) async fn initialised(&self) -> Result<(), Bytes> {
+        let mut initialisation = self.state.initialisation.subscribe();
+        let ended = initialisation.wait_for(|now| !matches!(now, Initialisation::Running)).await;
+        match &*ended.expect("its sender lives in self") {
+            Initialisation::Failed(error) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Offers `invocation` to the function's next or waiting `next`, instead of any earlier one.
+    pub(crate) fn offer(&self, invocation: Invocation) -> oneshot::Receiver<Reply> {
+        let (reply, replied) = oneshot::channel();
+        self.state.with_current(|current| *current = Some(Current { invocation, taken: false, reply }));
+        self.state.offered.notify_one();
+        replied
+    }
+
+    /// Whether the function has fetched the offered invocation.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.state.with_current(|current| current.as_ref().is_none_or(|current| current.taken))
+    }
+}
+
+impl State {
+    fn with_current<T>(&self, work: impl FnOnce(&mut Option<Current>) -> T) -> T {
+        work(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().strip_prefix("/2018-06-01/runtime/").unwrap_or_default();
+        match (parts.method, path.split('/').collect::<Vec<_>>().as_slice()) {
+            (Method::GET, ["invocation", "next"]) => self.next().await,
+            (Method::POST, ["invocation", id, "response"]) => self.replied(id, body, Reply::Response).await,
+            (Method::POST, ["invocation", id, "error"]) => self.replied(id, body, Reply::Error).await,
+            (Method::POST, ["init", "error"]) => match body.collect().await {
+                Ok(error) => {
+                    self.initialisation.send_replace(Initialisation::Failed(error.to_bytes()));
+                    accepted()
+                }
+                Err(_) => failed(StatusCode::BAD_REQUEST, "InvalidRequest", "The body broke off"),
+            },
+            _ => failed(StatusCode::NOT_FOUND, "NotFound", "There is no such path in the Runtime API"),
+        }
+    }
+
+    async fn next(&self) -> Response {
+        self.initialisation.send_if_modified(|now| {
+            let first = matches!(now, Initialisation::Running);
+            if first {
+                *now = Initialisation::Done;
+            }
+            first
+        });
+        loop {
+            let invocation = self.with_current(|current| {
+                let current = current.as_mut().filter(|current| !current.taken)?;
+                current.taken = true;
+                Some(current.invocation.clone())
+            });
+            match invocation {
+                Some(invocation) => return self.hand_out(invocation),
+                // An offer between the look above and this wait has left its permit.
+                None => self.offered.notified().await,
+            }
+        }
+    }
+
+    fn hand_out(&self, invocation: Invocation) -> Response {
+        let ascii = |value: String| HeaderValue::try_from(value).expect("digits and letters are a legal value");
+        let since_epoch = invocation.deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut response = response(StatusCode::OK, "application/json", invocation.event);
+        let headers = response.headers_mut();
+        headers.insert("lambda-runtime-aws-request-id", ascii(invocation.request_id.to_string()));
+        headers.insert("lambda-runtime-deadline-ms", ascii(since_epoch.as_millis().to_string()));
+        headers.insert("lambda-runtime-invoked-function-arn", self.function_arn.clone());
+        let segment = &Uuid::new_v4().simple().to_string()[..16];
+        headers.insert("lambda-runtime-trace-id", ascii(format!("{};Parent={segment};Sampled=0", trace_root())));
+        response
+    }
+
+    async fn replied(&self, id: &str, body: Incoming, reply: fn(Bytes) -> Reply) -> Response {
+        let body = Limited::new(body, LONGEST_RESPONSE).collect().await;
+        let is_current = |current: &mut Current| current.taken && current.invocation.request_id.to_string() == id;
+        let Some(current) = self.with_current(|current| current.take_if(is_current)) else {
+            return failed(StatusCode::BAD_REQUEST, "InvalidRequestID", "Invalid request ID");
+        };
+        // Whoever waited for the reply may have gone; the function is told the same.
+        match body {
+            Ok(body) => {
+                let _ = current.reply.send(reply(body.to_bytes()));
+                accepted()
+            }
+            Err(error) if error.is::<LengthLimitError>() => {
+                let message =
+                    format!("Response payload size exceeded maximum allowed payload size ({LONGEST_RESPONSE} bytes).");
+                let error = json!({"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message});
+                let _ = current.reply.send(Reply::Error(error.to_string().into()));
+                failed(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &message)
+            }
+            // The connection broke while the answer was sent: the exit or the deadline ends the invocation.
+            Err(_) => {
+                self.with_current(|slot| *slot = Some(current));
+                failed(StatusCode::BAD_REQUEST, "InvalidRequest", "The body broke off")
+            }
+        }
+    }
+}
+
+/// A new trace's first part, as in the header `X-Amzn-Trace-Id`.
+pub(crate) fn trace_root() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    format!("Root=1-{now:08x}-{}", &Uuid::new_v4().simple().to_string()[..24])
+}
+
+fn accepted() -> Response {
+    response(StatusCode::ACCEPTED, "application/json", r#"{"status":"OK"}"#)
+}
+
+fn failed(status: StatusCode, error_type: &str, message: &str) -> Response {
+    let body = json!({"errorType": error_type, "errorMessage": message});
+    response(status, "application/json", body.to_string())
+}
