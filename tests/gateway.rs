@@ -120,7 +120,9 @@ impl Drop for Example {
 /// Cargo builds the examples together with the tests, beside them.
 fn example() -> std::path::PathBuf {
     let bootstrap = std::path::Path::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
-    bootstrap.with_file_name("examples").join("local")
+    let example = bootstrap.with_file_name("examples").join("local");
+    assert!(example.exists(), "{} is built by `cargo test`, or by `cargo build --example local`", example.display());
+    example
 }
 
 #[test]
