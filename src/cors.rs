@@ -129,7 +129,7 @@ pub enum Origins {
     Listed(Vec<Pattern>),
 }
 
-/// One origin, or with [`Pattern::subdomains`] every origin below it.
+/// One origin, or with `subdomains` every origin below it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pattern {
     origin: Origin,

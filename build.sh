@@ -1,0 +1,302 @@
+#!/usr/bin/env bash
+# Written for bash 3.2 and POSIX tools, so that it also runs on macOS and in Git Bash.
+set -euo pipefail
+
+readonly PACKAGE=kus-aws-backend
+# Amazon Linux 2023, the system below provided.al2023, has glibc 2.34.
+readonly GLIBC_MINOR=34
+
+# The mode is read only where the archive's system is Unix (3).
+readonly PYTHON_ZIP='
+import zipfile
+
+entry = zipfile.ZipInfo("bootstrap", (1980, 1, 1, 0, 0, 0))
+entry.create_system = 3
+entry.external_attr = 0o100755 << 16
+with zipfile.ZipFile("lambda.zip", "w") as archive, open("bootstrap", "rb") as binary:
+    archive.writestr(entry, binary.read(), zipfile.ZIP_DEFLATED, 9)
+'
+
+usage() {
+  cat <<'END'
+Usage: ./build.sh [--x86_64 | --arm64]
+
+Makes lambda.zip, ready to upload, beside this script: the release build as `bootstrap`
+for AWS Lambda's runtime Amazon Linux 2023 (provided.al2023).
+
+  --x86_64    for Lambda's x86_64 architecture (default)
+  --arm64     for Lambda's arm64 architecture (Graviton)
+  -h, --help  this text
+
+Builds with cargo-lambda where cargo-lambda and zig are installed: on any system, for either
+architecture. Without them, builds with plain cargo on Linux, for the machine's own architecture.
+The same source, toolchain and builder give the same bytes, in whatever directory.
+END
+}
+
+die() {
+  printf 'build.sh: %s\n' "$@" >&2
+  exit 1
+}
+
+has() {
+  command -v "$1" >/dev/null 2>&1
+}
+
+how_to_get_cargo_lambda() {
+  cat <<'END'
+Get cargo-lambda and zig with one of
+  brew install cargo-lambda/cargo-lambda/cargo-lambda    (macOS)
+  pip3 install cargo-lambda ziglang                      (Linux, macOS, Windows; a virtual environment is fine)
+END
+}
+
+# The directory of this script, wherever it is called from and through whatever symbolic links.
+# macOS got `readlink -f` only in version 12.3.
+script_directory() {
+  local path=${BASH_SOURCE[0]} directory
+  while [ -L "$path" ]; do
+    directory=$(cd -P "$(dirname "$path")" && pwd)
+    path=$(readlink "$path")
+    case $path in
+      /*) ;;
+      *) path=$directory/$path ;;
+    esac
+  done
+  cd -P "$(dirname "$path")" && pwd
+}
+
+parse_arguments() {
+  lambda_architecture=x86_64
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --x86_64) lambda_architecture=x86_64 ;;
+      --arm64) lambda_architecture=arm64 ;;
+      -h | --help)
+        usage
+        exit 0
+        ;;
+      *)
+        printf 'build.sh: unknown argument: %s\n\n' "$1" >&2
+        usage >&2
+        exit 2
+        ;;
+    esac
+    shift
+  done
+  case $lambda_architecture in
+    x86_64) target=x86_64-unknown-linux-gnu ;;
+    arm64) target=aarch64-unknown-linux-gnu ;;
+  esac
+}
+
+require_rust() {
+  if ! has cargo || ! has rustc; then
+    die "cargo or rustc was not found. Get Rust from https://rustup.rs"
+  fi
+  host=$(rustc -vV | sed -n 's/^host: //p')
+}
+
+choose_builder() {
+  local missing
+  note=
+  if ! cargo lambda --version >/dev/null 2>&1; then
+    missing=cargo-lambda
+  elif ! cargo lambda system 2>/dev/null | grep -qE '^  (command|path|version): '; then
+    # Asked here because `cargo lambda build` would install a missing zig by itself.
+    missing=zig
+  else
+    builder=cargo-lambda
+    return
+  fi
+  if [ "$host" = "$target" ]; then
+    builder=cargo
+    note=" ($missing was not found, and this machine needs none for $lambda_architecture)"
+    return
+  fi
+  die "a build for Lambda's $lambda_architecture on this machine ($host) needs cargo-lambda and zig; $missing was not found." \
+    "$(how_to_get_cargo_lambda)"
+}
+
+# Sets `archiver` before the long build, not after it.
+choose_archiver() {
+  # chmod has no effect in Git Bash, where only python3 can mark `bootstrap` as executable.
+  case $(uname -s) in
+    MINGW* | MSYS* | CYGWIN*) ;;
+    *)
+      if has zip; then
+        archiver=zip
+        return
+      fi
+      ;;
+  esac
+  if python3 -c 'import zipfile, zlib' >/dev/null 2>&1; then
+    archiver=python3
+    return
+  fi
+  die "neither zip nor python3 can make the archive here. Install one of them, e.g. apt install zip, dnf install zip, brew install zip."
+}
+
+require_target() {
+  local libraries
+  libraries=$(rustc --print target-libdir --target "$target")
+  [ -d "$libraries" ] || die "the Rust target $target is not installed. Get it with: rustup target add $target"
+}
+
+# `cargo metadata`'s value for a path, without the escapes of JSON.
+metadata_path() {
+  printf '%s\n' "$metadata" | sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p' | sed 's/\\\\/\\/g'
+}
+
+# Sets `remap`: no path of this machine gets into the binary. The sysroot's sources, where rustup's
+# rust-src has put them, get the name that they have without it.
+collect_path_prefixes() {
+  local metadata project commit sysroot
+  metadata=$(cargo metadata --no-deps --format-version 1)
+  project=$(metadata_path workspace_root)
+  target_directory=$(metadata_path target_directory)
+  commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
+  sysroot=$(rustc --print sysroot)
+  remap=(
+    "--remap-path-prefix=$project=/project"
+    "--remap-path-prefix=$target_directory=/project/target"
+    "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+    "--remap-path-prefix=$sysroot/lib/rustlib/src/rust=/rustc/$commit"
+  )
+}
+
+# Adds `remap` to the flags that are set already. Cargo takes the first of CARGO_ENCODED_RUSTFLAGS,
+# RUSTFLAGS, target.*.rustflags and build.rustflags, and only the first; RUSTFLAGS cannot carry a path with a space.
+# A configuration with target.*.rustflags therefore keeps them and leaves this machine's paths in the binary.
+compiler_flags() {
+  local flag separator=$'\x1f' toml=
+  cargo_arguments=()
+  if [ -z "${CARGO_ENCODED_RUSTFLAGS+set}" ] && [ -z "${RUSTFLAGS+set}" ]; then
+    for flag in "${remap[@]}"; do
+      toml="$toml\"${flag//\\/\\\\}\","
+    done
+    cargo_arguments=(--config "build.rustflags=[$toml]")
+    return
+  fi
+  if [ -z "${CARGO_ENCODED_RUSTFLAGS+set}" ]; then
+    # shellcheck disable=SC2086 # RUSTFLAGS is a list separated by spaces.
+    set -f && set -- $RUSTFLAGS && set +f
+    CARGO_ENCODED_RUSTFLAGS=$(IFS=$separator && printf '%s' "$*")
+  fi
+  for flag in "${remap[@]}"; do
+    CARGO_ENCODED_RUSTFLAGS=${CARGO_ENCODED_RUSTFLAGS:+$CARGO_ENCODED_RUSTFLAGS$separator}$flag
+  done
+  export CARGO_ENCODED_RUSTFLAGS
+}
+
+# Leaves the program as `bootstrap` in `stage`.
+compile() {
+  stage=$target_directory/$target/lambda
+  rm -rf "$stage"
+  mkdir -p "$stage"
+  echo "Building for Lambda's $lambda_architecture with $builder$note"
+  # --target keeps the compiler flags away from build scripts, whatever the host is.
+  set -- --release --locked --bin "$PACKAGE" ${cargo_arguments[@]+"${cargo_arguments[@]}"}
+  case $builder in
+    cargo)
+      cargo build "$@" --target "$target"
+      cp "$target_directory/$target/release/$PACKAGE" "$stage/bootstrap"
+      ;;
+    cargo-lambda)
+      # --disable-optimizations: Cargo.toml's release profile is the whole truth. cargo-lambda would add
+      # panic=abort, and then a panic ends the process instead of being answered.
+      # --skip-target-check: require_target has looked, in the toolchain that is really in use; cargo-lambda
+      # would look in another and install what it misses there.
+      cargo lambda build "$@" --target "$target.2.$GLIBC_MINOR" --compiler cargo-zigbuild \
+        --disable-optimizations --skip-target-check --lambda-dir "$stage" --flatten "$PACKAGE"
+      ;;
+  esac
+}
+
+# Refuses what Lambda would refuse only when the function starts.
+check_binary() {
+  local binary=$stage/bootstrap expected actual versions version
+  # cargo-lambda only warns where it finds no program.
+  [ -f "$binary" ] || die "the build has left no program"
+
+  # The ELF header: magic, 64 bits, little endian; e_machine is at offset 18.
+  case $lambda_architecture in
+    x86_64) expected='7f 45 4c 46 02 01 3e 00' ;;
+    arm64) expected='7f 45 4c 46 02 01 b7 00' ;;
+  esac
+  actual=$(od -An -v -tx1 -N20 "$binary" | tr -s ' \n' '  ' | cut -d ' ' -f 2-7,20-21)
+  [ "$actual" = "$expected" ] || die "the build has left no Linux program for $lambda_architecture (its header: $actual)"
+
+  # GLIBC_ABI_DT_RELR came with glibc 2.36.
+  glibc=
+  versions=$(LC_ALL=C grep -aoE 'GLIBC_(2\.[0-9]+|ABI_DT_RELR)' "$binary" | sort -u) || true
+  for version in $versions; do
+    case $version in
+      GLIBC_ABI_DT_RELR) version=36 ;;
+      *) version=${version#GLIBC_2.} ;;
+    esac
+    if [ "$version" -gt "${glibc:-0}" ]; then
+      glibc=$version
+    fi
+  done
+  if [ "${glibc:-0}" -gt "$GLIBC_MINOR" ]; then
+    die "the binary needs glibc 2.$glibc, and Lambda's provided.al2023 has 2.$GLIBC_MINOR: it would not start there." \
+      "cargo-lambda builds for the older one, whatever this machine has." \
+      "$(how_to_get_cargo_lambda)"
+  fi
+}
+
+# The modification time is the earliest that a zip can tell; without it the bytes would never be the same.
+pack() {
+  case $archiver in
+    zip)
+      chmod 755 "$stage/bootstrap"
+      TZ=UTC touch -t 198001010000 "$stage/bootstrap"
+      (cd "$stage" && TZ=UTC zip -q -X -9 lambda.zip bootstrap)
+      ;;
+    python3)
+      (cd "$stage" && python3 -c "$PYTHON_ZIP")
+      ;;
+  esac
+  mv -f "$stage/lambda.zip" "$zip_file"
+  rm -rf "$stage"
+}
+
+report() {
+  local bytes libc='statically linked'
+  bytes=$(($(wc -c <"$zip_file")))
+  if [ -n "$glibc" ]; then
+    libc="needs glibc 2.$glibc"
+  fi
+  cat <<END
+
+$zip_file
+$(((bytes + 1023) / 1024)) KiB ($bytes bytes) for $lambda_architecture, $libc
+
+Next, in the Lambda console:
+  a new function     runtime "Amazon Linux 2023" (provided.al2023), architecture $lambda_architecture
+  upload             Code > Upload from > .zip file > lambda.zip
+  handler            anything: a custom runtime does not use it
+END
+}
+
+main() {
+  parse_arguments "$@"
+  cd "$(script_directory)"
+  zip_file=$PWD/lambda.zip
+  # Whatever fails from here on leaves no old archive that looks fresh.
+  rm -f "$zip_file"
+
+  require_rust
+  choose_builder
+  choose_archiver
+  require_target
+  collect_path_prefixes
+  compiler_flags
+  compile
+  check_binary
+  pack
+  report
+}
+
+main "$@"
