@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use aws_lambda_events::apigw::ApiGatewayV2httpResponse;
 use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use lambda_runtime::Context;
@@ -12,7 +11,7 @@ use crate::config::Config;
 use crate::cors::Policy;
 use crate::endpoints::{echo, health, options};
 use crate::error::Error;
-use crate::event::{self, Payload};
+use crate::event::{self, Answer, Payload, Unsupported};
 use crate::request::Request;
 use crate::response::{self, Response};
 use crate::router::{self, Route};
@@ -34,15 +33,19 @@ impl App {
 
     /// Answers one invocation. Whatever the payload, and whatever happens on the way, the answer
     /// is an HTTP response.
-    pub fn handle(&self, payload: Payload, context: &Context) -> ApiGatewayV2httpResponse {
-        let response = match payload.into_request(context, &self.config.base_path) {
-            Ok(request) => {
-                let outcome = caught(|| Self::respond(&request));
-                self.complete(outcome, &request.method, &request.headers, &request.id)
+    pub fn handle(&self, payload: Payload, context: &Context) -> Answer {
+        match payload.into_request(context, &self.config.base_path) {
+            Ok(request) => event::answer(self.answer(&request, || Self::respond(&request))),
+            Err(unsupported) => {
+                let Unsupported { error, headers } = *unsupported;
+                event::answer_unsupported(self.complete(Err(error), "", &headers, &context.request_id))
             }
-            Err(error) => self.complete(Err(error), "", &HeaderMap::new(), &context.request_id),
-        };
-        event::answer(response)
+        }
+    }
+
+    /// The answer that `work` makes to `request`, whatever becomes of it.
+    fn answer(&self, request: &Request, work: impl FnOnce() -> Result<Response, Error>) -> Response {
+        self.complete(caught(work), &request.method, &request.headers, &request.id)
     }
 
     /// What the request asks for.
@@ -93,18 +96,25 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
     fn a_panic_becomes_a_problem_with_cors_and_tells_nothing_internal() {
         let app = App::new(Config::from_lookup(|_| None).expect("the defaults can be used"));
-        let panics = [
-            caught(|| panic!("a secret in a literal")),
-            caught(|| panic!("a secret in {}", "a format")),
-            caught(|| std::panic::panic_any(7)),
-        ];
-        for outcome in panics {
-            let response = app.complete(outcome, "GET", &HeaderMap::new(), "request-1");
+        let request = Request {
+            id: "request-1".to_owned(),
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            query: String::new(),
+            headers: HeaderMap::new(),
+            deadline: Instant::now(),
+        };
+        let panics: [fn() -> Result<Response, Error>; 3] =
+            [|| panic!("a secret in a literal"), || panic!("a secret in {}", "a format"), || std::panic::panic_any(7)];
+        for panics in panics {
+            let response = app.answer(&request, panics);
             assert_eq!(response.status(), 500);
             assert_eq!(response.headers()["content-type"], "application/problem+json");
             assert_eq!(response.headers()["access-control-allow-origin"], "*");

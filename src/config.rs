@@ -39,7 +39,7 @@ impl std::error::Error for Error {}
 /// Whether Lambda, or something that stands for it, started this process.
 #[must_use]
 pub fn on_lambda() -> bool {
-    env::var_os("AWS_LAMBDA_RUNTIME_API").is_some()
+    env::var_os("AWS_LAMBDA_RUNTIME_API").is_some_and(|address| !address.is_empty())
 }
 
 impl Config {

@@ -17,6 +17,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 /// The response headers that a page may read beside the safelisted ones.
 const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after, x-request-id");
 
+const NO_SCHEME: &str = "has no scheme such as https://";
+
 /// Who may call from which page, and how.
 #[derive(Debug)]
 pub struct Policy {
@@ -158,7 +160,7 @@ struct Origin {
 
 impl Origin {
     fn parse(text: &str) -> Result<Self, &'static str> {
-        let (scheme, authority) = text.split_once("://").ok_or("has no scheme such as https://")?;
+        let (scheme, authority) = text.split_once("://").ok_or(NO_SCHEME)?;
         let scheme = scheme.to_ascii_lowercase();
         if !scheme.starts_with(|first: char| first.is_ascii_lowercase())
             || !scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
@@ -210,13 +212,12 @@ impl FromStr for Pattern {
             return Err("is sent by sandboxed pages and local files of anybody, and is never allowed");
         }
         let text = text.strip_suffix('/').filter(|text| !text.ends_with('/')).unwrap_or(text);
-        if text.matches('*').count() > usize::from(text.contains("://*.")) {
+        let (scheme, host) = text.split_once("://").ok_or(NO_SCHEME)?;
+        let (host, subdomains) = host.strip_prefix("*.").map_or((host, false), |host| (host, true));
+        if scheme.contains('*') || host.contains('*') {
             return Err("has a * that is not the first label of the host");
         }
-        let (origin, subdomains) = match text.split_once("://*.") {
-            Some((scheme, host)) => (Origin::parse(&format!("{scheme}://{host}"))?, true),
-            None => (Origin::parse(text)?, false),
-        };
+        let origin = Origin::parse(&format!("{scheme}://{host}"))?;
         Ok(Self { origin, subdomains })
     }
 }
@@ -245,12 +246,12 @@ impl FromStr for Origins {
 
     fn from_str(list: &str) -> Result<Self, BadEntry> {
         let entries = entries(list)?;
-        let patterns: Result<Vec<Pattern>, _> = entries
-            .iter()
-            .filter(|entry| **entry != "*")
+        let origins = entries.iter().filter(|entry| **entry != "*");
+        let patterns: Result<Vec<Pattern>, _> = origins
             .map(|entry| entry.parse().map_err(|reason| BadEntry { entry: (*entry).to_owned(), reason }))
             .collect();
-        Ok(if entries.contains(&"*") { Self::Any } else { Self::Listed(patterns?) })
+        let patterns = patterns?;
+        Ok(if entries.contains(&"*") { Self::Any } else { Self::Listed(patterns) })
     }
 }
 
@@ -264,13 +265,11 @@ enum Names {
 impl Names {
     fn parse(list: &str, canonical: fn(&str) -> Option<String>) -> Result<Self, BadEntry> {
         let entries = entries(list)?;
-        if entries.contains(&"*") {
-            return Ok(Self::Any);
-        }
         let bad = |entry: &str| BadEntry { entry: entry.to_owned(), reason: "is not a legal name" };
-        let names: Result<Vec<String>, _> =
-            entries.iter().map(|entry| canonical(entry).ok_or_else(|| bad(entry))).collect();
-        HeaderValue::try_from(names?.join(", ")).map(Self::Listed).map_err(|_| bad(list))
+        let names = entries.iter().filter(|entry| **entry != "*");
+        let names: Result<Vec<String>, _> = names.map(|entry| canonical(entry).ok_or_else(|| bad(entry))).collect();
+        let names = HeaderValue::try_from(names?.join(", ")).map_err(|_| bad(list))?;
+        Ok(if entries.contains(&"*") { Self::Any } else { Self::Listed(names) })
     }
 }
 

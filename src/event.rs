@@ -7,14 +7,16 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lambda_events::apigw::ApiGatewayV2httpResponse;
+use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayV2httpResponse};
 use aws_lambda_events::encodings::Body;
 use http::{HeaderMap, HeaderValue};
 use lambda_runtime::Context;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -32,7 +34,31 @@ pub struct Payload(Result<Event, String>);
 
 impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Event::deserialize(deserializer).map_err(|error| error.to_string())))
+        let event = Object::deserialize(deserializer).map(|Object(event)| event);
+        Ok(Self(event.map_err(|error| error.to_string())))
+    }
+}
+
+/// A `T` from a JSON object; a derived `Deserialize` also takes an array of its fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OnlyMap<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OnlyMap<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(OnlyMap(PhantomData)).map(Self)
     }
 }
 
@@ -45,13 +71,13 @@ struct Event {
     raw_query_string: Option<String>,
     #[serde(default, deserialize_with = "read_headers")]
     headers: HeaderMap,
-    request_context: Option<RequestContext>,
+    request_context: Option<Object<RequestContext>>,
 }
 
 #[derive(Deserialize)]
 struct RequestContext {
     stage: Option<String>,
-    http: Option<Http>,
+    http: Option<Object<Http>>,
 }
 
 #[derive(Deserialize)]
@@ -59,29 +85,39 @@ struct Http {
     method: Option<String>,
 }
 
+/// An invocation that is no HTTP request.
+pub struct Unsupported {
+    /// [`Error::UnsupportedEvent`].
+    pub error: Error,
+    /// The headers, as far as there are any: a page that sent them can then read the error.
+    pub headers: HeaderMap,
+}
+
 impl Payload {
     /// The HTTP request that the payload carries. `base_path` is stripped from its path after the
     /// stage; it has neither a leading nor a trailing slash and is empty when there is none.
     ///
     /// # Errors
-    /// [`Error::UnsupportedEvent`] when the payload is no payload format 2.0 event.
-    pub fn into_request(self, context: &Context, base_path: &str) -> Result<Request, Error> {
-        let event = self.0.map_err(|error| Error::UnsupportedEvent(format!("this event is not one ({error})")))?;
-        if let Some(version) = event.version.filter(|version| version != "2.0") {
-            return Err(Error::UnsupportedEvent(format!("this event's version is {version:?}")));
+    /// [`Unsupported`] when the payload is no payload format 2.0 event.
+    pub fn into_request(self, context: &Context, base_path: &str) -> Result<Request, Box<Unsupported>> {
+        let unsupported = |reason, headers| Box::new(Unsupported { error: Error::UnsupportedEvent(reason), headers });
+        let Event { version, raw_path, raw_query_string, headers, request_context } =
+            self.0.map_err(|error| unsupported(format!("this event is not one ({error})"), HeaderMap::new()))?;
+        if let Some(version) = version.filter(|version| version != "2.0") {
+            return Err(unsupported(format!("this event's version is {version:?}"), headers));
         }
-        let context_2_0 = event.request_context.and_then(|context| Some((context.http?.method?, context.stage)));
-        let (method, stage) = context_2_0
-            .ok_or_else(|| Error::UnsupportedEvent("this event has no requestContext.http.method".to_owned()))?;
-        let path = event.raw_path.unwrap_or_default();
-        let path = strip_segments(&path, stage.as_deref().unwrap_or_default());
-        let path = strip_segments(path, base_path);
+        let method = |context: RequestContext| Some((context.http?.0.method?, context.stage.unwrap_or_default()));
+        let Some((method, stage)) = request_context.and_then(|Object(context)| method(context)) else {
+            return Err(unsupported("this event has no requestContext.http.method".to_owned(), headers));
+        };
+        let path = raw_path.unwrap_or_default();
+        let path = strip_segments(strip_segments(&path, &stage), base_path);
         Ok(Request {
             id: context.request_id.clone(),
             method,
             path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
-            query: event.raw_query_string.unwrap_or_default(),
-            headers: event.headers,
+            query: raw_query_string.unwrap_or_default(),
+            headers,
             deadline: Instant::now() + time_left(context.deadline, SystemTime::now()),
         })
     }
@@ -154,15 +190,37 @@ fn read_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap,
     deserializer.deserialize_option(Headers)
 }
 
-/// `response` as API Gateway expects it of a payload format 2.0 integration.
+/// An answer in one of the payload formats.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// Format 2.0.
+    Http(ApiGatewayV2httpResponse),
+    /// Format 1.0, which REST APIs and load balancers read too. A REST API refuses an answer that
+    /// has the `cookies` of format 2.0.
+    Unsupported(ApiGatewayProxyResponse),
+}
+
+/// `response` to a payload format 2.0 event.
 #[must_use]
-pub fn answer(response: Response) -> ApiGatewayV2httpResponse {
+pub fn answer(response: Response) -> Answer {
     let (parts, body) = response.into_parts();
     let mut answer = ApiGatewayV2httpResponse::default();
     answer.status_code = i64::from(parts.status.as_u16());
     answer.headers = parts.headers;
     answer.body = (!body.is_empty()).then_some(Body::Text(body));
-    answer
+    Answer::Http(answer)
+}
+
+/// `response` to an invocation that is no HTTP request as far as it is understood here.
+#[must_use]
+pub fn answer_unsupported(response: Response) -> Answer {
+    let (parts, body) = response.into_parts();
+    let mut answer = ApiGatewayProxyResponse::default();
+    answer.status_code = i64::from(parts.status.as_u16());
+    answer.headers = parts.headers;
+    answer.body = Some(Body::Text(body));
+    Answer::Unsupported(answer)
 }
 
 #[cfg(test)]

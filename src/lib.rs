@@ -25,9 +25,9 @@
 //! | [`error`] | every failure's status, code and words |
 //! | [`endpoints`] | one module a resource |
 //!
-//! Imports run one way: `main` → `app` → `event`, `cors`, `router`, `endpoints` → `request`,
-//! `response`, `error`. Nothing below [`app`] knows Lambda, nothing below [`event`] knows API
-//! Gateway.
+//! Imports run one way: `main` → [`app`] → [`event`], [`config`], [`endpoints`] → [`error`],
+//! [`cors`] → [`router`], [`request`], [`response`]. Nothing below [`app`] knows Lambda, nothing
+//! below [`event`] knows API Gateway.
 
 pub mod app;
 pub mod config;

@@ -6,8 +6,9 @@
 //! | `GET`, `HEAD` | `/api/v1/echo` | [`Route::Echo`] |
 //! | `OPTIONS` | any | [`Route::Options`] |
 //!
-//! A path is split at `/` and each segment percent-decoded afterwards, so `%2F` never separates.
-//! One trailing slash is accepted. The path is looked at before the method: an unknown path is
+//! A path is split at `/` and each segment percent-decoded afterwards, so that an encoded `/` does
+//! not separate where the gateway hands the path on as it was sent: a Function URL does, an HTTP
+//! API decodes it before. One trailing slash is accepted. The path is looked at before the method: an unknown path is
 //! [`Miss::NotFound`] whatever the method.
 
 use std::borrow::Cow;

@@ -13,16 +13,19 @@ const BOOTSTRAP: &str = env!("CARGO_BIN_EXE_kus-aws-backend");
 
 #[test]
 fn outside_lambda_it_says_in_two_lines_what_it_is_and_exits_2() {
-    let Output { status, stdout, stderr } =
-        Command::new(BOOTSTRAP).env_remove("AWS_LAMBDA_RUNTIME_API").output().expect("it runs");
-    let said = String::from_utf8(stderr).expect("UTF-8");
-    assert_eq!(status.code(), Some(2), "{said}");
-    assert_eq!(
-        said,
-        "kus-aws-backend is an AWS Lambda function: Lambda starts it and hands it events.\n\
-         To run it on this machine: cargo run --example local\n"
-    );
-    assert_eq!(stdout, b"");
+    let unset = Command::new(BOOTSTRAP).env_remove("AWS_LAMBDA_RUNTIME_API").output();
+    let empty = Command::new(BOOTSTRAP).env("AWS_LAMBDA_RUNTIME_API", "").output();
+    for output in [unset, empty] {
+        let Output { status, stdout, stderr } = output.expect("it runs");
+        let said = String::from_utf8(stderr).expect("UTF-8");
+        assert_eq!(status.code(), Some(2), "{said}");
+        assert_eq!(
+            said,
+            "kus-aws-backend is an AWS Lambda function: Lambda starts it and hands it events.\n\
+             To run it on this machine: cargo run --example local\n"
+        );
+        assert_eq!(stdout, b"");
+    }
 }
 
 #[tokio::test]
@@ -58,6 +61,8 @@ async fn one_process_answers_every_payload_and_lives_on() {
         r#"{"version":"2.0"}"#,
         r#"{"version":2.0,"requestContext":{"http":{"method":"GET"}}}"#,
         r#"{"version":"2.0","requestContext":[]}"#,
+        r#"["2.0","/health",null,null,["$default",["GET"]]]"#,
+        r#"{"version":"2.0","rawPath":"/health","requestContext":{"http":["GET"]}}"#,
         r#"{"version":"2.0","requestContext":{"http":"GET"}}"#,
         r#"{"version":"2.0","requestContext":{"http":{"method":null}}}"#,
         r#"{"version":"2.0","rawPath":7,"requestContext":{"http":{"method":"GET"}}}"#,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::in_process::{app, ask, configure};
+use crate::in_process::{answer, app, ask, configure};
 
 const PREFLIGHT: [(&str, &str); 2] =
     [("access-control-request-method", "PUT"), ("access-control-request-headers", "x-one, authorization")];
@@ -98,6 +98,17 @@ fn errors_are_decorated_like_answers() {
 }
 
 #[test]
+fn what_is_no_event_of_format_2_0_is_decorated_where_its_headers_are_read() {
+    let app = app(&[("ALLOWED_ORIGINS", "https://app.example.com")]);
+    let headers = json!({"Origin": "https://app.example.com"});
+    for event in [json!({"headers": headers}), json!({"version": "1.0", "httpMethod": "GET", "headers": headers})] {
+        let answer = answer(&app, event.to_string().as_bytes());
+        assert_eq!(answer["statusCode"], 400, "{event}");
+        assert_eq!(answer["headers"]["access-control-allow-origin"], "https://app.example.com", "{event}");
+    }
+}
+
+#[test]
 fn a_preflight_is_answered_from_the_policy() {
     let credentials =
         [("ALLOWED_ORIGINS", "https://app.example.com"), ("CORS_ALLOW_CREDENTIALS", "TRUE"), ("CORS_MAX_AGE", "60")];
@@ -182,7 +193,11 @@ fn a_list_that_cannot_be_used_is_refused_with_the_entry_and_what_is_expected() {
         ("ALLOWED_ORIGINS", "https://*", "has a * that is not the first label"),
         ("ALLOWED_ORIGINS", "https://a.*.example", "has a * that is not the first label"),
         ("ALLOWED_ORIGINS", "https://*.*.example", "has a * that is not the first label"),
-        ("ALLOWED_ORIGINS", "*.example.com", "has a * that is not the first label"),
+        ("ALLOWED_ORIGINS", "*.example.com", "has no scheme such as https://"),
+        ("ALLOWED_ORIGINS", "*,example.com", "\"example.com\" has no scheme such as https://"),
+        ("ALLOWED_ORIGINS", "https://a.example,*x", "has no scheme"),
+        ("ALLOWED_ORIGINS", "http*://a.example", "has a * that is not the first label"),
+        ("ALLOWED_METHODS", "*,b@d(", "\"b@d(\" is not a legal name"),
         ("ALLOWED_ORIGINS", "https://앱.example", "xn--"),
         ("ALLOWED_ORIGINS", "null", "is never allowed"),
         ("ALLOWED_ORIGINS", ",", "\",\" names nothing"),

@@ -186,8 +186,12 @@ async fn every_event_is_answered_by_the_binary_as_its_row_says() {
         let common =
             json!({"cache-control": "no-store", "x-content-type-options": "nosniff", "x-request-id": request_id});
         let mut expected = json!({
-            "statusCode": status, "headers": with(common, headers), "multiValueHeaders": {}, "isBase64Encoded": false, "cookies": []
+            "statusCode": status, "headers": with(common, headers), "multiValueHeaders": {}, "isBase64Encoded": false
         });
+        if body.as_ref().is_none_or(|body| body["code"] != "unsupported_event") {
+            // Of format 2.0 only: a REST API refuses an answer that has them.
+            expected["cookies"] = json!([]);
+        }
         if let Some(body) = body {
             expected["body"] = body;
         }

@@ -1,10 +1,12 @@
 //! The function behind the local gateway, over real HTTP.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use crate::local::event::Caller;
 use crate::local::{LocalOptions, LocalStack};
 
 async fn stack(change: impl FnOnce(&mut LocalOptions)) -> LocalStack {
@@ -82,44 +84,84 @@ async fn a_preflight_and_its_request_are_allowed_to_a_listed_origin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_requests_are_answered_by_processes_of_their_own() {
-    let stack = stack(|options| options.gateway.authorizer = std::sync::Arc::new(|_| Caller::jwt("user-1"))).await;
+async fn concurrent_requests_are_all_answered() {
+    let stack = stack(|_| {}).await;
     let calls: Vec<_> = (0..16).map(|_| tokio::spawn(ask("GET", stack.url("/health"), &[]))).collect();
     for call in calls {
         assert_eq!(call.await.expect("the call does not panic").0, 200);
     }
-    assert!((1..=16).contains(&stack.function.processes_started()));
 }
 
-/// The example as somebody starts it, on a free port, until it is dropped.
-struct Example(std::process::Child);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_not_there_or_takes_too_long_is_answered_as_by_api_gateway() {
+    let absent = stack(|options| options.function.program = "/nowhere/bootstrap".into()).await;
+    let (status, _, body) = ask("GET", absent.url("/health"), &[]).await;
+    assert_eq!((status, body.as_str()), (500, r#"{"message":"Internal Server Error"}"#));
+    let late = stack(|options| options.gateway.integration_timeout = Duration::ZERO).await;
+    let (status, _, body) = ask("GET", late.url("/health"), &[]).await;
+    assert_eq!((status, body.as_str()), (503, r#"{"message":"Service Unavailable"}"#));
+}
+
+/// The example as somebody starts it in a directory of its own, until it is dropped.
+struct Example {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    /// Where it listens, without a path.
+    address: String,
+}
 
 impl Example {
-    /// Starts it and reads what it prints until it listens.
-    fn start(arguments: &[&str]) -> (Self, String) {
-        let mut child = Command::new(example())
+    /// Starts it on a free port, with this `.env`, and waits until it listens.
+    fn start(directory: &str, dotenv: &str, arguments: &[&str]) -> Self {
+        let directory = scratch(directory);
+        fs::write(directory.join(".env"), dotenv).expect("the file can be written");
+        let mut child = command(&directory)
             .args(arguments)
-            .current_dir(env!("CARGO_TARGET_TMPDIR"))
-            .env_remove("AWS_LAMBDA_RUNTIME_API")
-            .stdout(std::process::Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the example starts");
+        let mut output = BufReader::new(child.stdout.take().expect("its output is piped"));
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("its output is piped")).read_line(&mut line).expect("a line");
-        (Self(child), line)
+        output.read_line(&mut line).expect("a line");
+        let address =
+            line.split("http://").nth(1).and_then(|rest| rest.split([' ', '/']).next()).expect(&line).to_owned();
+        Self { child, output, address }
+    }
+
+    /// The whole answer to a `GET`.
+    fn get(&self, path: &str) -> String {
+        let mut connection = TcpStream::connect(&self.address).expect("it listens");
+        write!(connection, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("it reads");
+        std::io::read_to_string(connection).expect("it answers")
     }
 }
 
 impl Drop for Example {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
+/// An empty directory for a test.
+fn scratch(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).expect("the directory can be made");
+    directory
+}
+
+/// The example, to be started in `directory` without the variables of this process that it reads.
+fn command(directory: &Path) -> Command {
+    let mut command = Command::new(example());
+    command.current_dir(directory).env_remove("AWS_LAMBDA_RUNTIME_API").env_remove("PORT");
+    command
+}
+
 /// Cargo builds the examples together with the tests, beside them.
-fn example() -> std::path::PathBuf {
-    let bootstrap = std::path::Path::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+fn example() -> PathBuf {
+    let bootstrap = Path::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     let example = bootstrap.with_file_name("examples").join("local");
     assert!(example.exists(), "{} is built by `cargo test`, or by `cargo build --example local`", example.display());
     example
@@ -127,38 +169,51 @@ fn example() -> std::path::PathBuf {
 
 #[test]
 fn the_example_serves_says_when_its_port_is_taken_and_ends_cleanly() {
-    let (example, line) = Example::start(&["--port", "0"]);
-    let address = line.split("http://").nth(1).and_then(|rest| rest.split([' ', '/']).next()).expect(&line).to_owned();
-    let mut connection = TcpStream::connect(&address).expect("it listens");
-    connection.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("it reads");
-    let answer = std::io::read_to_string(connection).expect("it answers");
+    let mut example = Example::start("serves", "PORT=0\n", &[]);
+    let answer = example.get("/health");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with(r#"{"status":"ok"}"#), "{answer}");
 
-    let port = address.rsplit(':').next().expect("a port");
-    let second = Command::new(self::example())
-        .args(["--port", port])
-        .env_remove("AWS_LAMBDA_RUNTIME_API")
-        .output()
-        .expect("it runs");
+    let port = example.address.rsplit(':').next().expect("a port");
+    let second = command(&scratch("port-taken")).args(["--port", port]).output().expect("it runs");
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(second.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("Port {port} is taken")) && said.contains("--port"), "{said}");
 
-    let mut example = example;
-    let ended = Command::new("kill").args(["-INT", &example.0.id().to_string()]).status().expect("kill runs");
+    let ended = Command::new("kill").args(["-INT", &example.child.id().to_string()]).status().expect("kill runs");
     assert!(ended.success());
-    assert_eq!(example.0.wait().expect("it ends").code(), Some(0));
+    assert_eq!(example.child.wait().expect("it ends").code(), Some(0));
+    let printed = std::io::read_to_string(&mut example.output).expect("its output ends");
+    assert!(printed.contains("curl -i http://"), "{printed}");
+    let logged = std::io::read_to_string(example.child.stderr.take().expect("its log is piped")).expect("its log ends");
+    assert!(logged.contains("GET /health 200 "), "{logged}");
 }
 
 #[test]
-fn the_example_tells_a_configuration_that_cannot_be_used_at_once() {
-    let output = Command::new(example())
-        .args(["--port", "0"])
-        .env_remove("AWS_LAMBDA_RUNTIME_API")
-        .env("CORS_MAX_AGE", "soon")
-        .output()
-        .expect("it runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("CORS_MAX_AGE=\"soon\" cannot be used: expected a number of seconds"), "{said}");
+fn the_example_reads_dotenv_and_serves_a_stage() {
+    let dotenv = "# a comment\nPORT=8000\nBASE_PATH=\"/team-a\"\nCORS_MAX_AGE=\n";
+    let example = Example::start("dotenv", dotenv, &["--port", "0", "--stage", "prod"]);
+    assert!(example.get("/prod/team-a/health").ends_with(r#"{"status":"ok"}"#));
+    assert!(example.get("/team-a/health").ends_with(r#"{"message":"Not Found"}"#));
+}
+
+#[test]
+fn the_example_tells_what_it_cannot_use_at_once() {
+    let rows = [
+        ("", Some(("CORS_MAX_AGE", "soon")), 1, "CORS_MAX_AGE=\"soon\" cannot be used: expected a number of seconds"),
+        ("BASE_PATH=a b\n", None, 2, ".env, line 1 (BASE_PATH) cannot be read"),
+        ("PORT=http\n", None, 2, "PORT=\"http\" cannot be used"),
+    ];
+    for (dotenv, variable, code, expected) in rows {
+        let directory = scratch("cannot-use");
+        fs::write(directory.join(".env"), dotenv).expect("the file can be written");
+        let mut command = command(&directory);
+        command.envs(variable);
+        if !dotenv.starts_with("PORT") {
+            command.args(["--port", "0"]);
+        }
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
 }

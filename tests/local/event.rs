@@ -201,6 +201,67 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_request_becomes_the_event_that_api_gateway_sends() {
+        let request = http::Request::post("/api/v1/%ED%95%9C%2Fx?q=a%2Cb&q=%20c&flag")
+            .header("Host", "api.example.com:8000")
+            .header("Cookie", "a=1; b=2")
+            .header("Cookie", "c=3")
+            .header("X-Repeated", "one")
+            .header("x-repeated", "two, three")
+            .header("User-Agent", "curl/8")
+            .header("X-Forwarded-For", "203.0.113.7")
+            .header("X-Amzn-Trace-Id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700")
+            .header("Content-Type", "application/json; charset=utf-8");
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        let arrival = |caller| Arrival {
+            request_id: "JKJaXmPLvHcESHA=",
+            stage: "prod",
+            client: SocketAddr::from(([127, 0, 0, 1], 50_000)),
+            port: 8000,
+            caller,
+        };
+        let mut event = event(&parts, "{\"가\":1}".as_bytes(), arrival(Caller::jwt("user-1")));
+        let context = event["requestContext"].as_object_mut().expect("an object");
+        let (time, epoch) = (context.remove("time").expect("a time"), context.remove("timeEpoch").expect("a time"));
+        let epoch = epoch.as_i64().expect("milliseconds") / 1000;
+        assert_eq!(time, request_time(OffsetDateTime::from_unix_timestamp(epoch).expect("a moment")));
+        let jwt = context["authorizer"]["jwt"]["claims"].as_object().expect("claims");
+        assert_eq!(jwt["sub"], "user-1");
+        context.remove("authorizer");
+        let expected = json!({
+            "version": "2.0",
+            "routeKey": "$default",
+            "rawPath": "/api/v1/한/x",
+            "rawQueryString": "q=a%2Cb&q=%20c&flag",
+            "cookies": ["a=1", "b=2", "c=3"],
+            "headers": {
+                "host": "api.example.com:8000", "x-repeated": "one,two, three", "user-agent": "curl/8",
+                "content-type": "application/json; charset=utf-8", "content-length": "9",
+                "x-forwarded-for": "203.0.113.7, 127.0.0.1", "x-forwarded-port": "8000", "x-forwarded-proto": "http",
+                "x-amzn-trace-id": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700"
+            },
+            "queryStringParameters": {"q": "a,b, c", "flag": ""},
+            "requestContext": {
+                "accountId": ACCOUNT, "apiId": "local", "domainName": "api.example.com", "domainPrefix": "api",
+                "http": {
+                    "method": "POST", "path": "/api/v1/한/x", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1",
+                    "userAgent": "curl/8"
+                },
+                "requestId": "JKJaXmPLvHcESHA=", "routeKey": "$default", "stage": "prod"
+            },
+            "body": "{\"가\":1}",
+            "isBase64Encoded": false
+        });
+        assert_eq!(event, expected);
+
+        let bytes = super::event(&parts, &[0xff, 0x00], arrival(Caller::Unknown));
+        assert_eq!((&bytes["body"], &bytes["isBase64Encoded"]), (&json!("/wA="), &json!(true)));
+        assert_eq!(bytes["requestContext"].get("authorizer"), None);
+        let none = super::event(&parts, &[], arrival(Caller::Unknown));
+        assert_eq!((none.get("body"), &none["isBase64Encoded"]), (None, &json!(false)));
+    }
+
+    #[test]
     fn a_stage_ends_where_a_segment_ends() {
         let rows = [
             ("/", "$default", true),
