@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use kus_aws_backend::{App, Config, config};
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
+use tokio::runtime::{Builder, LocalOptions};
 
 pub(crate) fn main() -> ExitCode {
     if !config::on_lambda() {
@@ -25,6 +26,7 @@ fn serve(config: Config) -> Result<(), lambda_runtime::Error> {
     let app = App::new(config);
     let handler =
         service_fn(async |LambdaEvent { payload, context }| Ok::<_, Infallible>(app.handle(payload, &context)));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // A local runtime leaves the multi-threaded scheduler, and libm with it, out of the binary.
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(Runtime::new(handler).run())
 }
