@@ -1,5 +1,6 @@
 //! The tests, one subject a file.
 
+mod backends;
 mod bootstrap;
 mod configuration;
 mod cors;

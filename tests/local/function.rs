@@ -103,8 +103,9 @@ impl FunctionOptions {
         self.variable("AWS_REGION").unwrap_or_else(|| "us-east-1".into())
     }
 
-    /// The value that a process would see of a variable that is not one of Lambda's own.
-    fn variable(&self, name: &str) -> Option<OsString> {
+    /// The value that a process would see of a variable that is not one of Lambda's own; an empty
+    /// one is none.
+    pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
         let inherited = || env::var_os(name).filter(|_| self.inherit_env);
         self.env.get(name).cloned().or_else(inherited).filter(|value| !value.is_empty())
     }

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 pub(crate) type Request = http::Request<Incoming>;
@@ -22,6 +22,26 @@ where
     A: Fn(Request, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
+    accept(listener, move |stream, client| {
+        let answer = answer.clone();
+        let service = service_fn(move |request| {
+            let answered = answer(request, client);
+            async move { Ok::<_, Infallible>(answered.await) }
+        });
+        async move {
+            // It fails with the client only.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        }
+    })
+}
+
+/// Has `converse` handle every connection to `listener`; the address is the client's. Ends, what
+/// `converse` does too, when what it returns is dropped.
+pub(crate) fn accept<C, F>(listener: TcpListener, converse: C) -> JoinSet<()>
+where
+    C: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut server = JoinSet::new();
     server.spawn(async move {
         let mut connections = JoinSet::new();
@@ -32,12 +52,7 @@ where
                     let Ok((stream, client)) = accepted else { continue };
                     // Otherwise Nagle's algorithm holds back what is written in two pieces.
                     let _ = stream.set_nodelay(true);
-                    let answer = answer.clone();
-                    let service = service_fn(move |request| {
-                        let answered = answer(request, client);
-                        async move { Ok::<_, Infallible>(answered.await) }
-                    });
-                    connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                    connections.spawn(converse(stream, client));
                 }
                 Some(_) = connections.join_next() => {}
             }

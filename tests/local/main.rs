@@ -1,4 +1,5 @@
-//! `cargo local`: the function behind API Gateway, on this machine.
+//! `cargo local`: the function behind API Gateway, on this machine, with an engine for DynamoDB and,
+//! unless another one is configured, a stand-in for the model.
 //!
 //! The program is both sides. Started by hand it is the stack of [`local`]; started by that stack,
 //! with `AWS_LAMBDA_RUNTIME_API` set, it is the function.
@@ -11,23 +12,31 @@ mod local;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use kus_aws_backend::config;
 use tokio::signal::unix::{SignalKind, signal};
 
+use local::engine::{Engine, HISTORY_TABLE, Storage};
 use local::event::DEFAULT_STAGE;
 use local::function::{FunctionOptions, Output};
 use local::gateway::GatewayOptions;
-use local::{LocalOptions, LocalStack};
+use local::model::Model;
+use local::{Backends, LocalOptions, LocalStack};
 
-/// Runs the function behind an emulated API Gateway HTTP API on 127.0.0.1.
+/// Where the function finds a model when it has a key only.
+const OPENAI: &str = "https://api.openai.com/v1";
+
+/// Runs the function behind an emulated API Gateway HTTP API on 127.0.0.1, with a DynamoDB engine and a stand-in model.
 ///
 /// Variables for the function come from the environment and from the file .env.
 #[derive(Parser)]
-#[command(version, bin_name = "cargo local")]
+#[command(version, bin_name = "cargo local", after_help = ELSEWHERE)]
 struct Options {
     /// Listens on this port; 0 is any free one [default: PORT from the environment or .env, else 8000]
     #[arg(long)]
@@ -35,7 +44,17 @@ struct Options {
     /// Serves this stage; a named one begins every path, as in /prod/health
     #[arg(long, default_value = DEFAULT_STAGE, value_name = "NAME", value_parser = stage)]
     stage: String,
+    /// Keeps the history in this file; without it, the history ends with the program
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Starts the engine and the model only, and prints the variables that tell `cargo lambda watch` of them
+    #[arg(long, conflicts_with_all = ["port", "stage"])]
+    backends_only: bool,
 }
+
+const ELSEWHERE: &str = "\
+With AWS_ENDPOINT_URL_DYNAMODB set, that DynamoDB is used, and no engine started.
+With OPENAI_API_KEY or OPENAI_BASE_URL set, that model answers, and not the stand-in.";
 
 /// What ends the program early: what to say, and the exit code.
 struct Failure(String, u8);
@@ -59,40 +78,108 @@ fn run() -> Result<(), Failure> {
     let port = options.port.map_or_else(|| default_port(&env), Ok).map_err(|reason| Failure(reason, 2))?;
     let failed = |error: io::Error| Failure(error.to_string(), 1);
     let program = std::env::current_exe().map_err(failed)?;
-    let local = LocalOptions {
-        function: FunctionOptions {
-            env,
-            inherit_env: true,
-            output: Output::Inherited,
-            ..FunctionOptions::new(program)
-        },
-        gateway: GatewayOptions { stage: options.stage, access_log: true, ..GatewayOptions::default() },
-        port,
-    };
-    tokio::runtime::Runtime::new().map_err(failed)?.block_on(serve(local))
+    let function =
+        FunctionOptions { env, inherit_env: true, output: Output::Inherited, ..FunctionOptions::new(program) };
+    let gateway = GatewayOptions { stage: options.stage, access_log: true, ..GatewayOptions::default() };
+    tokio::runtime::Runtime::new().map_err(failed)?.block_on(async {
+        let (backends, told) = backends(&function, options.data.as_deref()).await?;
+        let local = LocalOptions { function, gateway, port, backends: Backends::default() }.with_backends(backends);
+        if options.backends_only { serve_backends(local, &told).await } else { serve(local, &told).await }
+    })
 }
 
-/// Runs the stack until Ctrl-C or SIGTERM.
-async fn serve(options: LocalOptions) -> Result<(), Failure> {
+/// Starts what the variables of the function do not name, and tells which model answers and where
+/// the history is kept.
+async fn backends(function: &FunctionOptions, data: Option<&Path>) -> Result<(Backends, String), Failure> {
+    let failed = |what: &str, error: &dyn Display| Failure(format!("{what} cannot be started: {error}"), 1);
+    let variable = |name| function.variable(name).map(|value| value.to_string_lossy().into_owned());
+    let model_server = variable("OPENAI_BASE_URL").or_else(|| variable("OPENAI_API_KEY").map(|_| OPENAI.to_owned()));
+    let mut backends = Backends::default();
+    if model_server.is_none() {
+        backends.model = Some(Arc::new(Model::start().map_err(|error| failed("The stand-in model", &error))?));
+    }
+    let history = if let Some(url) = variable("AWS_ENDPOINT_URL_DYNAMODB") {
+        if data.is_some() {
+            return Err(Failure(
+                "--data is for the engine, and AWS_ENDPOINT_URL_DYNAMODB names another one.".to_owned(),
+                2,
+            ));
+        }
+        format!("at {url}")
+    } else {
+        let storage = data.map_or(Storage::Memory, |file| Storage::File(file.to_owned()));
+        let engine = Engine::start(&storage);
+        let engine = engine.map_err(|error| match data {
+            Some(file) => Failure(format!("{} cannot be used for the history: {error}", file.display()), 1),
+            None => failed("The DynamoDB engine", &error),
+        })?;
+        let table = variable("HISTORY_TABLE").unwrap_or_else(|| HISTORY_TABLE.to_owned());
+        let made = engine.create_history_table(&table).await;
+        made.map_err(|error| {
+            let reason = error["message"].as_str().unwrap_or_default();
+            Failure(format!("HISTORY_TABLE={table:?} cannot be used: {reason}"), 1)
+        })?;
+        backends.engine = Some(Arc::new(engine));
+        data.map_or_else(|| "in memory".to_owned(), |file| format!("in {}", file.display()))
+    };
+    let model = model_server.unwrap_or_else(|| "the stand-in, which needs no key".to_owned());
+    Ok((backends, format!("Model: {model}. History: {history}.")))
+}
+
+/// Runs the stack until Ctrl-C or SIGTERM; `told` is said about its back ends.
+async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
     let LocalOptions { port, ref gateway, .. } = options;
     let stage = gateway.stage.clone();
-    let signals = signal(SignalKind::interrupt()).and_then(|ctrl_c| Ok((ctrl_c, signal(SignalKind::terminate())?)));
-    let (mut ctrl_c, mut terminate) = signals.map_err(|error| Failure(error.to_string(), 1))?;
+    let ended = ended()?;
     let stack = LocalStack::start(options).await.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => Failure(format!("Port {port} is taken. Choose another one with --port N."), 1),
         _ => Failure(format!("Port {port} cannot be listened on: {error}"), 1),
     })?;
     // A configuration that cannot be used is told now, not to the first request.
     stack.function.warm_up().await.map_err(|error| Failure(format!("Not started: {error}."), 1))?;
-    println!("Listening on {} (stage {stage}). Ctrl-C ends it. To try it:", stack.url(""));
+    println!("Listening on {} (stage {stage}). Ctrl-C ends it.", stack.url(""));
+    println!("{told}");
+    println!("To try it:");
     println!("  curl -i {}", stack.url("/health"));
     println!("  curl -i '{}'", stack.url("/api/v1/echo?q=hello"));
-    tokio::select! {
-        _ = ctrl_c.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    println!(
+        r#"  curl -s {} -H 'content-type: application/json' -d '{{"message":"Hello"}}'"#,
+        stack.url("/api/v1/chat")
+    );
+    ended.await;
     stack.stop().await;
     Ok(())
+}
+
+/// Runs the back ends until Ctrl-C or SIGTERM. Only the variables go to standard output.
+async fn serve_backends(options: LocalOptions, told: &str) -> Result<(), Failure> {
+    let ended = ended()?;
+    let variables = options.function.variables();
+    // Keys that somebody has set are not shown; whoever set them has them.
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+    let shown = options.function.variable("AWS_ACCESS_KEY_ID").is_none().then_some(keys);
+    let names = ["AWS_REGION", "AWS_ENDPOINT_URL_DYNAMODB", "HISTORY_TABLE", "OPENAI_BASE_URL"];
+    for name in names.into_iter().chain(shown.into_iter().flatten()) {
+        if let Some(value) = variables.get(name) {
+            println!("export {name}='{}'", value.to_string_lossy().replace('\'', r"'\''"));
+        }
+    }
+    eprintln!("{told} Ctrl-C ends it.");
+    eprintln!("Paste these lines into the terminal that runs cargo lambda watch.");
+    ended.await;
+    Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM; neither ends the program any more.
+fn ended() -> Result<impl Future<Output = ()>, Failure> {
+    let signals = signal(SignalKind::interrupt()).and_then(|ctrl_c| Ok((ctrl_c, signal(SignalKind::terminate())?)));
+    let (mut ctrl_c, mut terminate) = signals.map_err(|error| Failure(error.to_string(), 1))?;
+    Ok(async move {
+        tokio::select! {
+            _ = ctrl_c.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 /// `PORT`, from the environment or `.env`; an empty one is none.

@@ -1,0 +1,596 @@
+//! A server that the function calls: real HTTP on loopback, with TLS where that is wanted, that
+//! records what it is asked and misbehaves where it is told to.
+//!
+//! What it is to do is a list of rules, each a condition and an iterator of [`Behaviour`]s. A call
+//! takes the next behaviour of the first rule whose condition it meets and that has one left;
+//! without one it is answered by the [`Service`].
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method, Uri};
+use http_body_util::BodyExt;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+use super::behaviour::Behaviour;
+use super::http_server::{self, Request, Response};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// What is served where nothing else has been told.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// What the request asks for, in the service's own terms.
+    fn operation(request: &Parts) -> String;
+
+    /// Does what the call asks for.
+    fn answer(&self, call: &Call) -> impl Future<Output = Response> + Send;
+}
+
+/// One request, as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// The same for the calls that came on one connection.
+    pub(crate) connection: u64,
+    pub(crate) operation: String,
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Call {
+    /// The body; `null` when it is no JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+/// A condition for [`Upstream::script`] that every call meets.
+pub(crate) fn every_call(_: &Call) -> bool {
+    true
+}
+
+/// A condition for [`Upstream::script`]: what is asked for is `name`.
+pub(crate) fn operation(name: &'static str) -> impl Fn(&Call) -> bool + Send {
+    move |call| call.operation == name
+}
+
+/// Where an [`Upstream`] listens, and how.
+#[derive(Clone, Default)]
+pub(crate) struct Listening {
+    /// The port; 0 is any free one.
+    pub(crate) port: u16,
+    /// With TLS, as this says.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+}
+
+/// A running server; it ends when dropped.
+pub(crate) struct Upstream<S> {
+    address: SocketAddr,
+    shared: Arc<Shared<S>>,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// The listener and the connections, which end with it.
+    Listening(JoinSet<()>),
+    /// The socket is bound and does not listen: connecting is refused, and nobody else gets the port.
+    Stopped(TcpSocket),
+}
+
+struct Shared<S> {
+    service: S,
+    tls: Option<TlsAcceptor>,
+    rules: Mutex<Vec<Rule>>,
+    calls: watch::Sender<Vec<Call>>,
+    connections: watch::Sender<Connections>,
+}
+
+struct Rule {
+    condition: Box<dyn Fn(&Call) -> bool + Send>,
+    behaviours: Box<dyn Iterator<Item = Behaviour> + Send>,
+}
+
+#[derive(Default)]
+struct Connections {
+    accepted: u64,
+    open: BTreeMap<u64, Connection>,
+}
+
+struct Connection {
+    idle: bool,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// What a connection is to do beside answering.
+enum Order {
+    /// To close as soon as no call is being answered.
+    CloseWhenIdle,
+    /// To end now, and how.
+    End(Ending),
+}
+
+/// How a connection ends without an answer.
+enum Ending {
+    /// These bytes are sent, and it is closed.
+    Send(Bytes),
+    /// It is reset.
+    Reset,
+}
+
+impl<S: Service> Upstream<S> {
+    /// Serves `service`.
+    ///
+    /// # Errors
+    /// The port cannot be had.
+    pub(crate) fn serve(service: S, listening: Listening) -> io::Result<Self> {
+        let socket = bind((Ipv4Addr::LOCALHOST, listening.port).into())?;
+        let address = socket.local_addr()?;
+        let shared = Arc::new(Shared {
+            service,
+            tls: listening.tls.map(TlsAcceptor::from),
+            rules: Mutex::default(),
+            calls: watch::Sender::default(),
+            connections: watch::Sender::default(),
+        });
+        let server = accept(socket.listen(BACKLOG)?, &shared);
+        Ok(Self { address, shared, state: Mutex::new(State::Listening(server)) })
+    }
+
+    pub(crate) fn service(&self) -> &S {
+        &self.shared.service
+    }
+
+    /// Without a slash at the end.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Does `behaviours` with the next calls that meet `condition`, one with each, after what has
+    /// been scripted before. [`std::iter::repeat`] does one for ever.
+    pub(crate) fn script<I>(&self, condition: impl Fn(&Call) -> bool + Send + 'static, behaviours: I)
+    where
+        I: IntoIterator<Item = Behaviour, IntoIter: Send + 'static>,
+    {
+        let behaviours = Box::new(behaviours.into_iter().fuse());
+        lock(&self.shared.rules).push(Rule { condition: Box::new(condition), behaviours });
+    }
+
+    /// Answers from now on as if nothing had been scripted.
+    pub(crate) fn clear_script(&self) {
+        lock(&self.shared.rules).clear();
+    }
+
+    /// The calls so far, in the order in which they arrived.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.shared.calls.borrow().clone()
+    }
+
+    /// What the calls so far asked for.
+    pub(crate) fn operations(&self) -> Vec<String> {
+        self.shared.calls.borrow().iter().map(|call| call.operation.clone()).collect()
+    }
+
+    /// Waits until there have been so many calls.
+    pub(crate) async fn called(&self, calls: usize) {
+        // It fails only when the sender has gone, which is in `self`.
+        let _ = self.shared.calls.subscribe().wait_for(|so_far| so_far.len() >= calls).await;
+    }
+
+    /// Counts the calls from here.
+    pub(crate) fn forget_calls(&self) {
+        self.shared.calls.send_modify(Vec::clear);
+    }
+
+    /// Closes the connections on which no call is being answered, and waits until they are closed.
+    pub(crate) async fn close_idle(&self) {
+        let idle: Vec<u64> = {
+            let connections = self.shared.connections.borrow();
+            let idle = connections.open.iter().filter(|(_, connection)| connection.idle);
+            // It fails for a connection that ends by itself.
+            idle.inspect(|(_, connection)| drop(connection.orders.send(Order::CloseWhenIdle)))
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        self.until(|connections| idle.iter().all(|id| !connections.open.contains_key(id))).await;
+    }
+
+    /// Closes every connection and refuses new ones until [`Upstream::restart`]. What the service
+    /// keeps is kept.
+    ///
+    /// # Errors
+    /// Somebody else has taken the port at once.
+    pub(crate) async fn stop(&self) -> io::Result<()> {
+        let mut listening = {
+            let mut state = lock(&self.state);
+            match &mut *state {
+                State::Stopped(_) => return Ok(()),
+                State::Listening(server) => std::mem::take(server),
+            }
+        };
+        listening.shutdown().await;
+        self.until(|connections| connections.open.is_empty()).await;
+        *lock(&self.state) = State::Stopped(bind(self.address)?);
+        Ok(())
+    }
+
+    /// Listens on the same port as before [`Upstream::stop`].
+    ///
+    /// # Errors
+    /// The system refuses to.
+    pub(crate) fn restart(&self) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        if let State::Stopped(_) = *state
+            && let State::Stopped(socket) = std::mem::replace(&mut *state, State::Listening(JoinSet::new()))
+        {
+            *state = State::Listening(accept(socket.listen(BACKLOG)?, &self.shared));
+        }
+        Ok(())
+    }
+
+    async fn until(&self, reached: impl FnMut(&Connections) -> bool) {
+        // It fails only when the sender has gone, which is in `self`.
+        let _ = self.shared.connections.subscribe().wait_for(reached).await;
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // Otherwise closed connections keep the port for a minute.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn accept<S: Service>(listener: TcpListener, shared: &Arc<Shared<S>>) -> JoinSet<()> {
+    let shared = Arc::clone(shared);
+    http_server::accept(listener, move |stream, _| {
+        let shared = Arc::clone(&shared);
+        async move {
+            match &shared.tls {
+                None => shared.converse(stream, |stream| stream).await,
+                Some(tls) => {
+                    // Whether the client trusts this server is its own affair.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        shared.converse(stream, |stream| stream.get_ref().0).await;
+                    }
+                }
+            }
+        }
+    })
+}
+
+impl<S: Service> Shared<S> {
+    /// Answers the calls on one connection, until it is closed.
+    async fn converse<T>(self: &Arc<Self>, stream: T, socket: impl Fn(&T) -> &TcpStream)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (opened, mut orders) = Opened::new(self);
+        let service = service_fn(|request| async {
+            opened.set_idle(false);
+            let answered = self.respond(request, opened.id).await;
+            opened.set_idle(true);
+            match answered {
+                Ok(response) => Ok::<_, Infallible>(response),
+                Err(ending) => {
+                    opened.order(Order::End(ending));
+                    pending().await
+                }
+            }
+        });
+        let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let ending = loop {
+            let order = tokio::select! {
+                // Ended by the client, or because it was to.
+                _ = &mut connection => return,
+                Some(order) = orders.recv() => order,
+            };
+            match order {
+                Order::CloseWhenIdle => Pin::new(&mut connection).graceful_shutdown(),
+                Order::End(ending) => break ending,
+            }
+        };
+        let mut stream = connection.into_parts().io.into_inner();
+        // Where any of it fails, the client has gone.
+        let _ = match ending {
+            Ending::Send(bytes) => match stream.write_all(&bytes).await {
+                Ok(()) => stream.shutdown().await,
+                failed => failed,
+            },
+            Ending::Reset => socket(&stream).set_zero_linger(),
+        };
+    }
+
+    /// The answer to a request, or how the connection ends instead.
+    async fn respond(&self, request: Request, connection: u64) -> Result<Response, Ending> {
+        let (parts, body) = request.into_parts();
+        // A client that breaks off is not answered.
+        let body = body.collect().await.map_err(|_| Ending::Reset)?.to_bytes();
+        let operation = S::operation(&parts);
+        let Parts { method, uri, headers, .. } = parts;
+        let call = Call { connection, operation, method, uri, headers, body };
+        let mut behaviour = self.behaviour(&call);
+        loop {
+            behaviour = match behaviour {
+                Behaviour::Answer => return Ok(self.service.answer(&call).await),
+                Behaviour::Lose => {
+                    self.service.answer(&call).await;
+                    return Err(Ending::Send(Bytes::new()));
+                }
+                Behaviour::Respond(response) => return Ok(response),
+                Behaviour::Send(bytes) => return Err(Ending::Send(bytes)),
+                Behaviour::Reset => return Err(Ending::Reset),
+                Behaviour::Hang => pending().await,
+                Behaviour::Delay(delay, then) => {
+                    sleep(delay).await;
+                    *then
+                }
+                Behaviour::Hold(gate, then) => {
+                    gate.pass().await;
+                    *then
+                }
+            }
+        }
+    }
+
+    /// Records the call, and tells what to do with it.
+    fn behaviour(&self, call: &Call) -> Behaviour {
+        let mut rules = lock(&self.rules);
+        let mut rules = rules.iter_mut().filter(|rule| (rule.condition)(call));
+        let behaviour = rules.find_map(|rule| rule.behaviours.next()).unwrap_or(Behaviour::Answer);
+        self.calls.send_modify(|calls| calls.push(call.clone()));
+        behaviour
+    }
+}
+
+/// A connection's entry in [`Connections`], there as long as this.
+struct Opened<'a> {
+    id: u64,
+    connections: &'a watch::Sender<Connections>,
+}
+
+impl<'a> Opened<'a> {
+    fn new<S>(shared: &'a Shared<S>) -> (Self, mpsc::UnboundedReceiver<Order>) {
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let mut id = 0;
+        shared.connections.send_modify(|connections| {
+            connections.accepted += 1;
+            id = connections.accepted;
+            connections.open.insert(id, Connection { idle: true, orders });
+        });
+        (Self { id, connections: &shared.connections }, ordered)
+    }
+
+    fn set_idle(&self, idle: bool) {
+        self.connections.send_modify(|connections| {
+            if let Some(connection) = connections.open.get_mut(&self.id) {
+                connection.idle = idle;
+            }
+        });
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(connection) = self.connections.borrow().open.get(&self.id) {
+            // Its receiver lives as long as the entry.
+            let _ = connection.orders.send(order);
+        }
+    }
+}
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.connections.send_modify(|connections| drop(connections.open.remove(&self.id)));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter::{repeat, repeat_n};
+    use std::time::Duration;
+
+    use serde_json::json;
+    use tokio::io::AsyncReadExt;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    use super::super::behaviour::Gate;
+    use super::super::model::{self, CHAT_COMPLETION, ChatCompletions, Model};
+    use super::super::tls::PrivateCa;
+    use super::*;
+
+    const HELLO: &str = r#"{"model":"m","messages":[{"role":"user","content":"Hello"}]}"#;
+
+    async fn connect(server: &Model) -> io::Result<TcpStream> {
+        TcpStream::connect(server.address).await
+    }
+
+    /// Sends a request, and reads its answer or what comes before the end of the connection.
+    async fn ask(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<String> {
+        let length = HELLO.len();
+        let request =
+            format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{HELLO}");
+        connection.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        while !is_whole(&answer) && connection.read_buf(&mut answer).await? > 0 {}
+        Ok(String::from_utf8(answer).expect("UTF-8"))
+    }
+
+    fn is_whole(answer: &[u8]) -> bool {
+        let answer = String::from_utf8_lossy(answer);
+        let Some((head, body)) = answer.split_once("\r\n\r\n") else { return false };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        length.is_some_and(|length| length.parse() == Ok(body.len()))
+    }
+
+    /// The answer on a connection of its own.
+    async fn asked(server: &Model) -> io::Result<String> {
+        ask(&mut connect(server).await?).await
+    }
+
+    #[tokio::test]
+    async fn a_call_gets_the_next_behaviour_whose_condition_it_meets() {
+        let server = Model::start().expect("it starts");
+        server.script(operation("none"), repeat(Behaviour::Hang));
+        server.script(operation(CHAT_COMPLETION), repeat_n(model::rate_limited().with_header("retry-after", "7"), 2));
+        server.script(every_call, [model::says("scripted"), Behaviour::Answer, model::insufficient_quota()]);
+        let rows = [" 429 ", "retry-after: 7", "\"scripted\"", "1 thing", "insufficient_quota", "1 thing"];
+        for expected in rows {
+            let answer = asked(&server).await.expect("it answers");
+            assert!(answer.contains(expected), "{answer} has no {expected}");
+        }
+        assert_eq!(server.operations(), [CHAT_COMPLETION; 6]);
+        assert_eq!(server.requests()[5]["messages"], json!([{"role": "user", "content": "Hello"}]));
+        server.script(every_call, repeat(Behaviour::Hang));
+        server.clear_script();
+        server.forget_calls();
+        assert!(asked(&server).await.expect("it answers").contains("1 thing"));
+        server.called(1).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_as_scripted() {
+        let server = Model::start().expect("it starts");
+        let rows = [
+            (Behaviour::close(), Ok("")),
+            (Behaviour::Lose, Ok("")),
+            (Behaviour::Send(Bytes::from_static(b"SSH-2.0-x\r\n")), Ok("SSH-2.0-x\r\n")),
+            (
+                Behaviour::cut_off(&json!({"a": "bcd"}), 4),
+                Ok("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{\"a\""),
+            ),
+            (Behaviour::Reset, Err(io::ErrorKind::ConnectionReset)),
+            (Behaviour::Reset.after(Duration::from_millis(1)), Err(io::ErrorKind::ConnectionReset)),
+        ];
+        for (behaviour, expected) in rows {
+            let case = format!("{behaviour:?}");
+            server.script(every_call, [behaviour]);
+            let answer = asked(&server).await.map_err(|error| error.kind());
+            assert_eq!(answer, expected.map(str::to_owned), "{case}");
+        }
+        server.until(|connections| connections.open.is_empty()).await;
+    }
+
+    #[tokio::test]
+    async fn a_gate_holds_calls_until_it_is_opened() {
+        let server = Arc::new(Model::start().expect("it starts"));
+        let gate = Gate::new();
+        server.script(every_call, repeat_n(Behaviour::Answer.held_at(&gate), 2));
+        let calls: Vec<_> = (0..2)
+            .map(|_| {
+                let server = Arc::clone(&server);
+                tokio::spawn(async move { asked(&server).await })
+            })
+            .collect();
+        gate.arrived(2).await;
+        assert!(asked(&server).await.expect("it answers").contains("1 thing"), "another call passes by");
+        assert!(calls.iter().all(|call| !call.is_finished()));
+        gate.open();
+        for call in calls {
+            assert!(call.await.expect("no panic").expect("it answers").contains("1 thing"));
+        }
+    }
+
+    #[tokio::test]
+    async fn idle_connections_are_kept_until_they_are_closed() {
+        let server = Model::start().expect("it starts");
+        let gate = Gate::new();
+        let mut idle = connect(&server).await.expect("it connects");
+        for _ in 0..2 {
+            ask(&mut idle).await.expect("it answers");
+        }
+        let mut busy = connect(&server).await.expect("it connects");
+        server.script(every_call, [Behaviour::Answer.held_at(&gate)]);
+        let closed = async {
+            gate.arrived(1).await;
+            server.close_idle().await;
+            assert_eq!(idle.read(&mut [0]).await.expect("it is closed in order"), 0);
+            gate.open();
+        };
+        let (answer, ()) = tokio::join!(ask(&mut busy), closed);
+        assert!(answer.expect("it answers").contains("1 thing"));
+        let connections: Vec<_> = server.calls().iter().map(|call| call.connection).collect();
+        assert_eq!(connections, [1, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_stopped_server_refuses_connections_until_it_is_restarted() {
+        let server = Model::start().expect("it starts");
+        let url = server.url();
+        let mut open = connect(&server).await.expect("it connects");
+        ask(&mut open).await.expect("it answers");
+        for _ in 0..3 {
+            server.stop().await.expect("it stops");
+            assert_eq!(
+                connect(&server).await.map_err(|error| error.kind()).err(),
+                Some(io::ErrorKind::ConnectionRefused)
+            );
+            assert_eq!(open.read(&mut [0]).await.expect("it is closed in order"), 0);
+            server.stop().await.expect("it is stopped already");
+            server.restart().expect("it starts again");
+            server.restart().expect("it is started already");
+            assert!(asked(&server).await.expect("it answers").contains("1 thing"));
+        }
+        assert_eq!((server.url(), server.calls().len()), (url, 4));
+    }
+
+    #[tokio::test]
+    async fn with_tls_only_those_who_trust_the_authority_are_answered() {
+        let authority = PrivateCa::new();
+        let rows = [
+            (&authority, "127.0.0.1", true),
+            (&authority, "elsewhere.example", false),
+            (&PrivateCa::new(), "127.0.0.1", false),
+        ];
+        for (signer, name, trusted) in rows {
+            let listening = Listening { tls: Some(signer.server_config(&[name])), ..Listening::default() };
+            let server = Model::serve(ChatCompletions::default(), listening).expect("it starts");
+            assert!(server.url().starts_with("https://127.0.0.1:"), "{}", server.url());
+            let mut roots = RootCertStore::empty();
+            let certificate = CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("a certificate");
+            roots.add(certificate).expect("an authority");
+            let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("ring offers what TLS needs")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let connector = TlsConnector::from(Arc::new(config));
+            let connection = connect(&server).await.expect("it connects");
+            let address = ServerName::try_from("127.0.0.1").expect("an address");
+            let connection = connector.connect(address, connection).await;
+            assert_eq!(connection.is_ok(), trusted, "{name}: {:?}", connection.err());
+            if let Ok(mut connection) = connection {
+                assert!(ask(&mut connection).await.expect("it answers").contains("1 thing"));
+                server.script(every_call, [Behaviour::Reset]);
+                let broken = ask(&mut connection).await.map_err(|error| error.kind());
+                assert_eq!(broken, Err(io::ErrorKind::ConnectionReset));
+            }
+        }
+    }
+}
