@@ -5,9 +5,18 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::str::FromStr;
+use std::time::Duration;
 
-use crate::cors;
+use http::{HeaderValue, Uri};
+use ureq::tls::Certificate;
+
+use crate::endpoints::chat;
+use crate::{cors, history, http_client, openai};
+
+/// The base URL when none is set; it is the only one that a key is needed for.
+const OPENAI: &str = "https://api.openai.com/v1";
 
 /// Everything that can be set from outside.
 #[derive(Debug)]
@@ -17,6 +26,15 @@ pub struct Config {
     pub cors: cors::Policy,
     /// `BASE_PATH` without leading and trailing slash; empty when there is none.
     pub base_path: String,
+    /// `AWS_CA_BUNDLE`: the certificates that replace the built-in roots.
+    pub roots: Option<Vec<Certificate<'static>>>,
+    /// `OPENAI_*`; the name of the variable that is missing when there is no model to ask.
+    pub openai: Result<openai::Settings, &'static str>,
+    /// `HISTORY_TABLE`, `HISTORY_TTL_DAYS` and the platform's own; the name of the variable that is
+    /// missing when there is no table.
+    pub history: Result<history::Settings, &'static str>,
+    /// `SYSTEM_PROMPT`, `HISTORY_WINDOW_TURNS` and `HISTORY_WINDOW_CHARS`.
+    pub chat: chat::Settings,
 }
 
 /// A variable that cannot be used. Displayed as one line that names it, its value and what is
@@ -72,7 +90,78 @@ impl Config {
                     .to_owned(),
             )
         })?;
-        Ok(Self { cors, base_path: variable("BASE_PATH")?.base_path()? })
+        let roots = variable("AWS_CA_BUNDLE")?;
+        let roots = roots.value.as_deref().map(|path| {
+            let pem = fs::read(path).map_err(|error| error.to_string());
+            let parsed = pem.and_then(|pem| http_client::parse_ca_bundle(&pem));
+            parsed.map_err(|reason| roots.error(format!("{reason}; expected the path of a file of PEM certificates")))
+        });
+        let chat = chat::Settings {
+            system_prompt: variable("SYSTEM_PROMPT")?.value,
+            window_turns: variable("HISTORY_WINDOW_TURNS")?.scalar(20, "a number of turns from 0 to 65535")?,
+            window_chars: variable("HISTORY_WINDOW_CHARS")?
+                .scalar(48_000, "a number of characters from 0 to 4294967295")?,
+        };
+        Ok(Self {
+            cors,
+            base_path: variable("BASE_PATH")?.base_path()?,
+            roots: roots.transpose()?,
+            openai: Self::openai(variable)?,
+            history: Self::history(variable)?,
+            chat,
+        })
+    }
+
+    fn openai(
+        variable: impl Fn(&'static str) -> Result<Variable, Error>,
+    ) -> Result<Result<openai::Settings, &'static str>, Error> {
+        let base_url = variable("OPENAI_BASE_URL")?;
+        let settings = openai::Settings {
+            base_url: base_url.url(Some(OPENAI))?.unwrap_or_default(),
+            api_key: variable("OPENAI_API_KEY")?.header_value()?.map(openai::ApiKey::new),
+            model: variable("OPENAI_MODEL")?.value.unwrap_or_else(|| "gpt-6-luna".to_owned()),
+            max_output_tokens: variable("OPENAI_MAX_OUTPUT_TOKENS")?.at_least(
+                1,
+                1024,
+                "a number of tokens from 1 to 4294967295",
+            )?,
+            token_limit_field: variable("OPENAI_TOKEN_LIMIT_FIELD")?
+                .one_of(&["max_completion_tokens", "max_tokens"])?
+                .unwrap_or("max_completion_tokens"),
+            reasoning_effort: variable("OPENAI_REASONING_EFFORT")?.value,
+            temperature: variable("OPENAI_TEMPERATURE")?.temperature()?,
+        };
+        Ok(if settings.api_key.is_none() && base_url.value.is_none() { Err("OPENAI_API_KEY") } else { Ok(settings) })
+    }
+
+    fn history(
+        variable: impl Fn(&'static str) -> Result<Variable, Error>,
+    ) -> Result<Result<history::Settings, &'static str>, Error> {
+        let table = variable("HISTORY_TABLE")?.table()?;
+        let days: u32 =
+            variable("HISTORY_TTL_DAYS")?.scalar(30, "a number of days from 0, which keeps for ever, to 4294967295")?;
+        let endpoint_url = match variable("AWS_ENDPOINT_URL_DYNAMODB")?.url(None)? {
+            Some(url) => Some(url),
+            None => variable("AWS_ENDPOINT_URL")?.url(None)?,
+        };
+        let Some(table) = table else { return Ok(Err("HISTORY_TABLE")) };
+        // Lambda always sets these.
+        let (Some(region), Some(access_key_id), Some(secret_access_key)) = (
+            variable("AWS_REGION")?.value,
+            variable("AWS_ACCESS_KEY_ID")?.value,
+            variable("AWS_SECRET_ACCESS_KEY")?.value,
+        ) else {
+            return Ok(Err("AWS_REGION, AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY"));
+        };
+        Ok(Ok(history::Settings {
+            table,
+            region,
+            endpoint_url: endpoint_url.map(|url| url.to_string()),
+            access_key_id,
+            secret_access_key: history::SecretKey::new(secret_access_key),
+            session_token: variable("AWS_SESSION_TOKEN")?.value.map(history::SecretKey::new),
+            time_to_live: (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 60 * 60)),
+        }))
     }
 }
 
@@ -102,6 +191,64 @@ impl Variable {
     fn scalar<T: FromStr>(&self, default: T, expected: &str) -> Result<T, Error> {
         let Some(value) = &self.value else { return Ok(default) };
         value.to_ascii_lowercase().parse().map_err(|_| self.error(format!("expected {expected}")))
+    }
+
+    /// The value, or `default`, as a number that is not below `least`.
+    fn at_least(&self, least: u32, default: u32, expected: &str) -> Result<u32, Error> {
+        let number = self.scalar(default, expected)?;
+        if number < least { Err(self.error(format!("expected {expected}"))) } else { Ok(number) }
+    }
+
+    fn one_of(&self, words: &[&'static str]) -> Result<Option<&'static str>, Error> {
+        let Some(value) = &self.value else { return Ok(None) };
+        let word = words.iter().find(|word| *word == value).copied();
+        word.map(Some).ok_or_else(|| self.error(format!("expected {}", words.join(" or "))))
+    }
+
+    fn temperature(&self) -> Result<Option<f64>, Error> {
+        let expected = "a number from 0 to 2";
+        let temperature = self.scalar(0.0, expected)?;
+        if (0.0..=2.0).contains(&temperature) {
+            Ok(self.value.is_some().then_some(temperature))
+        } else {
+            Err(self.error(format!("expected {expected}")))
+        }
+    }
+
+    /// The value, or `default`, as the URL of a server.
+    fn url(&self, default: Option<&'static str>) -> Result<Option<Uri>, Error> {
+        let Some(value) = self.value.as_deref().or(default) else { return Ok(None) };
+        let url = value.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+        let url = url.filter(|url| url.host().is_some_and(|host| !host.is_empty()));
+        url.map(Some).ok_or_else(|| self.error(format!("expected a URL such as {OPENAI}")))
+    }
+
+    /// The value, a secret, as the text of a header.
+    fn header_value(self) -> Result<Option<String>, Error> {
+        match &self.value {
+            Some(value) if HeaderValue::from_str(value).is_err() => Err(Error {
+                value: "(not shown)".to_owned(),
+                ..self.error(
+                    "it has characters that no key has, such as line breaks or quotes; expected the key alone"
+                        .to_owned(),
+                )
+            }),
+            _ => Ok(self.value),
+        }
+    }
+
+    /// The value as a table's name or ARN ("Naming rules" of the DynamoDB Developer Guide).
+    fn table(self) -> Result<Option<String>, Error> {
+        let legal = |name: &str| {
+            (3..=255).contains(&name.len())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+        };
+        match &self.value {
+            Some(value) if !value.starts_with("arn:") && !legal(value) => {
+                Err(self.error("expected a table's name, of 3 to 255 letters, digits, _, - and .".to_owned()))
+            }
+            _ => Ok(self.value),
+        }
     }
 
     fn base_path(self) -> Result<String, Error> {

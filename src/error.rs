@@ -1,10 +1,15 @@
 //! The one place where a failure becomes an HTTP problem (RFC 9457).
 
+use std::borrow::Cow;
+
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use serde::Serialize;
 
+use crate::openai::Cause;
 use crate::response::{self, Response};
 use crate::router::Miss;
+use crate::{history, openai};
 
 /// Why a request is not answered as asked. Each variant names the status and code it becomes.
 #[derive(Debug)]
@@ -18,6 +23,45 @@ pub enum Error {
         /// A path that has it.
         example: &'static str,
     },
+    /// A query parameter cannot be used: 400 `invalid_parameter`.
+    InvalidParameter {
+        /// The parameter's name.
+        name: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The body is no JSON: 415 `unsupported_media_type`.
+    UnsupportedMediaType,
+    /// The body is said to be JSON and is none: 400 `invalid_json`. The text says what is wrong.
+    InvalidJson(String),
+    /// A member of the body is missing or of another type: 400 `invalid_field`.
+    InvalidField {
+        /// The member's name.
+        name: &'static str,
+        /// What it is.
+        found: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The message is too long: 413 `message_too_long`.
+    MessageTooLong {
+        /// Its length in bytes of UTF-8.
+        bytes: usize,
+        /// The most bytes that are taken.
+        limit: usize,
+    },
+    /// The header `Idempotency-Key` is no UUID: 400 `invalid_idempotency_key`.
+    InvalidIdempotencyKey,
+    /// The key was used with another message: 422 `idempotency_key_reused`.
+    IdempotencyKeyReused,
+    /// The owner has no such conversation: 404 `conversation_not_found`.
+    ConversationNotFound,
+    /// A variable that the endpoint needs is not set: 503 `not_configured`. Its name.
+    NotConfigured(&'static str),
+    /// The model gave no answer.
+    Model(openai::Error),
+    /// The table did not do what was asked.
+    History(history::Error),
     /// No route has the path: 404 `not_found`.
     NotFound,
     /// The path has other methods: 405 `method_not_allowed` with `Allow`.
@@ -40,50 +84,123 @@ struct Problem<'a> {
     request_id: &'a str,
 }
 
+/// What an answer that could not be saved carries in its extensions, for the log.
+#[derive(Clone, Debug)]
+pub struct NotSaved(pub String);
+
+/// After how many seconds a caller is asked to come back where the upstream does not say.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
 impl Error {
-    /// The HTTP status.
+    /// The HTTP status and the stable word that a client can switch on.
     #[must_use]
-    pub fn status(&self) -> StatusCode {
+    pub fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::UnsupportedEvent(_) | Self::MissingParameter { .. } => StatusCode::BAD_REQUEST,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Panic(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::UnsupportedEvent(_) => (StatusCode::BAD_REQUEST, "unsupported_event"),
+            Self::MissingParameter { .. } => (StatusCode::BAD_REQUEST, "missing_parameter"),
+            Self::InvalidParameter { .. } => (StatusCode::BAD_REQUEST, "invalid_parameter"),
+            Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::InvalidJson(_) => (StatusCode::BAD_REQUEST, "invalid_json"),
+            Self::InvalidField { .. } => (StatusCode::BAD_REQUEST, "invalid_field"),
+            Self::MessageTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "message_too_long"),
+            Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
+            Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Self::ConversationNotFound => (StatusCode::NOT_FOUND, "conversation_not_found"),
+            Self::NotConfigured(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_configured"),
+            Self::Model(error) => match error.cause {
+                Cause::AuthFailed => (StatusCode::BAD_GATEWAY, "model_auth_failed"),
+                Cause::ModelNotFound => (StatusCode::BAD_GATEWAY, "model_not_found"),
+                Cause::RateLimited { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_rate_limited"),
+                Cause::QuotaExhausted => (StatusCode::SERVICE_UNAVAILABLE, "model_quota_exhausted"),
+                Cause::ContextTooLong => (StatusCode::PAYLOAD_TOO_LARGE, "context_too_long"),
+                Cause::ContentRefused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "content_refused"),
+                Cause::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_unavailable"),
+                Cause::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "model_timeout"),
+                Cause::OutputLimitReached | Cause::BadResponse => (StatusCode::BAD_GATEWAY, "model_bad_response"),
+                Cause::Rejected => (StatusCode::BAD_GATEWAY, "model_request_rejected"),
+            },
+            Self::History(history::Error::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "history_unavailable"),
+            Self::History(history::Error::Deleted) => (StatusCode::CONFLICT, "conversation_deleted"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Panic(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         }
     }
 
-    /// The stable word that a client can switch on.
+    /// What the log tells beside the code: what an upstream or a panic said. `None` where the
+    /// caller has been told everything.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn log_detail(&self) -> Option<String> {
         match self {
-            Self::UnsupportedEvent(_) => "unsupported_event",
-            Self::MissingParameter { .. } => "missing_parameter",
-            Self::NotFound => "not_found",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::Panic(_) => "internal_error",
+            Self::Model(error) => Some(chain(error)),
+            Self::History(error) => Some(chain(error)),
+            Self::NotConfigured(variable) => Some(format!("{variable} is not set")),
+            Self::Panic(message) => Some(format!("panicked: {message}")),
+            _ => None,
         }
     }
 
     /// What the caller can do about it; nothing internal.
-    fn detail(&self) -> String {
+    fn detail(&self) -> Cow<'static, str> {
         match self {
             Self::UnsupportedEvent(reason) => format!(
                 "This function answers API Gateway HTTP API and Lambda Function URL events (payload format version 2.0), and {reason}. \
                  To try it in the console's Test tab, paste a file from events/, such as events/get-health.json; \
                  on an API Gateway integration choose payload format version 2.0."
-            ),
-            Self::MissingParameter { name, example } => format!("The query parameter {name:?} is missing: send it as in {example}."),
-            Self::NotFound => "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.".into(),
-            Self::MethodNotAllowed { allow } => format!("This path does not answer that method. It answers {allow}."),
+            )
+            .into(),
+            Self::MissingParameter { name, example } => {
+                format!("The query parameter {name:?} is missing: send it as in {example}.").into()
+            }
+            Self::InvalidParameter { name, expected } => {
+                format!("The query parameter {name:?} cannot be used: send {expected}.").into()
+            }
+            Self::UnsupportedMediaType => "The body has to be JSON: send the header content-type: application/json.".into(),
+            Self::InvalidJson(reason) => format!("The body cannot be read as JSON: {reason}.").into(),
+            Self::InvalidField { name, found, expected } => format!("The field {name:?} is {found}: send {expected}.").into(),
+            Self::MessageTooLong { bytes, limit } => {
+                format!("The message has {bytes} bytes of UTF-8, and at most {limit} are taken: send a shorter one.").into()
+            }
+            Self::InvalidIdempotencyKey => "The header Idempotency-Key is not a UUID: send a fresh one with each new message.".into(),
+            Self::IdempotencyKeyReused => {
+                "This Idempotency-Key was used with another message: send a fresh one with each new message.".into()
+            }
+            Self::ConversationNotFound => {
+                "There is no such conversation. It may have been deleted or have expired; leave conversation_id out to begin one.".into()
+            }
+            Self::NotConfigured(variable) => {
+                format!("The server is not set up for this: {variable} is not set in the function's environment.").into()
+            }
+            Self::Model(error) => model_detail(&error.cause),
+            Self::History(history::Error::Unavailable(_)) => "The conversation's history cannot be reached. Try again later.".into(),
+            Self::History(history::Error::Deleted) => {
+                "The conversation was deleted while the answer was made, and the answer was not kept.".into()
+            }
+            Self::NotFound => {
+                "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.".into()
+            }
+            Self::MethodNotAllowed { allow } => format!("This path does not answer that method. It answers {allow}.").into(),
             Self::Panic(_) => "The server failed while it answered. Try again; if it happens again, report the request_id.".into(),
         }
+    }
+
+    /// After how many seconds the caller may try again; `None` where waiting does not help.
+    fn retry_after(&self) -> Option<u64> {
+        let asked = match self {
+            Self::Model(error) if matches!(error.cause, Cause::RateLimited { .. } | Cause::Unavailable { .. }) => {
+                error.retry_after()
+            }
+            Self::History(history::Error::Unavailable(_)) => None,
+            _ => return None,
+        };
+        Some(asked.map_or(RETRY_AFTER_SECONDS, |wait| (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)))
     }
 
     /// The problem document for the request `request_id`.
     #[must_use]
     pub fn to_response(&self, request_id: &str) -> Response {
-        let status = self.status();
-        let response = response::problem(
+        let (status, code) = self.status_and_code();
+        let mut response = response::problem(
             status,
             &Problem {
                 r#type: "about:blank",
@@ -91,15 +208,46 @@ impl Error {
                 title: status.canonical_reason().unwrap_or_default(),
                 status: status.as_u16(),
                 detail: &self.detail(),
-                code: self.code(),
+                code,
                 request_id,
             },
         );
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
         match self {
             Self::MethodNotAllowed { allow } => response::allowing(response, allow),
             _ => response,
         }
     }
+}
+
+fn model_detail(cause: &Cause) -> Cow<'static, str> {
+    match cause {
+        Cause::AuthFailed => "The model server refused the server's key. Its operator has to check OPENAI_API_KEY.".into(),
+        Cause::ModelNotFound => {
+            "The model server does not know the model. Its operator has to check OPENAI_MODEL and OPENAI_BASE_URL.".into()
+        }
+        Cause::RateLimited { .. } => "The model takes no more requests for now. Try again later.".into(),
+        Cause::QuotaExhausted => "The server's quota with the model is used up. Its operator has to raise it.".into(),
+        Cause::ContextTooLong => "The conversation is longer than the model can read. Send a shorter message, or begin a new one.".into(),
+        Cause::ContentRefused { refusal: None } => "The model refused to answer this. Say it in another way.".into(),
+        Cause::ContentRefused { refusal: Some(refusal) } => format!("The model refused to answer this: {refusal}").into(),
+        Cause::Unavailable { .. } => "The model cannot be reached. Try again later.".into(),
+        Cause::TimedOut => "The model did not answer in time. Try again, perhaps with a shorter message.".into(),
+        Cause::OutputLimitReached => {
+            "The model used up its output limit before it said a word. Ask for less, or have the operator raise OPENAI_MAX_OUTPUT_TOKENS."
+                .into()
+        }
+        Cause::BadResponse => "The model's answer could not be used. Try again.".into(),
+        Cause::Rejected => "The model rejected the request. The server's log says why, under the request_id.".into(),
+    }
+}
+
+/// An error and its causes, as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl From<Miss> for Error {
@@ -108,5 +256,17 @@ impl From<Miss> for Error {
             Miss::NotFound => Self::NotFound,
             Miss::MethodNotAllowed { allow } => Self::MethodNotAllowed { allow },
         }
+    }
+}
+
+impl From<openai::Error> for Error {
+    fn from(error: openai::Error) -> Self {
+        Self::Model(error)
+    }
+}
+
+impl From<history::Error> for Error {
+    fn from(error: history::Error) -> Self {
+        Self::History(error)
     }
 }

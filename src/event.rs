@@ -11,16 +11,16 @@ use std::marker::PhantomData;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayV2httpResponse};
-use aws_lambda_events::encodings::Body;
+use aws_lambda_events::encodings;
 use http::{HeaderMap, HeaderValue};
 use lambda_runtime::Context;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::request::{READ_HEADERS, Request};
+use crate::request::{Body, READ_HEADERS, Request};
 use crate::response::Response;
 
 /// API Gateway ends an HTTP API's integration after 30 s at most; its answer has to be on its way
@@ -72,12 +72,28 @@ struct Event {
     #[serde(default, deserialize_with = "read_headers")]
     headers: HeaderMap,
     request_context: Option<Object<RequestContext>>,
+    #[serde(default, deserialize_with = "lenient")]
+    body: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    is_base64_encoded: Option<bool>,
 }
 
 #[derive(Deserialize)]
 struct RequestContext {
     stage: Option<String>,
     http: Option<Object<Http>>,
+    /// Its form differs with the authorizer, so it is read as it comes.
+    #[serde(default)]
+    authorizer: Value,
+}
+
+impl RequestContext {
+    /// A JWT authorizer's `sub`, an IAM caller's `userId`, or `public`.
+    fn owner(&self) -> String {
+        let claims = ["/jwt/claims/sub", "/iam/userId"].into_iter();
+        let mut claims = claims.filter_map(|claim| self.authorizer.pointer(claim)?.as_str());
+        claims.find(|owner| !owner.is_empty()).unwrap_or("public").to_owned()
+    }
 }
 
 #[derive(Deserialize)]
@@ -101,16 +117,21 @@ impl Payload {
     /// [`Unsupported`] when the payload is no payload format 2.0 event.
     pub fn into_request(self, context: &Context, base_path: &str) -> Result<Request, Box<Unsupported>> {
         let unsupported = |reason, headers| Box::new(Unsupported { error: Error::UnsupportedEvent(reason), headers });
-        let Event { version, raw_path, raw_query_string, headers, request_context } =
+        let Event { version, raw_path, raw_query_string, headers, request_context, body, is_base64_encoded } =
             self.0.map_err(|error| unsupported(format!("this event is not one ({error})"), HeaderMap::new()))?;
         if let Some(version) = version.filter(|version| version != "2.0") {
             return Err(unsupported(format!("this event's version is {version:?}"), headers));
         }
-        let method = |context: RequestContext| Some((context.http?.0.method?, context.stage.unwrap_or_default()));
-        let Some((method, stage)) = request_context.and_then(|Object(context)| method(context)) else {
-            return Err(unsupported("this event has no requestContext.http.method".to_owned(), headers));
+        let no_method = "this event has no requestContext.http.method";
+        let Some(Object(request_context)) = request_context else {
+            return Err(unsupported(no_method.to_owned(), headers));
+        };
+        let owner = request_context.owner();
+        let Some(method) = request_context.http.and_then(|Object(http)| http.method) else {
+            return Err(unsupported(no_method.to_owned(), headers));
         };
         let path = raw_path.unwrap_or_default();
+        let stage = request_context.stage.unwrap_or_default();
         let path = strip_segments(strip_segments(&path, &stage), base_path);
         Ok(Request {
             id: context.request_id.clone(),
@@ -118,6 +139,8 @@ impl Payload {
             path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
             query: raw_query_string.unwrap_or_default(),
             headers,
+            body: Body { encoded: body.unwrap_or_default(), is_base64: is_base64_encoded.unwrap_or_default() },
+            owner,
             deadline: Instant::now() + time_left(context.deadline, SystemTime::now()),
         })
     }
@@ -144,6 +167,11 @@ fn time_left(deadline_ms: u64, now: SystemTime) -> Duration {
         Some(Ok(left)) if !left.is_zero() => left.min(LONGEST_ANSWER),
         _ => LONGEST_ANSWER,
     }
+}
+
+/// A field that most requests do without, so that one of another type is as if it were missing.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }
 
 /// The [`READ_HEADERS`] of an object of strings. A value that is no legal HTTP field value is as
@@ -208,7 +236,7 @@ pub fn answer(response: Response) -> Answer {
     let mut answer = ApiGatewayV2httpResponse::default();
     answer.status_code = i64::from(parts.status.as_u16());
     answer.headers = parts.headers;
-    answer.body = (!body.is_empty()).then_some(Body::Text(body));
+    answer.body = (!body.is_empty()).then_some(encodings::Body::Text(body));
     Answer::Http(answer)
 }
 
@@ -219,7 +247,7 @@ pub fn answer_unsupported(response: Response) -> Answer {
     let mut answer = ApiGatewayProxyResponse::default();
     answer.status_code = i64::from(parts.status.as_u16());
     answer.headers = parts.headers;
-    answer.body = Some(Body::Text(body));
+    answer.body = Some(encodings::Body::Text(body));
     Answer::Unsupported(answer)
 }
 

@@ -8,9 +8,11 @@
 //!    event becomes an error like any other.
 //! 3. [`app`] answers a preflight from the [`cors::Policy`], otherwise asks [`router::find`] for
 //!    the [`router::Route`] and calls its function in [`endpoints`].
-//! 4. [`error`] turns a failure into an RFC 9457 problem; [`app`] logs it, adds the headers that
+//! 4. A chat reads the conversation from the [`history`], asks the model by [`openai`] and writes
+//!    the new turn; both go through one [`http_client`].
+//! 5. [`error`] turns a failure into an RFC 9457 problem; [`app`] logs it, adds the headers that
 //!    every answer carries and lets [`cors`] decorate it.
-//! 5. [`event`] writes the [`response::Response`] as the answer that API Gateway expects.
+//! 6. [`event`] writes the [`response::Response`] as the answer that API Gateway expects.
 //!
 //! # Layout
 //!
@@ -24,10 +26,13 @@
 //! | [`cors`] | the Fetch standard's CORS protocol |
 //! | [`error`] | every failure's status, code and words |
 //! | [`endpoints`] | one module a resource |
+//! | [`openai`] | the Chat Completions API |
+//! | [`history`] | the table and its items; no other module names a type of DynamoDB |
+//! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
 //!
 //! Imports run one way: `main` → [`app`] → [`event`], [`config`], [`endpoints`] → [`error`],
-//! [`cors`] → [`router`], [`request`], [`response`]. Nothing below [`app`] knows Lambda, nothing
-//! below [`event`] knows API Gateway.
+//! [`cors`] → [`openai`], [`history`], [`router`] → [`http_client`], [`request`], [`response`].
+//! Nothing below [`app`] knows Lambda, nothing below [`event`] knows API Gateway.
 
 pub mod app;
 pub mod config;
@@ -35,6 +40,9 @@ pub mod cors;
 pub mod endpoints;
 pub mod error;
 pub mod event;
+pub mod history;
+pub mod http_client;
+pub mod openai;
 pub mod request;
 pub mod response;
 pub mod router;

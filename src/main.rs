@@ -25,7 +25,7 @@ pub(crate) fn main() -> ExitCode {
 fn serve(config: Config) -> Result<(), lambda_runtime::Error> {
     let app = App::new(config);
     let handler =
-        service_fn(async |LambdaEvent { payload, context }| Ok::<_, Infallible>(app.handle(payload, &context)));
+        service_fn(async |LambdaEvent { payload, context }| Ok::<_, Infallible>(app.handle(payload, &context).await));
     // A local runtime leaves the multi-threaded scheduler, and libm with it, out of the binary.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(Runtime::new(handler).run())

@@ -3,12 +3,18 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use http::header::{ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use http::header::{ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderName};
+
+/// The header that makes a request safe to repeat (IETF draft "The Idempotency-Key HTTP Header
+/// Field").
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The headers that a [`Request`] carries. Most of an event is headers that nobody reads, so only
 /// these are copied out of it: a header that new code is to read must be named here.
-pub const READ_HEADERS: [HeaderName; 3] = [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS];
+pub const READ_HEADERS: [HeaderName; 5] =
+    [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, IDEMPOTENCY_KEY];
 
 /// One HTTP request.
 #[derive(Debug)]
@@ -23,8 +29,34 @@ pub struct Request {
     pub query: String,
     /// Those of [`READ_HEADERS`] that were sent with a legal value.
     pub headers: HeaderMap,
+    /// The body.
+    pub body: Body,
+    /// Who asks, as the gateway's authorizer has found: a JWT's `sub`, an IAM caller's `userId`,
+    /// or `public`. Never what a client says of itself.
+    pub owner: String,
     /// When the answer has to be written.
     pub deadline: Instant,
+}
+
+/// A body as it came; decoded by those who read it.
+#[derive(Debug, Default)]
+pub struct Body {
+    /// The body's text, or its bytes in base64.
+    pub encoded: String,
+    /// Whether it is base64 (RFC 4648 §4).
+    pub is_base64: bool,
+}
+
+impl Body {
+    /// The body's bytes; `None` when they are not the base64 that they are said to be.
+    #[must_use]
+    pub fn bytes(&self) -> Option<Cow<'_, [u8]>> {
+        if self.is_base64 {
+            BASE64_STANDARD.decode(&self.encoded).ok().map(Cow::Owned)
+        } else {
+            Some(Cow::Borrowed(self.encoded.as_bytes()))
+        }
+    }
 }
 
 impl Request {

@@ -4,6 +4,9 @@
 //! | --- | --- | --- |
 //! | `GET`, `HEAD` | `/health` | [`Route::Health`] |
 //! | `GET`, `HEAD` | `/api/v1/echo` | [`Route::Echo`] |
+//! | `POST` | `/api/v1/chat` | [`Route::Chat`] |
+//! | `GET`, `HEAD` | `/api/v1/conversations/{id}` | [`Route::ReadConversation`] |
+//! | `DELETE` | `/api/v1/conversations/{id}` | [`Route::DeleteConversation`] |
 //! | `OPTIONS` | any | [`Route::Options`] |
 //!
 //! A path is split at `/` and each segment percent-decoded afterwards, so that an encoded `/` does
@@ -22,6 +25,12 @@ pub enum Route {
     Health,
     /// The echo of a query parameter.
     Echo,
+    /// The next turn of a conversation.
+    Chat,
+    /// A page of the conversation with this id, which may be any text.
+    ReadConversation(String),
+    /// The deletion of the conversation with this id, which may be any text.
+    DeleteConversation(String),
     /// The methods that a path offers (RFC 9110 §9.3.7); a path that offers none still answers
     /// `OPTIONS`.
     Options {
@@ -73,6 +82,9 @@ fn route(method: &str, segments: &[&str]) -> Option<Route> {
     match (method, segments) {
         ("GET" | "HEAD", ["health"]) => Some(Route::Health),
         ("GET" | "HEAD", ["api", "v1", "echo"]) => Some(Route::Echo),
+        ("POST", ["api", "v1", "chat"]) => Some(Route::Chat),
+        ("GET" | "HEAD", ["api", "v1", "conversations", id]) => Some(Route::ReadConversation((*id).to_owned())),
+        ("DELETE", ["api", "v1", "conversations", id]) => Some(Route::DeleteConversation((*id).to_owned())),
         _ => None,
     }
 }

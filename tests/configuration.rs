@@ -8,6 +8,20 @@ fn a_value_that_cannot_be_used_is_named_with_what_is_expected_in_one_line() {
         ("CORS_ALLOW_CREDENTIALS", "yes", "expected true or false"),
         ("CORS_MAX_AGE", "-1", "expected a number of seconds from 0 to 4294967295"),
         ("CORS_MAX_AGE", "1h", "expected a number of seconds from 0 to 4294967295"),
+        ("HISTORY_TABLE", "ab", "expected a table's name, of 3 to 255"),
+        ("HISTORY_TABLE", "chat history", "expected a table's name"),
+        ("HISTORY_TTL_DAYS", "-1", "expected a number of days"),
+        ("HISTORY_WINDOW_TURNS", "many", "expected a number of turns from 0 to 65535"),
+        ("HISTORY_WINDOW_CHARS", "1.5", "expected a number of characters"),
+        ("OPENAI_BASE_URL", "api.openai.com/v1", "expected a URL such as https://api.openai.com/v1"),
+        ("OPENAI_BASE_URL", "ftp://example.com", "expected a URL"),
+        ("OPENAI_BASE_URL", "https://", "expected a URL"),
+        ("OPENAI_MAX_OUTPUT_TOKENS", "0", "expected a number of tokens from 1"),
+        ("OPENAI_TOKEN_LIMIT_FIELD", "max", "expected max_completion_tokens or max_tokens"),
+        ("OPENAI_TEMPERATURE", "2.1", "expected a number from 0 to 2"),
+        ("OPENAI_TEMPERATURE", "NaN", "expected a number from 0 to 2"),
+        ("AWS_CA_BUNDLE", "/nowhere/ca.pem", "expected the path of a file of PEM certificates"),
+        ("AWS_CA_BUNDLE", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "it holds no PEM certificate"),
         ("BASE_PATH", "/team a", "expected a path such as /team-a"),
         ("BASE_PATH", "/team//a", "expected a path such as /team-a"),
         ("BASE_PATH", "/team?x", "expected a path such as /team-a"),
@@ -44,8 +58,30 @@ fn a_value_that_is_not_utf_8_is_refused() {
 }
 
 #[test]
+fn a_missing_key_or_table_is_named_where_it_is_needed_and_does_not_stop_the_start() {
+    let nothing = configure(&[]).expect("the defaults can be used");
+    assert_eq!(
+        (nothing.openai.expect_err("no key"), nothing.history.expect_err("no table")),
+        ("OPENAI_API_KEY", "HISTORY_TABLE")
+    );
+    let own_server = configure(&[("OPENAI_BASE_URL", "http://localhost:11434/v1")]).expect("it can be used");
+    assert!(own_server.openai.is_ok(), "a server of one's own may need no key");
+    let no_keys = configure(&[("HISTORY_TABLE", "chat-history"), ("AWS_REGION", "us-east-1")]).expect("it can be used");
+    assert!(no_keys.history.expect_err("no keys").contains("AWS_ACCESS_KEY_ID"));
+}
+
+#[test]
 fn an_empty_value_counts_as_not_set() {
     let names = [
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "OPENAI_MODEL",
+        "OPENAI_TEMPERATURE",
+        "OPENAI_TOKEN_LIMIT_FIELD",
+        "HISTORY_TABLE",
+        "HISTORY_TTL_DAYS",
+        "SYSTEM_PROMPT",
+        "AWS_CA_BUNDLE",
         "ALLOWED_ORIGINS",
         "ALLOWED_METHODS",
         "ALLOWED_HEADERS",

@@ -27,7 +27,8 @@ pub(crate) fn answer(app: &App, payload: &[u8]) -> Value {
         Payload::deserialize(&mut serde_json::Deserializer::from_slice(payload)).expect("a payload never fails");
     let mut context = Context::default();
     "request-1".clone_into(&mut context.request_id);
-    serde_json::to_value(app.handle(payload, &context)).expect("an answer is JSON")
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    serde_json::to_value(runtime.block_on(app.handle(payload, &context))).expect("an answer is JSON")
 }
 
 /// A payload format 2.0 event with nothing but a method, a path and headers.

@@ -2,11 +2,15 @@
 
 mod backends;
 mod bootstrap;
+mod chat;
 mod configuration;
+mod conversations;
 mod cors;
 mod events;
 mod gateway;
 mod in_process;
 mod local;
+mod model;
 mod properties;
 mod routing;
+mod talk;

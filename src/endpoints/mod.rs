@@ -1,5 +1,7 @@
 //! The endpoints, one module a resource. A function's parameters are all that it needs.
 
+pub mod chat;
+pub mod conversations;
 pub mod echo;
 pub mod health;
 pub mod options;

@@ -1,0 +1,731 @@
+//! The conversations' history in a DynamoDB table: its items, reads and writes. No other module
+//! names a type of DynamoDB's.
+//!
+//! | item | `pk` | `sk` | attributes |
+//! | --- | --- | --- | --- |
+//! | conversation | `conversation#<owner>#<id>` | `~conversation` | `turns`, `created_at`, `updated_at`, `owner`, `expires_at`, `v`; `deleted_at` while it is being deleted |
+//! | turn | the same | `turn#0000000001` | `user`, `assistant`, `model`, `finish_reason`, `remembered_turns`, token counts, `created_at`, `idempotency_key`, `expires_at`, `v` |
+//! | key | the same | `key#<Idempotency-Key>` | `turn`, `expires_at`, `v` |
+//!
+//! A turn is one item with what was said and answered, so it is whole or absent. The conversation
+//! sorts after every turn, so a descending Query begins with it. A turn is written in one
+//! transaction with the conversation's count and, where there is one, the key: who loses a race
+//! writes nothing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{
+    BehaviorVersion, Builder, Credentials, IdentityCache, Region, StalledStreamProtectionConfig,
+};
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, CancellationReason, DeleteRequest, Put, TransactWriteItem, Update, WriteRequest,
+};
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use uuid::Uuid;
+
+use crate::http_client;
+
+/// The version of the items' form, in the attribute `v`.
+const VERSION: &str = "1";
+
+/// The sort key of the conversation's own item.
+const CONVERSATION: &str = "~conversation";
+
+/// The most text of a turn, in bytes of UTF-8. An item has 400 KB with its attributes' names
+/// ("Service, account, and table quotas in Amazon DynamoDB"); the rest of a turn is far below 8 KB.
+const LONGEST_TURN: usize = 400 * 1024 - 8 * 1024;
+
+/// The most text of a page, in bytes of UTF-8. A Lambda function answers with 6 MB at most, and
+/// escaped twice a byte of text can become seven.
+const LONGEST_PAGE: usize = 800_000;
+
+/// Why a request that is made here can be built.
+const COMPLETE: &str = "every required member is set";
+
+/// The most items of one `BatchWriteItem`.
+const BATCH: usize = 25;
+
+/// How long one attempt of a call may take: a call that is not answered by then is better repeated.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
+
+/// Where the table is and how it is used.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The table's name or ARN.
+    pub table: String,
+    /// Its region.
+    pub region: String,
+    /// Another address than the region's own.
+    pub endpoint_url: Option<String>,
+    /// The role's access key.
+    pub access_key_id: String,
+    /// The role's secret key.
+    pub secret_access_key: SecretKey,
+    /// The role's session token.
+    pub session_token: Option<SecretKey>,
+    /// How long items are kept after their last write; `None` keeps them for ever.
+    pub time_to_live: Option<Duration>,
+}
+
+/// A secret. Its `Debug` tells nothing.
+#[derive(Clone)]
+pub struct SecretKey(String);
+
+impl SecretKey {
+    /// The secret `text`.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("SecretKey(…)")
+    }
+}
+
+/// A conversation's address: another owner's has another one, whatever its id.
+#[derive(Clone, Copy, Debug)]
+pub struct Address<'a> {
+    /// Whose it is.
+    pub owner: &'a str,
+    /// Its id.
+    pub id: Uuid,
+}
+
+/// What is written of a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTurn {
+    /// What the caller said.
+    pub user: String,
+    /// What the model answered.
+    pub assistant: String,
+    /// The model's name.
+    pub model: String,
+    /// Why the answer ended.
+    pub finish_reason: Option<String>,
+    /// How many turns the model was reminded of.
+    pub remembered_turns: usize,
+    /// Tokens of the request.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens of the answer.
+    pub completion_tokens: Option<u64>,
+    /// The sum of both.
+    pub total_tokens: Option<u64>,
+    /// The request's `Idempotency-Key`.
+    pub idempotency_key: Option<Uuid>,
+}
+
+impl NewTurn {
+    /// Cuts the answer, at a character's end, to what an item can hold; `finish_reason` then says
+    /// `length`.
+    pub fn fit(&mut self) {
+        let most = LONGEST_TURN.saturating_sub(self.user.len() + self.model.len());
+        if self.assistant.len() > most {
+            self.assistant.truncate(self.assistant.floor_char_boundary(most));
+            self.finish_reason = Some("length".to_owned());
+        }
+    }
+}
+
+/// A turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Its number, from 1.
+    pub number: u64,
+    /// When it was written (RFC 3339).
+    pub created_at: String,
+    /// What was said.
+    pub said: NewTurn,
+}
+
+/// What a conversation's next turn needs to know.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// How many turns the conversation has had.
+    pub turns: u64,
+    /// The newest turns, oldest first.
+    pub remembered: Vec<Turn>,
+}
+
+/// A page of a conversation's turns.
+#[derive(Debug)]
+pub struct Page {
+    /// When the conversation began (RFC 3339).
+    pub created_at: String,
+    /// When it was last written to (RFC 3339).
+    pub updated_at: String,
+    /// How many turns the conversation has had.
+    pub turns: u64,
+    /// The page's turns, oldest first.
+    pub page: Vec<Turn>,
+    /// The number before which the next, older page's turns are, if there are any.
+    pub next_before: Option<u64>,
+}
+
+/// What became of a turn that was to be appended.
+#[derive(Debug)]
+pub enum Appended {
+    /// It is this turn.
+    Stored(Turn),
+    /// The same `Idempotency-Key` has made this turn meanwhile.
+    AlreadyThere(Turn),
+}
+
+/// Why the table did not do what was asked.
+#[derive(Debug)]
+pub enum Error {
+    /// The table cannot be read or written: 503 `history_unavailable`. The text says for the log
+    /// why, and what to do where something can be done.
+    Unavailable(String),
+    /// The conversation was deleted meanwhile: 409 `conversation_deleted`.
+    Deleted,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable(reason) => write!(formatter, "the history is unavailable: {reason}"),
+            Self::Deleted => formatter.write_str("the conversation was deleted meanwhile"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+type Item = HashMap<String, AttributeValue>;
+
+/// The history. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct History {
+    client: aws_sdk_dynamodb::Client,
+    table: String,
+    region: String,
+    time_to_live: Option<Duration>,
+}
+
+/// The conversation's own item.
+struct Conversation {
+    turns: u64,
+    created_at: String,
+    updated_at: String,
+    deleted: bool,
+}
+
+impl History {
+    /// The history in the table that `settings` names.
+    #[must_use]
+    pub fn new(http: http_client::Client, settings: Settings) -> Self {
+        let Settings { table, region, endpoint_url, access_key_id, secret_access_key, session_token, time_to_live } =
+            settings;
+        let token = session_token.map(|SecretKey(token)| token);
+        // The role's keys live as long as the process, so there is nothing to refresh or to cache.
+        let credentials = Credentials::new(access_key_id, secret_access_key.0, token, None, "environment");
+        let mut config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new(region.clone()))
+            .credentials_provider(credentials)
+            .identity_cache(IdentityCache::no_cache())
+            .http_client(http)
+            .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(50)))
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        config.set_endpoint_url(endpoint_url);
+        Self { client: aws_sdk_dynamodb::Client::from_conf(config.build()), table, region, time_to_live }
+    }
+
+    /// The newest turns of a conversation, at most `max_turns` and as many whole ones as fit into
+    /// `max_chars` characters of what was said and answered. `None` when there is no such
+    /// conversation.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn memory(
+        &self,
+        address: Address<'_>,
+        max_turns: usize,
+        max_chars: usize,
+        deadline: Instant,
+    ) -> Result<Option<Memory>, Error> {
+        let mut chars = 0;
+        let fits = |turn: &Turn, _: &[Turn]| {
+            chars += turn.said.user.chars().count() + turn.said.assistant.chars().count();
+            chars <= max_chars
+        };
+        let Some((conversation, mut remembered, _)) = self.newest(address, max_turns, fits, deadline).await? else {
+            return Ok(None);
+        };
+        remembered.reverse();
+        Ok(Some(Memory { turns: conversation.turns, remembered }))
+    }
+
+    /// At most `limit` turns, the newest, or with `before` the newest of those with a smaller
+    /// number. A page may hold fewer where its text grows too long. `None` when there is no such
+    /// conversation.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn page(
+        &self,
+        address: Address<'_>,
+        before: Option<u64>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<Option<Page>, Error> {
+        let mut bytes = 0;
+        let fits = |turn: &Turn, page: &[Turn]| {
+            bytes += turn.said.user.len() + turn.said.assistant.len();
+            page.len() < limit && (bytes <= LONGEST_PAGE || page.is_empty())
+        };
+        // One turn more than the page tells whether there is another page.
+        let (conversation, mut page, more) = match before {
+            None => match self.newest(address, limit + 1, fits, deadline).await? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+            Some(before) => {
+                let conversation = self.conversation(address, deadline);
+                let last = turn_key(before.saturating_sub(1));
+                let turns = self.descend(address, &last, limit + 1, fits, deadline);
+                let (conversation, (_, page, more)) = tokio::try_join!(conversation, turns)?;
+                let Some(conversation) = conversation.filter(|conversation| !conversation.deleted) else {
+                    return Ok(None);
+                };
+                (conversation, page, more)
+            }
+        };
+        let next_before = page.last().filter(|_| more).map(|oldest| oldest.number);
+        page.reverse();
+        let Conversation { turns, created_at, updated_at, .. } = conversation;
+        Ok(Some(Page { created_at, updated_at, turns, page, next_before }))
+    }
+
+    /// The turn that the request with this `Idempotency-Key` has made, if it has.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn turn_of_key(&self, address: Address<'_>, key: Uuid, deadline: Instant) -> Result<Option<Turn>, Error> {
+        let Some(item) = self.get(address, &idempotency_sort_key(key), deadline).await? else { return Ok(None) };
+        let number = number(&item, "turn").unwrap_or_default();
+        Ok(self.get(address, &turn_key(number), deadline).await?.as_ref().and_then(turn))
+    }
+
+    /// Appends `said` to a conversation that had `turns` turns when it was read; 0 begins it. When
+    /// others were faster it becomes the next turn after theirs.
+    ///
+    /// # Errors
+    /// [`Error::Deleted`] when the conversation is no more, [`Error::Unavailable`].
+    pub async fn append(
+        &self,
+        address: Address<'_>,
+        mut turns: u64,
+        said: NewTurn,
+        deadline: Instant,
+    ) -> Result<Appended, Error> {
+        let begins = turns == 0;
+        let mut pause = Pause::new(deadline);
+        loop {
+            let now = SystemTime::now();
+            let turn = Turn { number: turns + 1, created_at: rfc3339(now), said: said.clone() };
+            let writes = self.turn_writes(address, &turn, now);
+            let request = self.client.transact_write_items().set_transact_items(Some(writes));
+            let Err(error) = request.customize().config_override(within(deadline)).send().await else {
+                return Ok(Appended::Stored(turn));
+            };
+            match lost_to(&error) {
+                Some(Lost::Key) => {
+                    let key = said.idempotency_key.unwrap_or_default();
+                    if let Some(turn) = self.turn_of_key(address, key, deadline).await? {
+                        return Ok(Appended::AlreadyThere(turn));
+                    }
+                }
+                Some(Lost::Race) => match self.conversation(address, deadline).await? {
+                    Some(conversation) if conversation.deleted => return Err(Error::Deleted),
+                    Some(conversation) => turns = conversation.turns,
+                    None if begins => turns = 0,
+                    None => return Err(Error::Deleted),
+                },
+                None => return Err(self.unavailable("TransactWriteItems", &error)),
+            }
+            if !pause.wait().await {
+                return Err(self.unavailable("TransactWriteItems", &error));
+            }
+        }
+    }
+
+    /// Deletes a conversation with all its items; whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; what is left is not shown any more, and another call deletes it.
+    pub async fn delete(&self, address: Address<'_>, deadline: Instant) -> Result<bool, Error> {
+        if self.conversation(address, deadline).await?.is_none() {
+            return Ok(false);
+        }
+        // Marked first: from here on no turn can be added, so none is left behind.
+        let mark = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key(address, CONVERSATION)))
+            .update_expression("SET deleted_at = if_not_exists(deleted_at, :now)")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":now", text(rfc3339(SystemTime::now())));
+        match mark.customize().config_override(within(deadline)).send().await {
+            Ok(_) => {}
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => return Ok(false),
+            Err(error) => return Err(self.unavailable("UpdateItem", &error)),
+        }
+        let mut start = None;
+        loop {
+            let keys = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .key_condition_expression("pk = :pk AND sk < :conversation")
+                .expression_attribute_values(":pk", text(address.pk()))
+                .expression_attribute_values(":conversation", text(CONVERSATION))
+                .projection_expression("pk, sk")
+                .consistent_read(true)
+                .set_exclusive_start_key(start);
+            let found = keys.customize().config_override(within(deadline)).send().await;
+            let found = found.map_err(|error| self.unavailable("Query", &error))?;
+            for keys in found.items.unwrap_or_default().chunks(BATCH) {
+                self.delete_batch(keys.to_vec(), deadline).await?;
+            }
+            start = found.last_evaluated_key;
+            if start.is_none() {
+                break;
+            }
+        }
+        // Last: as long as it is there, a delete that broke off can be finished.
+        self.delete_batch(vec![key(address, CONVERSATION)], deadline).await?;
+        Ok(true)
+    }
+
+    async fn delete_batch(&self, keys: Vec<Item>, deadline: Instant) -> Result<(), Error> {
+        let delete = |key| {
+            let request = DeleteRequest::builder().set_key(Some(key)).build().expect(COMPLETE);
+            WriteRequest::builder().delete_request(request).build()
+        };
+        let mut writes: Vec<_> = keys.into_iter().map(delete).collect();
+        let mut pause = Pause::new(deadline);
+        loop {
+            let batch = self.client.batch_write_item().request_items(&self.table, writes);
+            let done = batch.customize().config_override(within(deadline)).send().await;
+            let done = done.map_err(|error| self.unavailable("BatchWriteItem", &error))?;
+            writes = done.unprocessed_items.unwrap_or_default().into_values().flatten().collect();
+            if writes.is_empty() {
+                return Ok(());
+            }
+            if !pause.wait().await {
+                return Err(Error::Unavailable(format!(
+                    "the table {:?} throttles: {} items are not deleted",
+                    self.table,
+                    writes.len()
+                )));
+            }
+        }
+    }
+
+    /// The conversation's own item and its newest turns, newest first, in one Query.
+    async fn newest(
+        &self,
+        address: Address<'_>,
+        max_turns: usize,
+        fits: impl FnMut(&Turn, &[Turn]) -> bool,
+        deadline: Instant,
+    ) -> Result<Option<(Conversation, Vec<Turn>, bool)>, Error> {
+        let (conversation, turns, more) = self.descend(address, CONVERSATION, max_turns, fits, deadline).await?;
+        Ok(conversation.filter(|conversation| !conversation.deleted).map(|conversation| (conversation, turns, more)))
+    }
+
+    /// The items from `last` downwards: the conversation's own, if it is among them, and turns,
+    /// newest first, until there are `max_turns` or one does not fit; and whether one did not.
+    async fn descend(
+        &self,
+        address: Address<'_>,
+        last: &str,
+        max_turns: usize,
+        mut fits: impl FnMut(&Turn, &[Turn]) -> bool,
+        deadline: Instant,
+    ) -> Result<(Option<Conversation>, Vec<Turn>, bool), Error> {
+        let now = seconds(SystemTime::now());
+        let (mut conversation, mut turns, mut start) = (None, Vec::new(), None);
+        let limit = max_turns + usize::from(last == CONVERSATION);
+        loop {
+            let query = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .key_condition_expression("pk = :pk AND sk BETWEEN :first AND :last")
+                .expression_attribute_values(":pk", text(address.pk()))
+                .expression_attribute_values(":first", text(turn_key(0)))
+                .expression_attribute_values(":last", text(last))
+                .scan_index_forward(false)
+                .consistent_read(true)
+                .limit(i32::try_from(limit - turns.len()).unwrap_or(i32::MAX).max(1))
+                .set_exclusive_start_key(start);
+            let found = query.customize().config_override(within(deadline)).send().await;
+            let found = found.map_err(|error| self.unavailable("Query", &error))?;
+            for item in found.items.unwrap_or_default() {
+                // DynamoDB removes what has expired within days.
+                if number(&item, "expires_at").is_some_and(|expires_at| expires_at <= now) {
+                    continue;
+                }
+                if string(&item, "sk").is_some_and(|sk| sk == CONVERSATION) {
+                    conversation = Some(self::conversation(&item));
+                } else if let Some(turn) = turn(&item) {
+                    if !fits(&turn, &turns) {
+                        return Ok((conversation, turns, true));
+                    }
+                    turns.push(turn);
+                }
+            }
+            start = found.last_evaluated_key;
+            if start.is_none() || turns.len() >= max_turns {
+                return Ok((conversation, turns, false));
+            }
+        }
+    }
+
+    /// The conversation's own item, also while it is being deleted.
+    async fn conversation(&self, address: Address<'_>, deadline: Instant) -> Result<Option<Conversation>, Error> {
+        Ok(self.get(address, CONVERSATION, deadline).await?.as_ref().map(self::conversation))
+    }
+
+    /// An item that has not expired.
+    async fn get(&self, address: Address<'_>, sort_key: &str, deadline: Instant) -> Result<Option<Item>, Error> {
+        let get =
+            self.client.get_item().table_name(&self.table).set_key(Some(key(address, sort_key))).consistent_read(true);
+        let found = get.customize().config_override(within(deadline)).send().await;
+        let item = found.map_err(|error| self.unavailable("GetItem", &error))?.item;
+        let now = seconds(SystemTime::now());
+        Ok(item.filter(|item| number(item, "expires_at").is_none_or(|expires_at| expires_at > now)))
+    }
+
+    /// The writes of a turn: the conversation's count, the turn, and the key if there is one.
+    fn turn_writes(&self, address: Address<'_>, turn: &Turn, now: SystemTime) -> Vec<TransactWriteItem> {
+        let expires_at =
+            self.time_to_live.map(|time_to_live| AttributeValue::N(seconds(now + time_to_live).to_string()));
+        // What has expired and is not yet removed is as good as absent.
+        let put = |mut item: Item| {
+            item.insert("v".to_owned(), AttributeValue::N(VERSION.to_owned()));
+            item.extend(expires_at.clone().map(|expires_at| ("expires_at".to_owned(), expires_at)));
+            let put = Put::builder()
+                .table_name(&self.table)
+                .set_item(Some(item))
+                .condition_expression("attribute_not_exists(pk) OR expires_at <= :now")
+                .expression_attribute_values(":now", AttributeValue::N(seconds(now).to_string()))
+                .build()
+                .expect(COMPLETE);
+            TransactWriteItem::builder().put(put).build()
+        };
+        let count = if turn.number == 1 {
+            let mut item = key(address, CONVERSATION);
+            item.insert("turns".to_owned(), AttributeValue::N("1".to_owned()));
+            item.insert("owner".to_owned(), text(address.owner));
+            item.insert("created_at".to_owned(), text(&turn.created_at));
+            item.insert("updated_at".to_owned(), text(&turn.created_at));
+            put(item)
+        } else {
+            let mut update = Update::builder()
+                .table_name(&self.table)
+                .set_key(Some(key(address, CONVERSATION)))
+                .condition_expression("turns = :before AND attribute_not_exists(deleted_at)")
+                .expression_attribute_values(":before", AttributeValue::N((turn.number - 1).to_string()))
+                .expression_attribute_values(":turns", AttributeValue::N(turn.number.to_string()))
+                .expression_attribute_values(":now", text(&turn.created_at));
+            update = match &expires_at {
+                Some(expires_at) => update
+                    .update_expression("SET turns = :turns, updated_at = :now, expires_at = :expires_at")
+                    .expression_attribute_values(":expires_at", expires_at.clone()),
+                None => update.update_expression("SET turns = :turns, updated_at = :now REMOVE expires_at"),
+            };
+            TransactWriteItem::builder().update(update.build().expect(COMPLETE)).build()
+        };
+        let mut writes = vec![count, put(turn_item(address, turn))];
+        if let Some(idempotency_key) = turn.said.idempotency_key {
+            let mut item = key(address, &idempotency_sort_key(idempotency_key));
+            item.insert("turn".to_owned(), AttributeValue::N(turn.number.to_string()));
+            writes.push(put(item));
+        }
+        writes
+    }
+
+    /// A failed call, in words for the log: what to do about it where its reason is a common one.
+    fn unavailable<E: ProvideErrorMetadata + std::error::Error>(&self, operation: &str, error: &E) -> Error {
+        let (table, region) = (&self.table, &self.region);
+        let advice = match error.code() {
+            Some("ResourceNotFoundException") => {
+                format!(
+                    "there is no table {table:?} in {region}: create it, or set HISTORY_TABLE to the one that there is; "
+                )
+            }
+            Some("AccessDeniedException") => {
+                format!(
+                    "the function's role may not dynamodb:{operation} on the table {table:?} in {region}: allow it in the role's policy; "
+                )
+            }
+            Some("UnrecognizedClientException" | "ExpiredTokenException" | "InvalidSignatureException") => {
+                "the access keys are refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; "
+                    .to_owned()
+            }
+            _ => String::new(),
+        };
+        Error::Unavailable(format!("{advice}{operation}: {}", DisplayErrorContext(error)))
+    }
+}
+
+impl Address<'_> {
+    fn pk(&self) -> String {
+        format!("conversation#{}#{}", self.owner, self.id)
+    }
+}
+
+/// Waits between the attempts at a write that others were faster at.
+struct Pause {
+    deadline: Instant,
+    longest: Duration,
+}
+
+impl Pause {
+    fn new(deadline: Instant) -> Self {
+        Self { deadline, longest: Duration::from_millis(10) }
+    }
+
+    /// Waits a random while, longer each time; `false` when there is no time for that.
+    async fn wait(&mut self) -> bool {
+        let pause = self.longest.mul_f64(fastrand::f64());
+        self.longest = (self.longest * 2).min(Duration::from_millis(250));
+        let fits = Instant::now() + pause < self.deadline;
+        if fits {
+            tokio::time::sleep(pause).await;
+        }
+        fits
+    }
+}
+
+/// What a transaction lost to.
+enum Lost {
+    /// The same `Idempotency-Key`.
+    Key,
+    /// Another write to the conversation.
+    Race,
+}
+
+/// Whether a transaction was cancelled because of another, and which; `None` when it failed.
+fn lost_to(error: &SdkError<TransactWriteItemsError>) -> Option<Lost> {
+    let reasons = match error.as_service_error()? {
+        TransactWriteItemsError::TransactionCanceledException(cancelled) => cancelled.cancellation_reasons(),
+        TransactWriteItemsError::TransactionInProgressException(_) => return Some(Lost::Race),
+        _ => return None,
+    };
+    let codes: Vec<&str> = reasons.iter().filter_map(CancellationReason::code).collect();
+    if codes.get(2) == Some(&"ConditionalCheckFailed") {
+        return Some(Lost::Key);
+    }
+    let lost = ["ConditionalCheckFailed", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+    codes.iter().any(|code| lost.contains(code)).then_some(Lost::Race)
+}
+
+/// The time limits of a call that has to be over by `deadline`.
+fn within(deadline: Instant) -> Builder {
+    // The SDK refuses a limit of zero.
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(left.min(LONGEST_ATTEMPT)).build();
+    Builder::default().timeout_config(limits)
+}
+
+fn turn_key(number: u64) -> String {
+    format!("turn#{number:010}")
+}
+
+fn idempotency_sort_key(key: Uuid) -> String {
+    format!("key#{key}")
+}
+
+fn key(address: Address<'_>, sort_key: &str) -> Item {
+    Item::from([("pk".to_owned(), text(address.pk())), ("sk".to_owned(), text(sort_key))])
+}
+
+fn text(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+fn string<'a>(item: &'a Item, name: &str) -> Option<&'a String> {
+    item.get(name)?.as_s().ok()
+}
+
+fn number(item: &Item, name: &str) -> Option<u64> {
+    item.get(name)?.as_n().ok()?.parse().ok()
+}
+
+fn conversation(item: &Item) -> Conversation {
+    let text = |name| string(item, name).cloned().unwrap_or_default();
+    Conversation {
+        turns: number(item, "turns").unwrap_or_default(),
+        created_at: text("created_at"),
+        updated_at: text("updated_at"),
+        deleted: item.contains_key("deleted_at"),
+    }
+}
+
+fn turn_item(address: Address<'_>, turn: &Turn) -> Item {
+    let NewTurn { user, assistant, model, finish_reason, remembered_turns, .. } = &turn.said;
+    let mut item = key(address, &turn_key(turn.number));
+    let count = |count: u64| AttributeValue::N(count.to_string());
+    let attributes = [
+        ("user", Some(text(user))),
+        ("assistant", Some(text(assistant))),
+        ("model", Some(text(model))),
+        ("finish_reason", finish_reason.as_ref().map(text)),
+        ("remembered_turns", Some(AttributeValue::N(remembered_turns.to_string()))),
+        ("prompt_tokens", turn.said.prompt_tokens.map(count)),
+        ("completion_tokens", turn.said.completion_tokens.map(count)),
+        ("total_tokens", turn.said.total_tokens.map(count)),
+        ("created_at", Some(text(&turn.created_at))),
+        ("idempotency_key", turn.said.idempotency_key.map(|key| text(key.to_string()))),
+    ];
+    item.extend(attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    item
+}
+
+/// The turn of an item; `None` for one that is no turn.
+fn turn(item: &Item) -> Option<Turn> {
+    let text = |name| string(item, name).cloned();
+    Some(Turn {
+        number: string(item, "sk")?.strip_prefix("turn#")?.parse().ok()?,
+        created_at: text("created_at")?,
+        said: NewTurn {
+            user: text("user")?,
+            assistant: text("assistant")?,
+            model: text("model").unwrap_or_default(),
+            finish_reason: text("finish_reason"),
+            remembered_turns: number(item, "remembered_turns")
+                .and_then(|turns| usize::try_from(turns).ok())
+                .unwrap_or_default(),
+            prompt_tokens: number(item, "prompt_tokens"),
+            completion_tokens: number(item, "completion_tokens"),
+            total_tokens: number(item, "total_tokens"),
+            idempotency_key: text("idempotency_key").and_then(|key| key.parse().ok()),
+        },
+    })
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = DateTime::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    time.fmt(Format::DateTime).unwrap_or_default()
+}

@@ -1,0 +1,259 @@
+//! The one HTTP client of the process, blocking: the model's client uses it as it is, the AWS SDK
+//! through the [`HttpConnector`] below. Both upstreams so share one TLS configuration, one
+//! connection pool and one set of rules about time and size.
+
+use std::cell::Cell;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use http::{Request, Response};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
+use ureq::{Agent, Timeout};
+
+/// How long a connection may take to be made, name resolution and TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long an idle connection is kept: below the 20 s after which the shortest-lived of the usual
+/// servers in front of a model close theirs.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
+
+/// The longest answer that is read, in bytes. A Query's page holds 1 MB of items, which JSON's
+/// escapes can make six times as long.
+const MAX_RESPONSE: u64 = 8 * 1024 * 1024;
+
+/// A blocking HTTP/1.1 client. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    agent: Agent,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Error {
+    /// No connection was made: the name, the connection or the TLS handshake failed. Nothing has
+    /// been sent.
+    NotConnected(ureq::Error),
+    /// The connection broke before an answer began.
+    Broken(ureq::Error),
+    /// The same, and the connection was from the pool: most likely the server had closed it while
+    /// it was idle, and has not seen the request.
+    Stale(ureq::Error),
+    /// The answer began and could not be read to its end.
+    Cut(ureq::Error),
+    /// There was no whole answer in the time given.
+    TimedOut(ureq::Error),
+    /// The answer is longer than is read.
+    TooLong(ureq::Error),
+    /// The request or the answer is no HTTP.
+    Invalid(ureq::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::NotConnected(_) => "no connection could be made",
+            Self::Broken(_) => "the connection broke before an answer began",
+            Self::Stale(_) => "a connection that had been idle broke before an answer began",
+            Self::Cut(_) => "the connection broke in the middle of the answer",
+            Self::TimedOut(_) => "there was no answer in time",
+            Self::TooLong(_) => "the answer is too long",
+            Self::Invalid(_) => "the answer is no HTTP",
+        })
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotConnected(source)
+            | Self::Broken(source)
+            | Self::Stale(source)
+            | Self::Cut(source)
+            | Self::TimedOut(source)
+            | Self::TooLong(source)
+            | Self::Invalid(source) => Some(source),
+        }
+    }
+}
+
+/// The certificates of a PEM file, which replace the built-in roots.
+///
+/// # Errors
+/// A text that says what is wrong when `pem` holds no certificate or a damaged one.
+pub fn parse_ca_bundle(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
+    let mut certificates = Vec::new();
+    for item in ureq::tls::parse_pem(pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+            Ok(_) => {}
+            Err(error) => return Err(format!("it holds a damaged PEM block ({error})")),
+        }
+    }
+    if certificates.is_empty() { Err("it holds no PEM certificate".to_owned()) } else { Ok(certificates) }
+}
+
+/// How far the call that a thread is making has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    /// None has been opened: it has one from the pool, or none yet.
+    NotOpened,
+    /// One is being opened.
+    Opening,
+    /// It has opened one.
+    Opened,
+}
+
+thread_local! {
+    static CONNECTION: Cell<Connection> = const { Cell::new(Connection::NotOpened) };
+}
+
+/// Opens a connection, which happens only where the pool has none.
+#[derive(Debug)]
+struct Opener(DefaultConnector);
+
+impl Connector<()> for Opener {
+    type Out = Box<dyn Transport>;
+
+    fn connect(&self, details: &ConnectionDetails, chained: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
+        CONNECTION.set(Connection::Opening);
+        let connection = self.0.connect(
+            &ConnectionDetails {
+                uri: details.uri,
+                addrs: details.addrs.clone(),
+                config: details.config,
+                // A request differs from the agent in its timeouts only. Told so, ureq keeps one
+                // TLS configuration, and with it the sessions that a later handshake resumes.
+                request_level: false,
+                resolver: details.resolver,
+                now: details.now,
+                timeout: details.timeout,
+                current_time: details.current_time.clone(),
+                run_connector: details.run_connector.clone(),
+                register_shutdown: details.register_shutdown.clone(),
+            },
+            chained,
+        )?;
+        CONNECTION.set(Connection::Opened);
+        Ok(connection)
+    }
+}
+
+impl Client {
+    /// A client that trusts `roots`, or the roots of the Mozilla programme when there are none.
+    /// It reads no proxy variables and follows no redirects.
+    #[must_use]
+    pub fn new(roots: Option<&[Certificate<'static>]>) -> Self {
+        let roots = roots.map_or(RootCerts::WebPki, RootCerts::new_with_certs);
+        let config = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .user_agent(concat!("kus-aws-backend/", env!("CARGO_PKG_VERSION")))
+            .max_idle_age(MAX_IDLE_AGE)
+            .build();
+        Self { agent: Agent::with_parts(config, Opener(DefaultConnector::default()), DefaultResolver::default()) }
+    }
+
+    /// Sends `request` and reads its whole answer, whatever its status, within `timeout`.
+    ///
+    /// # Errors
+    /// [`Error`], by how far the call came.
+    pub fn send(&self, request: Request<&[u8]>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
+        CONNECTION.set(Connection::NotOpened);
+        let to_connect = Some(timeout.min(CONNECT_TIMEOUT));
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_global(Some(timeout))
+            .timeout_resolve(to_connect)
+            .timeout_connect(to_connect)
+            .build();
+        let (parts, mut body) = self.agent.run(request).map_err(before_the_answer)?.into_parts();
+        let body = body.with_config().limit(MAX_RESPONSE).read_to_vec().map_err(in_the_answer)?;
+        Ok(Response::from_parts(parts, body))
+    }
+
+    /// As [`Client::send`], but again on the next connection as long as they are stale: for
+    /// requests that do no harm when they are done twice.
+    fn send_repeatable(&self, request: Request<Vec<u8>>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
+        let (parts, body) = request.into_parts();
+        let started = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(started.elapsed());
+            match self.send(Request::from_parts(parts.clone(), &body), left) {
+                Err(Error::Stale(_)) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+fn before_the_answer(error: ureq::Error) -> Error {
+    match error {
+        _ if CONNECTION.get() == Connection::Opening => Error::NotConnected(error),
+        ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => Error::NotConnected(error),
+        ureq::Error::Timeout(_) => Error::TimedOut(error),
+        ureq::Error::Io(_) if CONNECTION.get() == Connection::NotOpened => Error::Stale(error),
+        ureq::Error::Io(_) => Error::Broken(error),
+        _ => Error::Invalid(error),
+    }
+}
+
+fn in_the_answer(error: ureq::Error) -> Error {
+    match error {
+        ureq::Error::Timeout(_) => Error::TimedOut(error),
+        ureq::Error::BodyExceedsLimit(_) => Error::TooLong(error),
+        _ => Error::Cut(error),
+    }
+}
+
+impl HttpClient for Client {
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        // The SDK's read timeout is the time for a whole call here: the table's answers are short.
+        let timeout = settings.read_timeout().unwrap_or(Duration::MAX);
+        SharedHttpConnector::new(SdkConnector { client: self.clone(), timeout })
+    }
+}
+
+/// A call of the AWS SDK, made on a thread where it may block.
+#[derive(Debug)]
+struct SdkConnector {
+    client: Client,
+    timeout: Duration,
+}
+
+impl HttpConnector for SdkConnector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let (client, timeout) = (self.client.clone(), self.timeout);
+        // A transaction carries a token of its own, and every other call of the table's can be
+        // done twice.
+        HttpConnectorFuture::new(async move {
+            let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+            let request = request.map(|body| body.bytes().map(<[u8]>::to_vec).unwrap_or_default());
+            let answer = tokio::task::spawn_blocking(move || client.send_repeatable(request, timeout)).await;
+            let response =
+                answer.map_err(|panic| ConnectorError::other(panic.into(), None))?.map_err(|error| match error {
+                    Error::TimedOut(_) => ConnectorError::timeout(error.into()),
+                    Error::NotConnected(_) | Error::Broken(_) | Error::Stale(_) | Error::Cut(_) => {
+                        ConnectorError::io(error.into())
+                    }
+                    Error::TooLong(_) | Error::Invalid(_) => ConnectorError::other(error.into(), None),
+                })?;
+            HttpResponse::try_from(response.map(SdkBody::from))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}

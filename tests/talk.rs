@@ -1,0 +1,112 @@
+//! How the tests talk with the function about conversations.
+
+use serde_json::{Value, json};
+
+use crate::in_process::event;
+use crate::local::environment::Outcome;
+use crate::local::function::Invoked;
+use crate::local::{Backends, LocalOptions, LocalStack};
+
+/// What the function answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u64,
+    pub(crate) headers: Value,
+    /// The body's JSON, `null` when there is none.
+    pub(crate) body: Value,
+}
+
+impl Reply {
+    /// Status and code of a problem.
+    pub(crate) fn problem(&self) -> (u64, &str) {
+        (self.status, self.body["code"].as_str().unwrap_or_default())
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers[name].as_str()
+    }
+}
+
+/// The function with an engine and a model of its own, and these variables.
+pub(crate) async fn stack(variables: &[(&str, &str)]) -> LocalStack {
+    share(&Backends::start().await, variables).await
+}
+
+/// The function with these variables, in front of `backends`.
+pub(crate) async fn share(backends: &Backends, variables: &[(&str, &str)]) -> LocalStack {
+    let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    options.function = options.function.with_env(variables.iter().copied());
+    LocalStack::start(options.with_backends(backends.clone())).await.expect("the stack starts")
+}
+
+pub(crate) async fn send(stack: &LocalStack, event: &Value) -> Reply {
+    reply(stack.invoke(event).await.expect("the function starts"))
+}
+
+/// What came of an invocation, which is an HTTP answer.
+pub(crate) fn reply(invoked: Invoked) -> Reply {
+    let Outcome::Response(answer) = invoked.outcome else {
+        panic!("the function did not answer: {:?}", invoked.outcome)
+    };
+    let answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
+    let body = answer["body"].as_str().map(|body| serde_json::from_str(body).expect("a body of JSON"));
+    Reply {
+        status: answer["statusCode"].as_u64().expect("a status"),
+        headers: answer["headers"].clone(),
+        body: body.unwrap_or_default(),
+    }
+}
+
+/// The event of a chat with this body.
+pub(crate) fn chat_event(body: &Value, headers: &[(&str, &str)]) -> Value {
+    let mut event = event("POST", "/api/v1/chat", headers);
+    event["headers"]["content-type"] = json!("application/json");
+    event["body"] = json!(body.to_string());
+    event
+}
+
+/// `event` from the caller that a JWT authorizer has found.
+pub(crate) fn by(mut event: Value, subject: &str) -> Value {
+    event["requestContext"]["authorizer"] = json!({"jwt": {"claims": {"sub": subject}, "scopes": null}});
+    event
+}
+
+/// Says `message` in the conversation, or in a new one; the reply, which is a 200.
+pub(crate) async fn say(stack: &LocalStack, conversation: Option<&str>, message: &str) -> Value {
+    let reply = send(stack, &chat_event(&json!({"message": message, "conversation_id": conversation}), &[])).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    reply.body
+}
+
+/// A new conversation in which these things have been said; its id.
+pub(crate) async fn begin(stack: &LocalStack, messages: &[&str]) -> String {
+    let mut id: Option<String> = None;
+    for message in messages {
+        let said = say(stack, id.as_deref(), message).await;
+        id = said["conversation_id"].as_str().map(ToOwned::to_owned);
+    }
+    id.expect("something is said")
+}
+
+pub(crate) fn path_of(conversation: &str) -> String {
+    format!("/api/v1/conversations/{conversation}")
+}
+
+/// The conversation's page that `query` asks for.
+pub(crate) async fn read(stack: &LocalStack, conversation: &str, query: &str) -> Reply {
+    let mut event = event("GET", &path_of(conversation), &[]);
+    event["rawQueryString"] = json!(query);
+    send(stack, &event).await
+}
+
+pub(crate) async fn delete(stack: &LocalStack, conversation: &str) -> Reply {
+    send(stack, &event("DELETE", &path_of(conversation), &[])).await
+}
+
+/// Role and content of the messages that the model was last sent.
+pub(crate) fn last_sent(stack: &LocalStack) -> Vec<(String, String)> {
+    let request = stack.model().requests().pop().expect("the model was asked");
+    let messages = request["messages"].as_array().expect("a request has messages").iter();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    messages.map(|message| (text(&message["role"]), text(&message["content"]))).collect()
+}
