@@ -235,7 +235,8 @@ impl Client {
             };
             // Not all who were turned away come back at the same moment.
             let wait = error.retry_after().unwrap_or_else(|| backoff.mul_f64(0.75 + 0.25 * fastrand::f64()));
-            let fits = Instant::now().checked_add(wait + SHORTEST_ATTEMPT).is_some_and(|earliest| earliest <= deadline);
+            let needed = wait.saturating_add(SHORTEST_ATTEMPT);
+            let fits = needed <= deadline.saturating_duration_since(Instant::now());
             if !error.is_passing() || retries == MAX_RETRIES || !fits {
                 return Err(error);
             }

@@ -307,6 +307,7 @@ async fn a_wait_that_does_not_fit_is_handed_on_to_the_caller() {
         ("retry-after", "99.5", "100"),
         ("retry-after-ms", "60001", "61"),
         ("retry-after", "1e300", "5"),
+        ("retry-after", "18446744073709549568", "18446744073709549568"),
         ("retry-after", "Fri, 31 Dec 2100 23:59:59 GMT", ""),
     ];
     for (name, value, expected) in rows {
