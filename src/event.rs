@@ -27,6 +27,9 @@ use crate::response::Response;
 /// before ("Quotas for HTTP APIs").
 const LONGEST_ANSWER: Duration = Duration::from_secs(29);
 
+/// What is kept of an invocation's time to write the answer, at most; of a short one less.
+const TO_ANSWER: Duration = Duration::from_millis(250);
+
 /// An invocation's payload, whatever it is. Deserialising one never fails, because a payload that
 /// `lambda_runtime` cannot deserialise becomes a function error, which API Gateway answers with a
 /// bare 500.
@@ -141,7 +144,7 @@ impl Payload {
             headers,
             body: Body { encoded: body.unwrap_or_default(), is_base64: is_base64_encoded.unwrap_or_default() },
             owner,
-            deadline: Instant::now() + time_left(context.deadline, SystemTime::now()),
+            deadline: Instant::now() + for_upstreams(time_left(context.deadline, SystemTime::now())),
         })
     }
 }
@@ -167,6 +170,11 @@ fn time_left(deadline_ms: u64, now: SystemTime) -> Duration {
         Some(Ok(left)) if !left.is_zero() => left.min(LONGEST_ANSWER),
         _ => LONGEST_ANSWER,
     }
+}
+
+/// What of the time `left` the upstreams may take.
+fn for_upstreams(left: Duration) -> Duration {
+    left.saturating_sub((left / 20).min(TO_ANSWER))
 }
 
 /// A field that most requests do without, so that one of another type is as if it were missing.
@@ -294,6 +302,13 @@ mod tests {
         ];
         for (deadline_ms, expected) in rows {
             assert_eq!(time_left(deadline_ms, now), expected, "deadline {deadline_ms}");
+        }
+    }
+
+    #[test]
+    fn some_of_the_time_is_kept_for_the_answer() {
+        for (left, upstreams) in [(29_000, 28_750), (5_000, 4_750), (1_000, 950), (20, 19), (0, 0)] {
+            assert_eq!(for_upstreams(Duration::from_millis(left)), Duration::from_millis(upstreams), "{left} ms");
         }
     }
 }

@@ -34,7 +34,7 @@ pub struct Request {
     /// Who asks, as the gateway's authorizer has found: a JWT's `sub`, an IAM caller's `userId`,
     /// or `public`. Never what a client says of itself.
     pub owner: String,
-    /// When the answer has to be written.
+    /// When the upstreams have to be done; what the invocation has left then is for the answer.
     pub deadline: Instant,
 }
 

@@ -121,9 +121,7 @@ impl Times {
     fn of(deadline: Instant) -> Self {
         let now = Instant::now();
         let left = deadline.saturating_duration_since(now);
-        let to_answer = (left / 20).min(Duration::from_millis(250));
         let to_write = (left / 5).min(Duration::from_secs(2));
-        let left = left.saturating_sub(to_answer);
         Self { read: now + left / 2, model: now + left.saturating_sub(to_write), write: now + left }
     }
 }
