@@ -21,7 +21,7 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{
     BehaviorVersion, Builder, Credentials, IdentityCache, Region, StalledStreamProtectionConfig,
 };
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, CancellationReason, DeleteRequest, Put, TransactWriteItem, Update, WriteRequest,
@@ -560,26 +560,34 @@ impl History {
     }
 
     /// A failed call, in words for the log: what to do about it where its reason is a common one.
+    /// The answer itself is not among them: it can hold what was said.
     fn unavailable<E: ProvideErrorMetadata + std::error::Error>(&self, operation: &str, error: &E) -> Error {
         let (table, region) = (&self.table, &self.region);
+        let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+        let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
         let advice = match error.code() {
             Some("ResourceNotFoundException") => {
-                format!(
-                    "there is no table {table:?} in {region}: create it, or set HISTORY_TABLE to the one that there is; "
-                )
+                "there is no such table: create it, or set HISTORY_TABLE to the one that there is; ".to_owned()
             }
             Some("AccessDeniedException") => {
-                format!(
-                    "the function's role may not dynamodb:{operation} on the table {table:?} in {region}: allow it in the role's policy; "
-                )
+                // A transaction has no action of its own ("Using IAM with DynamoDB transactions").
+                let actions = match operation {
+                    "TransactWriteItems" => "dynamodb:PutItem and dynamodb:UpdateItem".to_owned(),
+                    operation => format!("dynamodb:{operation}"),
+                };
+                format!("the function's role may not do that: allow {actions} in the role's policy; ")
             }
             Some("UnrecognizedClientException" | "ExpiredTokenException" | "InvalidSignatureException") => {
                 "the access keys are refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; "
                     .to_owned()
             }
+            // A transaction's reasons say it in their own way.
+            _ if ["ValidationException", "ValidationError"].iter().any(|word| causes.contains(word)) => {
+                "is its partition key pk and its sort key sk, both strings? Otherwise create another one; ".to_owned()
+            }
             _ => String::new(),
         };
-        Error::Unavailable(format!("{advice}{operation}: {}", DisplayErrorContext(error)))
+        Error::Unavailable(format!("{operation} on the table {table:?} in {region}: {advice}{causes}"))
     }
 }
 
