@@ -14,3 +14,4 @@ mod model;
 mod properties;
 mod routing;
 mod talk;
+mod upstreams;
