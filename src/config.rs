@@ -173,9 +173,10 @@ struct Variable {
 
 impl Variable {
     fn read(name: &'static str, value: Option<OsString>) -> Result<Self, Error> {
-        let value = value.map(OsString::into_string).transpose().map_err(|value| Error {
+        let value = value.map(OsString::into_string).transpose().map_err(|_| Error {
             name,
-            value: value.to_string_lossy().into_owned(),
+            // It may be a secret.
+            value: "(not shown)".to_owned(),
             reason: "it is not UTF-8".to_owned(),
         })?;
         Ok(Self { name, value: value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()) })

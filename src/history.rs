@@ -23,11 +23,11 @@ use aws_sdk_dynamodb::config::{
 };
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, CancellationReason, DeleteRequest, Put, TransactWriteItem, Update, WriteRequest,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, Put, TransactWriteItem, Update, WriteRequest};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::http_client;
@@ -49,11 +49,20 @@ const LONGEST_PAGE: usize = 800_000;
 /// Why a request that is made here can be built.
 const COMPLETE: &str = "every required member is set";
 
+/// The longest owner, in bytes, that stands in a key as it is.
+const LONGEST_OWNER: usize = 1024;
+
 /// The most items of one `BatchWriteItem`.
 const BATCH: usize = 25;
 
 /// How long one attempt of a call may take: a call that is not answered by then is better repeated.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
+
+/// How long one attempt is given at least, where there is that much.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
+
+/// How often a call is attempted at most, within its time.
+const MAX_ATTEMPTS: u32 = 6;
 
 /// Where the table is and how it is used.
 #[derive(Clone, Debug)]
@@ -235,7 +244,9 @@ impl History {
             .credentials_provider(credentials)
             .identity_cache(IdentityCache::no_cache())
             .http_client(http)
-            .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(50)))
+            .retry_config(
+                RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS).with_initial_backoff(Duration::from_millis(50)),
+            )
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         config.set_endpoint_url(endpoint_url);
         Self { client: aws_sdk_dynamodb::Client::from_conf(config.build()), table, region, time_to_live }
@@ -329,33 +340,56 @@ impl History {
         said: NewTurn,
         deadline: Instant,
     ) -> Result<Appended, Error> {
-        let begins = turns == 0;
+        // A new conversation's id is nobody else's, but for the requests with the same key.
+        let mut may_begin = turns == 0;
         let mut pause = Pause::new(deadline);
         loop {
             let now = SystemTime::now();
             let turn = Turn { number: turns + 1, created_at: rfc3339(now), said: said.clone() };
-            let writes = self.turn_writes(address, &turn, now);
-            let request = self.client.transact_write_items().set_transact_items(Some(writes));
-            let Err(error) = request.customize().config_override(within(deadline)).send().await else {
+            let Err(error) = self.write_turn(address, &turn, now, deadline, &mut pause).await else {
                 return Ok(Appended::Stored(turn));
             };
-            match lost_to(&error) {
-                Some(Lost::Key) => {
-                    let key = said.idempotency_key.unwrap_or_default();
-                    if let Some(turn) = self.turn_of_key(address, key, deadline).await? {
-                        return Ok(Appended::AlreadyThere(turn));
-                    }
+            let lost = lost_to(&error).ok_or_else(|| self.unavailable("TransactWriteItems", &error))?;
+            if let (Lost::Key, Some(key)) = (lost, said.idempotency_key) {
+                if let Some(turn) = self.turn_of_key(address, key, deadline).await? {
+                    return Ok(Appended::AlreadyThere(turn));
                 }
-                Some(Lost::Race) => match self.conversation(address, deadline).await? {
-                    Some(conversation) if conversation.deleted => return Err(Error::Deleted),
-                    Some(conversation) => turns = conversation.turns,
-                    None if begins => turns = 0,
-                    None => return Err(Error::Deleted),
-                },
-                None => return Err(self.unavailable("TransactWriteItems", &error)),
+                may_begin = false;
+            }
+            match self.conversation(address, deadline).await? {
+                Some(conversation) if !conversation.deleted => {
+                    turns = conversation.turns;
+                    may_begin = false;
+                }
+                None if may_begin => {}
+                // It was there, so it has been deleted, and does not come back to life.
+                _ => return Err(Error::Deleted),
             }
             if !pause.wait().await {
                 return Err(self.unavailable("TransactWriteItems", &error));
+            }
+        }
+    }
+
+    /// Writes a turn with its conversation's count and its key.
+    async fn write_turn(
+        &self,
+        address: Address<'_>,
+        turn: &Turn,
+        now: SystemTime,
+        deadline: Instant,
+        pause: &mut Pause,
+    ) -> Result<(), SdkError<TransactWriteItemsError>> {
+        let writes = self.turn_writes(address, turn, now);
+        // The same token for every attempt: one whose confirmation was lost is not done again.
+        let token = Uuid::new_v4().to_string();
+        loop {
+            let request = self.client.transact_write_items().set_transact_items(Some(writes.clone()));
+            let request = request.client_request_token(&token);
+            let Err(error) = request.customize().config_override(within(deadline)).send().await else { return Ok(()) };
+            let in_progress = error.code() == Some("TransactionInProgressException");
+            if !in_progress || !pause.wait().await {
+                return Err(error);
             }
         }
     }
@@ -404,9 +438,19 @@ impl History {
                 break;
             }
         }
-        // Last: as long as it is there, a delete that broke off can be finished.
-        self.delete_batch(vec![key(address, CONVERSATION)], deadline).await?;
-        Ok(true)
+        // Last: as long as it is there, a delete that broke off can be finished. Only as marked: a
+        // repeated request may have begun the same conversation anew meanwhile.
+        let end = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(key(address, CONVERSATION)))
+            .condition_expression("attribute_exists(deleted_at)");
+        match end.customize().config_override(within(deadline)).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(true),
+            Err(error) => Err(self.unavailable("DeleteItem", &error)),
+        }
     }
 
     async fn delete_batch(&self, keys: Vec<Item>, deadline: Instant) -> Result<(), Error> {
@@ -458,8 +502,8 @@ impl History {
     ) -> Result<(Option<Conversation>, Vec<Turn>, bool), Error> {
         let now = seconds(SystemTime::now());
         let (mut conversation, mut turns, mut start) = (None, Vec::new(), None);
-        let limit = max_turns + usize::from(last == CONVERSATION);
         loop {
+            let wanted = max_turns - turns.len() + usize::from(last == CONVERSATION && conversation.is_none());
             let query = self
                 .client
                 .query()
@@ -470,7 +514,7 @@ impl History {
                 .expression_attribute_values(":last", text(last))
                 .scan_index_forward(false)
                 .consistent_read(true)
-                .limit(i32::try_from(limit - turns.len()).unwrap_or(i32::MAX).max(1))
+                .limit(i32::try_from(wanted).unwrap_or(i32::MAX))
                 .set_exclusive_start_key(start);
             let found = query.customize().config_override(within(deadline)).send().await;
             let found = found.map_err(|error| self.unavailable("Query", &error))?;
@@ -592,7 +636,12 @@ impl History {
 }
 
 impl Address<'_> {
+    /// A partition key has 2 KB at most, so a longer owner is told by its digest.
     fn pk(&self) -> String {
+        if self.owner.len() > LONGEST_OWNER {
+            let digest = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(self.owner));
+            return format!("conversation#sha256:{digest}#{}", self.id);
+        }
         format!("conversation#{}#{}", self.owner, self.id)
     }
 }
@@ -621,6 +670,7 @@ impl Pause {
 }
 
 /// What a transaction lost to.
+#[derive(Clone, Copy)]
 enum Lost {
     /// The same `Idempotency-Key`.
     Key,
@@ -630,24 +680,30 @@ enum Lost {
 
 /// Whether a transaction was cancelled because of another, and which; `None` when it failed.
 fn lost_to(error: &SdkError<TransactWriteItemsError>) -> Option<Lost> {
-    let reasons = match error.as_service_error()? {
-        TransactWriteItemsError::TransactionCanceledException(cancelled) => cancelled.cancellation_reasons(),
-        TransactWriteItemsError::TransactionInProgressException(_) => return Some(Lost::Race),
-        _ => return None,
+    let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
+        return None;
     };
-    let codes: Vec<&str> = reasons.iter().filter_map(CancellationReason::code).collect();
-    if codes.get(2) == Some(&"ConditionalCheckFailed") {
-        return Some(Lost::Key);
+    // In the order of the writes: the count, the turn, the key.
+    let codes: Vec<&str> =
+        cancelled.cancellation_reasons().iter().map(|reason| reason.code().unwrap_or_default()).collect();
+    let passing = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+    if codes.get(2) == Some(&CONDITION_FAILED) {
+        Some(Lost::Key)
+    } else {
+        let raced = codes.first() == Some(&CONDITION_FAILED) || codes.iter().any(|code| passing.contains(code));
+        raced.then_some(Lost::Race)
     }
-    let lost = ["ConditionalCheckFailed", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
-    codes.iter().any(|code| lost.contains(code)).then_some(Lost::Race)
 }
+
+const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 
 /// The time limits of a call that has to be over by `deadline`.
 fn within(deadline: Instant) -> Builder {
     // The SDK refuses a limit of zero.
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(left.min(LONGEST_ATTEMPT)).build();
+    // Half of what is left, so that a call that hangs can be repeated.
+    let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
+    let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
     Builder::default().timeout_config(limits)
 }
 

@@ -13,11 +13,14 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use ureq::Agent;
+use ureq::config::Config;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport};
-use ureq::{Agent, Timeout};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
 
 /// How long a connection may take to be made, name resolution and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -25,6 +28,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an idle connection is kept: below the 20 s after which the shortest-lived of the usual
 /// servers in front of a model close theirs.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
+
+/// How many idle connections to a server are kept.
+const MAX_IDLE_CONNECTIONS: usize = 3;
+
+/// How long a call may take that has no time limit of its own.
+const LONGEST_CALL: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read, in bytes. A Query's page holds 1 MB of items, which JSON's
 /// escapes can make six times as long.
@@ -93,7 +102,11 @@ pub fn parse_ca_bundle(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> 
     let mut certificates = Vec::new();
     for item in ureq::tls::parse_pem(pem) {
         match item {
-            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+            Ok(PemItem::Certificate(certificate)) => {
+                let trusted = RootCertStore::empty().add(CertificateDer::from(certificate.der()));
+                trusted.map_err(|error| format!("it holds a certificate that cannot be used ({error})"))?;
+                certificates.push(certificate);
+            }
             Ok(_) => {}
             Err(error) => return Err(format!("it holds a damaged PEM block ({error})")),
         }
@@ -104,7 +117,9 @@ pub fn parse_ca_bundle(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> 
 /// How far the call that a thread is making has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Connection {
-    /// None has been opened: it has one from the pool, or none yet.
+    /// The server's name is being resolved, which happens for every call.
+    Resolving,
+    /// None has been opened: the call has one from the pool.
     NotOpened,
     /// One is being opened.
     Opening,
@@ -113,7 +128,19 @@ enum Connection {
 }
 
 thread_local! {
-    static CONNECTION: Cell<Connection> = const { Cell::new(Connection::NotOpened) };
+    static CONNECTION: Cell<Connection> = const { Cell::new(Connection::Resolving) };
+}
+
+/// Resolves names as ureq does.
+#[derive(Debug)]
+struct NotingResolver(DefaultResolver);
+
+impl Resolver for NotingResolver {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let addresses = self.0.resolve(uri, config, timeout)?;
+        CONNECTION.set(Connection::NotOpened);
+        Ok(addresses)
+    }
 }
 
 /// Opens a connection, which happens only where the pool has none.
@@ -161,8 +188,15 @@ impl Client {
             .http_status_as_error(false)
             .user_agent(concat!("kus-aws-backend/", env!("CARGO_PKG_VERSION")))
             .max_idle_age(MAX_IDLE_AGE)
+            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
             .build();
-        Self { agent: Agent::with_parts(config, Opener(DefaultConnector::default()), DefaultResolver::default()) }
+        Self {
+            agent: Agent::with_parts(
+                config,
+                Opener(DefaultConnector::default()),
+                NotingResolver(DefaultResolver::default()),
+            ),
+        }
     }
 
     /// Sends `request` and reads its whole answer, whatever its status, within `timeout`.
@@ -170,7 +204,7 @@ impl Client {
     /// # Errors
     /// [`Error`], by how far the call came.
     pub fn send(&self, request: Request<&[u8]>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
-        CONNECTION.set(Connection::NotOpened);
+        CONNECTION.set(Connection::Resolving);
         let to_connect = Some(timeout.min(CONNECT_TIMEOUT));
         let request = self
             .agent
@@ -188,11 +222,12 @@ impl Client {
     /// requests that do no harm when they are done twice.
     fn send_repeatable(&self, request: Request<Vec<u8>>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
         let (parts, body) = request.into_parts();
-        let started = Instant::now();
+        let deadline = Instant::now().checked_add(timeout);
+        let mut stale = 0;
         loop {
-            let left = timeout.saturating_sub(started.elapsed());
+            let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
             match self.send(Request::from_parts(parts.clone(), &body), left) {
-                Err(Error::Stale(_)) => {}
+                Err(Error::Stale(_)) if stale < MAX_IDLE_CONNECTIONS => stale += 1,
                 outcome => return outcome,
             }
         }
@@ -201,10 +236,7 @@ impl Client {
 
 fn before_the_answer(error: ureq::Error) -> Error {
     match error {
-        _ if CONNECTION.get() == Connection::Opening => Error::NotConnected(error),
-        ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => Error::NotConnected(error),
+        _ if matches!(CONNECTION.get(), Connection::Resolving | Connection::Opening) => Error::NotConnected(error),
         ureq::Error::Timeout(_) => Error::TimedOut(error),
         ureq::Error::Io(_) if CONNECTION.get() == Connection::NotOpened => Error::Stale(error),
         ureq::Error::Io(_) => Error::Broken(error),
@@ -223,7 +255,7 @@ fn in_the_answer(error: ureq::Error) -> Error {
 impl HttpClient for Client {
     fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         // The SDK's read timeout is the time for a whole call here: the table's answers are short.
-        let timeout = settings.read_timeout().unwrap_or(Duration::MAX);
+        let timeout = settings.read_timeout().unwrap_or(LONGEST_CALL);
         SharedHttpConnector::new(SdkConnector { client: self.clone(), timeout })
     }
 }

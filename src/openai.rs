@@ -258,7 +258,7 @@ impl Client {
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
         let response = self.http.send(request, deadline.saturating_duration_since(Instant::now()))?;
-        read_answer(&response, &self.settings.model).map_err(|error| self.without_key(error))
+        read_answer(&response, &self.settings.model).map_err(|error| self.tellable(error))
     }
 
     fn request_body(&self, messages: &[Message<'_>]) -> Vec<u8> {
@@ -285,13 +285,19 @@ impl Client {
         serde_json::to_vec(&body).expect("a request serialises")
     }
 
-    /// Servers have been seen to repeat the key that they refuse.
-    fn without_key(&self, mut error: Error) -> Error {
-        if let Some(ApiKey(key)) = &self.settings.api_key {
-            error.detail = error.detail.replace(key.as_str(), "[key]");
-            if let Cause::ContentRefused { refusal: Some(refusal) } = &mut error.cause {
-                *refusal = refusal.replace(key.as_str(), "[key]");
-            }
+    /// `error` as it may be told: servers have been seen to repeat the key that they refuse.
+    fn tellable(&self, mut error: Error) -> Error {
+        let tellable = |text: &str| {
+            let text = match &self.settings.api_key {
+                Some(ApiKey(key)) => text.replace(key.as_str(), "[key]"),
+                None => text.to_owned(),
+            };
+            // Cut afterwards, or a part of the key could be left at the end.
+            text.chars().take(LONGEST_DETAIL).collect()
+        };
+        error.detail = tellable(&error.detail);
+        if let Cause::ContentRefused { refusal: Some(refusal) } = &mut error.cause {
+            *refusal = tellable(refusal);
         }
         error
     }
@@ -318,7 +324,9 @@ fn read_answer(response: &Response<Vec<u8>>, asked_model: &str) -> Result<Comple
     let choice = &answer["choices"][0];
     let finish_reason = choice["finish_reason"].as_str();
     let content = text_of(&choice["message"]["content"]);
-    if !content.trim().is_empty() {
+    // An aggregator ends a text so when the model's own server failed in the middle of it.
+    let broke_off = finish_reason == Some("error");
+    if !content.trim().is_empty() && !broke_off {
         let usage = &answer["usage"];
         return Ok(Completion {
             content,
@@ -331,17 +339,17 @@ fn read_answer(response: &Response<Vec<u8>>, asked_model: &str) -> Result<Comple
             },
         });
     }
-    if !answer["error"].is_null() {
-        return Err(classify(status, response.headers(), &answer));
+    if let Some(failed) = [&answer, choice].into_iter().find(|value| !value["error"].is_null()) {
+        return Err(classify(status, response.headers(), failed));
     }
     let refusal = text_of(&choice["message"]["refusal"]);
     Err(match finish_reason {
-        _ if !refusal.is_empty() => Error::new(Cause::ContentRefused { refusal: Some(cut(&refusal)) }, "a refusal"),
+        _ if !refusal.is_empty() => Error::new(Cause::ContentRefused { refusal: Some(refusal) }, "a refusal"),
         Some("content_filter") => {
             Error::new(Cause::ContentRefused { refusal: None }, "the content filter left nothing")
         }
         Some("length") => Error::new(Cause::OutputLimitReached, "the output limit was reached before a word was said"),
-        _ => Error::new(Cause::BadResponse, format!("a {status} without text: {}", cut(&answer.to_string()))),
+        _ => Error::new(Cause::BadResponse, format!("a {status} without text: {answer}")),
     })
 }
 
@@ -359,6 +367,8 @@ fn text_of(content: &Value) -> String {
 /// What an error answer means: its own code first, because servers differ in the status that
 /// they give it, then its words, then the status.
 fn classify(status: StatusCode, headers: &HeaderMap, answer: &Value) -> Error {
+    // Gemini's wraps it into an array.
+    let answer = if answer.is_array() { &answer[0] } else { answer };
     // Nested, flat, or a string; FastAPI's servers say `detail`.
     let error =
         ["error", "detail"].map(|name| &answer[name]).into_iter().find(|error| !error.is_null()).unwrap_or(answer);
@@ -374,19 +384,24 @@ fn classify(status: StatusCode, headers: &HeaderMap, answer: &Value) -> Error {
     let said = |words: &[&str]| words.iter().any(|word| code == *word || kind == *word);
     let lower = message.to_lowercase();
     let mentions = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
-    let cause = if said(&QUOTA_WORDS) {
+    let rejected = effective.is_client_error() && effective != StatusCode::TOO_MANY_REQUESTS;
+    let cause = if said(&QUOTA_WORDS) || (rejected && mentions(&["credit balance is too low"])) {
         Cause::QuotaExhausted
-    } else if said(&["context_length_exceeded", "string_above_max_length", "request_too_large"])
-        || (effective.is_client_error() && effective != StatusCode::TOO_MANY_REQUESTS && mentions(&CONTEXT_PHRASES))
+    } else if effective == StatusCode::PAYLOAD_TOO_LARGE
+        || said(&CONTEXT_WORDS)
+        || (rejected && mentions(&CONTEXT_PHRASES))
     {
+        // A request that is too large for a limit by the minute does not fit later either.
         Cause::ContextTooLong
     } else if said(&["content_filter", "content_policy_violation", "moderation_blocked", "invalid_prompt"])
-        || mentions(&["content management policy", "flagged by", "usage policy"])
+        || (rejected && mentions(&["content management policy", "usage policy", "flagged", "requires moderation"]))
     {
         Cause::ContentRefused { refusal: None }
-    } else if said(&["model_not_found"]) {
+    } else if said(&["model_not_found", "model_decommissioned"]) {
         Cause::ModelNotFound
-    } else if said(&["invalid_api_key", "authentication_error"]) {
+    } else if said(&["invalid_api_key", "authentication_error"])
+        || (rejected && mentions(&["api key not valid", "incorrect api key", "invalid api key"]))
+    {
         Cause::AuthFailed
     } else if said(&["rate_limit_exceeded", "rate_limit_error"]) {
         Cause::RateLimited { retry_after }
@@ -397,7 +412,6 @@ fn classify(status: StatusCode, headers: &HeaderMap, answer: &Value) -> Error {
             401 | 403 => Cause::AuthFailed,
             402 => Cause::QuotaExhausted,
             404 => Cause::ModelNotFound,
-            413 => Cause::ContextTooLong,
             429 => Cause::RateLimited { retry_after },
             408 | 409 | 500.. => Cause::Unavailable { retry_after },
             400..=499 => Cause::Rejected,
@@ -405,28 +419,35 @@ fn classify(status: StatusCode, headers: &HeaderMap, answer: &Value) -> Error {
         }
     };
     let message = if message.is_empty() { answer.to_string() } else { message.to_owned() };
-    Error::new(cause, format!("{status}, code {code:?}, type {kind:?}: {}", cut(&message)))
+    Error::new(cause, format!("{status}, code {code:?}, type {kind:?}: {message}"))
 }
 
 /// `insufficient_quota` and what other servers and billing states call it.
-const QUOTA_WORDS: [&str; 7] = [
+const QUOTA_WORDS: [&str; 6] = [
     "insufficient_quota",
     "billing_hard_limit_reached",
     "billing_not_active",
     "insufficient_credits",
     "insufficient_balance",
     "quota_exceeded",
-    "credit_balance_too_low",
 ];
 
-/// How servers without a code of their own say that the messages are too long.
-const CONTEXT_PHRASES: [&str; 6] = [
-    "maximum context length",
+/// How servers call messages that are longer than the model reads.
+const CONTEXT_WORDS: [&str; 4] =
+    ["context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "request_too_large"];
+
+/// How those say it that have no word for it.
+const CONTEXT_PHRASES: [&str; 10] = [
     "context length",
+    "context limit",
+    "context size",
     "context window",
-    "prompt is too long",
-    "too many tokens",
+    "exceeds the maximum number of tokens",
     "input is too long",
+    "maximum prompt length",
+    "prompt is too long",
+    "reduce the length of the messages",
+    "too many tokens",
 ];
 
 /// `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
@@ -442,8 +463,4 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
     let date = SystemTime::try_from(DateTime::from_str(value, Format::HttpDate).ok()?).ok()?;
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(LONGEST_DETAIL).collect()
 }

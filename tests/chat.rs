@@ -441,6 +441,117 @@ async fn a_turn_whose_confirmation_is_lost_is_written_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_turn_whose_transaction_is_still_in_progress_is_written_once() {
+    let stack = stack(&[]).await;
+    let id = begin(&stack, &["one"]).await;
+    // More often than the SDK asks by itself.
+    let in_progress = std::iter::repeat_n(engine::error("TransactionInProgressException"), 8);
+    stack.engine().script(operation("TransactWriteItems"), [Behaviour::Lose].into_iter().chain(in_progress));
+    let said = say(&stack, Some(&id), "two").await;
+    assert_eq!((&said["saved"], &said["turn"]), (&json!(true), &json!(2)));
+    assert_eq!(read(&stack, &id, "").await.body["turns"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_conversation_that_was_deleted_meanwhile_stays_deleted() {
+    let stack = stack(&[]).await;
+    let key = Uuid::new_v4().to_string();
+    let (gate, lookup) = (Gate::new(), Gate::new());
+    stack.model().script(every_call, [Behaviour::Answer.held_at(&gate)]);
+    let event = with_key("Hello", None, &key);
+    let (late, ()) = tokio::join!(send(&stack, &event), async {
+        gate.arrived(1).await;
+        let first = send(&stack, &event).await;
+        // The late one loses on the key, and finds it gone.
+        stack.engine().script(operation("GetItem"), [Behaviour::Answer.held_at(&lookup)]);
+        gate.open();
+        lookup.arrived(1).await;
+        assert_eq!(delete(&stack, first.body["conversation_id"].as_str().expect("an id")).await.status, 204);
+        lookup.open();
+    });
+    assert_eq!(late.problem(), (409, "conversation_deleted"));
+    assert_eq!(stack.engine().items(HISTORY_TABLE).await, Vec::<Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_of_long_turns_holds_no_more_than_it_should() {
+    let stack = stack(&[("HISTORY_WINDOW_TURNS", "5"), ("HISTORY_WINDOW_CHARS", "4000000000")]).await;
+    stack.model().script(every_call, std::iter::repeat_n(model::says(&"x".repeat(380_000)), 8));
+    let id = begin(&stack, &["1", "2", "3", "4", "5", "6", "7", "8"]).await;
+    assert_eq!(say(&stack, Some(&id), "9").await["remembered_turns"], 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_counts_as_long_as_its_conversation() {
+    let stack = stack(&[]).await;
+    let key = Uuid::new_v4().to_string();
+    let first = send(&stack, &with_key("Hello", None, &key)).await;
+    let id = first.body["conversation_id"].as_str().expect("an id").to_owned();
+    assert_eq!(stack.engine().items(HISTORY_TABLE).await.len(), 3);
+    // All of it has expired and is not yet removed.
+    for mut item in stack.engine().items(HISTORY_TABLE).await {
+        item["expires_at"]["N"] = json!("1");
+        stack.engine().call("PutItem", json!({"TableName": HISTORY_TABLE, "Item": item})).await.expect("written");
+    }
+    let anew = send(&stack, &with_key("Hello again", None, &key)).await;
+    assert_eq!((anew.status, &anew.body["conversation_id"], &anew.body["turn"]), (200, &json!(id), &json!(1)));
+    assert_eq!((&anew.body["saved"], &anew.body["remembered_turns"]), (&json!(true), &json!(0)));
+    assert_eq!(delete(&stack, &id).await.status, 204);
+    assert_eq!(stack.engine().items(HISTORY_TABLE).await, Vec::<Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_lives_on_while_it_is_used() {
+    for (days, expires) in [("30", true), ("0", false)] {
+        let backends = Backends::start().await;
+        let id = begin(&share(&backends, &[]).await, &["one"]).await;
+        let stack = share(&backends, &[("HISTORY_TTL_DAYS", days)]).await;
+        for mut item in stack.engine().items(HISTORY_TABLE).await {
+            item["expires_at"]["N"] = json!("4000000000");
+            stack.engine().call("PutItem", json!({"TableName": HISTORY_TABLE, "Item": item})).await.expect("written");
+        }
+        say(&stack, Some(&id), "two").await;
+        let items = stack.engine().items(HISTORY_TABLE).await;
+        let conversation = items.iter().find(|item| item["sk"]["S"] == "~conversation").expect("a conversation");
+        let expires_at = conversation.get("expires_at").map(|value| value["N"].as_str().unwrap_or_default().to_owned());
+        assert_eq!(expires_at.is_some(), expires, "{days} days");
+        assert_ne!(expires_at.as_deref(), Some("4000000000"), "{days} days");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_read_is_strongly_consistent() {
+    let stack = stack(&[]).await;
+    let key = Uuid::new_v4().to_string();
+    let first = send(&stack, &with_key("Hello", None, &key)).await;
+    let id = first.body["conversation_id"].as_str().expect("an id").to_owned();
+    say(&stack, Some(&id), "more").await;
+    let page = read(&stack, &id, "limit=1").await;
+    let cursor = page.body["next_cursor"].as_str().expect("a cursor").to_owned();
+    read(&stack, &id, &format!("cursor={cursor}")).await;
+    delete(&stack, &id).await;
+    let reads: Vec<_> = stack
+        .engine()
+        .calls()
+        .into_iter()
+        .filter(|call| ["Query", "GetItem"].contains(&call.operation.as_str()))
+        .collect();
+    assert!(reads.len() >= 7, "{}", reads.len());
+    assert!(reads.iter().all(|call| call.json()["ConsistentRead"] == true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_may_be_longer_than_a_key() {
+    let stack = stack(&[]).await;
+    let (owner, other) = ("o".repeat(5_000), "o".repeat(5_001));
+    let first = send(&stack, &by(chat_event(&json!({"message": "Hello"}), &[]), &owner)).await;
+    assert_eq!(first.body["saved"], true);
+    let path = path_of(first.body["conversation_id"].as_str().expect("an id"));
+    assert_eq!(send(&stack, &by(event("GET", &path, &[]), &owner)).await.status, 200);
+    assert_eq!(send(&stack, &by(event("GET", &path, &[]), &other)).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_conflicts_is_tried_again() {
     let stack = stack(&[]).await;
     for reasons in

@@ -54,7 +54,7 @@ fn a_value_that_is_not_utf_8_is_refused() {
 
     let lookup = |name: &str| (name == "BASE_PATH").then(|| OsString::from_vec(vec![b'/', 0xff]));
     let error = kus_aws_backend::Config::from_lookup(lookup).expect_err("not UTF-8").to_string();
-    assert_eq!(error, "BASE_PATH=\"/\u{fffd}\" cannot be used: it is not UTF-8");
+    assert_eq!(error, "BASE_PATH=\"(not shown)\" cannot be used: it is not UTF-8");
 }
 
 #[test]
@@ -68,6 +68,14 @@ fn a_missing_key_or_table_is_named_where_it_is_needed_and_does_not_stop_the_star
     assert!(own_server.openai.is_ok(), "a server of one's own may need no key");
     let no_keys = configure(&[("HISTORY_TABLE", "chat-history"), ("AWS_REGION", "us-east-1")]).expect("it can be used");
     assert!(no_keys.history.expect_err("no keys").contains("AWS_ACCESS_KEY_ID"));
+}
+
+#[test]
+fn a_bundle_with_a_certificate_that_is_none_is_refused() {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-certificate.pem");
+    std::fs::write(&path, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").expect("written");
+    let error = configure(&[("AWS_CA_BUNDLE", path.to_str().expect("UTF-8"))]).expect_err("no certificate").to_string();
+    assert!(error.contains("it holds a certificate that cannot be used"), "{error}");
 }
 
 #[test]

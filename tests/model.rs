@@ -77,13 +77,15 @@ async fn the_key_is_sent_and_told_to_nobody() {
         Behaviour::body(400, "text/plain", format!("who is {KEY}?")),
         Behaviour::json(200, &json!({"key": KEY})),
         Behaviour::json(200, &json!({"choices": [{"message": {"refusal": format!("not {KEY}")}}]})),
+        Behaviour::json(200, &json!({"choices": [{"message": {"refusal": format!("{}{KEY}", "x".repeat(490))}}]})),
+        Behaviour::body(400, "text/plain", format!("{}{KEY}", "x".repeat(480))),
     ] {
         right.model().script(every_call, [behaviour]);
         let reply = chat(&right).await;
         let said = format!("{} {}", reply.headers, reply.body);
-        assert!(reply.status >= 400 && !said.contains(KEY), "{said}");
+        assert!(reply.status >= 400 && !said.contains("sk-a-"), "{said}");
         let logged = right.function.logged(reply.header("x-request-id").expect("an id")).await;
-        assert!(!logged.contains(KEY), "{logged}");
+        assert!(!logged.contains("sk-a-"), "{logged}");
     }
     let config = crate::in_process::configure(&[("OPENAI_API_KEY", KEY)]).expect("it can be used");
     assert!(!format!("{config:?}").contains(KEY));
@@ -339,7 +341,10 @@ async fn a_model_that_cannot_be_reached_is_unavailable() {
     options.function = options.function.with_env([("OPENAI_BASE_URL", "http://model.invalid/v1")]);
     options.function.timeout = Duration::from_secs(5);
     let nowhere = LocalStack::start(options.with_backends(Backends::start().await)).await.expect("the stack starts");
-    assert_eq!(chat(&nowhere).await.problem(), (503, "model_unavailable"));
+    let reply = chat(&nowhere).await;
+    assert_eq!((reply.problem(), reply.header("retry-after")), ((503, "model_unavailable"), Some("5")));
+    let logged = nowhere.function.logged(reply.header("x-request-id").expect("an id")).await;
+    assert!(logged.contains("no connection could be made"), "{logged}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
