@@ -608,7 +608,10 @@ impl History {
     fn unavailable<E: ProvideErrorMetadata + std::error::Error>(&self, operation: &str, error: &E) -> Error {
         let (table, region) = (&self.table, &self.region);
         let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-        let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let mut causes: Vec<_> = causes.map(ToString::to_string).collect();
+        // The SDK's errors repeat what their own causes say.
+        causes.dedup();
+        let causes = causes.join(": ");
         let advice = match error.code() {
             Some("ResourceNotFoundException") => {
                 "there is no such table: create it, or set HISTORY_TABLE to the one that there is; ".to_owned()
