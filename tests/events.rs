@@ -1,13 +1,19 @@
-//! The sample events, each through the built binary: the whole answer stands in the table.
+//! The sample events, each through the built binary: the whole answer stands in the table. Those of
+//! conversations have a table of their own, in `events_chat.rs`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
+use crate::events_chat;
 use crate::local::environment::Outcome;
-use crate::local::{LocalOptions, LocalStack};
+use crate::local::{Backends, LocalOptions, LocalStack};
+
+/// In a row, the id of a conversation that the server begins.
+pub(crate) const NEW_CONVERSATION: &str = "a new conversation's";
 
 const LISTED: Variables = &[("ALLOWED_ORIGINS", "https://*.example.com"), ("CORS_ALLOW_CREDENTIALS", "true")];
 
@@ -15,25 +21,13 @@ type Variables = &'static [(&'static str, &'static str)];
 
 /// An event's file, the variables that are set, and the answer: status, the headers beside those
 /// that every answer has, and the body.
-type Row = (&'static str, Variables, u16, Value, Option<Value>);
+pub(crate) type Row = (&'static str, Variables, u16, Value, Option<Value>);
 
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn rows() -> Vec<Row> {
-    let any_origin =
-        || json!({"access-control-allow-origin": "*", "access-control-expose-headers": "retry-after, x-request-id"});
-    let json_headers = || with(any_origin(), json!({"content-type": "application/json"}));
-    let problem_headers = || with(any_origin(), json!({"content-type": "application/problem+json"}));
     let healthy = || Some(json!({"status": "ok"}));
     let health = |file, variables: Variables| (file, variables, 200, json_headers(), healthy());
     let echo = |file, text| (file, &[][..], 200, json_headers(), Some(json!({"echo": text})));
-    let problem = |file, status, code, detail: &str| {
-        (file, &[][..], status, problem_headers(), Some(problem(status, code, detail)))
-    };
-    let not_allowed = |file| {
-        let detail = "This path does not answer that method. It answers GET, HEAD, OPTIONS.";
-        let headers = with(problem_headers(), json!({"allow": "GET, HEAD, OPTIONS"}));
-        (file, &[][..], 405, headers, Some(self::problem(405, "method_not_allowed", detail)))
-    };
+    let not_allowed = |file| not_allowed(file, "GET, HEAD, OPTIONS");
     let not_found = |file| {
         problem(
             file,
@@ -51,14 +45,7 @@ fn rows() -> Vec<Row> {
         problem(file, 400, "unsupported_event", &detail)
     };
     let no_method = "this event has no requestContext.http.method";
-    let preflight = |file| {
-        let headers = json!({
-            "access-control-allow-origin": "*", "access-control-allow-methods": "POST",
-            "access-control-allow-headers": "authorization,content-type", "access-control-max-age": "7200",
-            "vary": "access-control-request-method, access-control-request-headers"
-        });
-        (file, &[][..], 204, headers, None)
-    };
+    let preflight = |file| preflight(file, "authorization,content-type");
     let preflight_vary = "origin, access-control-request-method, access-control-request-headers";
     vec![
         health("get-health", &[]),
@@ -135,14 +122,44 @@ fn with(mut object: Value, more: Value) -> Value {
     object
 }
 
-fn problem(status: u16, code: &str, detail: &str) -> Value {
+pub(crate) fn any_origin() -> Value {
+    json!({"access-control-allow-origin": "*", "access-control-expose-headers": "retry-after, x-request-id"})
+}
+
+pub(crate) fn json_headers() -> Value {
+    with(any_origin(), json!({"content-type": "application/json"}))
+}
+
+pub(crate) fn problem(file: &'static str, status: u16, code: &str, detail: &str) -> Row {
     let title = match status {
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        415 => "Unsupported Media Type",
         _ => panic!("no row has a problem with {status}"),
     };
-    json!({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, "request_id": "the invocation's"})
+    let headers = with(any_origin(), json!({"content-type": "application/problem+json"}));
+    let body = json!({
+        "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, "request_id": "the invocation's"
+    });
+    (file, &[], status, headers, Some(body))
+}
+
+/// 405, where the path has these methods.
+pub(crate) fn not_allowed(file: &'static str, allow: &str) -> Row {
+    let detail = format!("This path does not answer that method. It answers {allow}.");
+    let (file, variables, status, headers, body) = problem(file, 405, "method_not_allowed", &detail);
+    (file, variables, status, with(headers, json!({"allow": allow})), body)
+}
+
+/// The answer to a preflight for a `POST` with these headers.
+pub(crate) fn preflight(file: &'static str, allowed_headers: &str) -> Row {
+    let headers = json!({
+        "access-control-allow-origin": "*", "access-control-allow-methods": "POST",
+        "access-control-allow-headers": allowed_headers, "access-control-max-age": "7200",
+        "vary": "access-control-request-method, access-control-request-headers"
+    });
+    (file, &[], 204, headers, None)
 }
 
 fn directory() -> PathBuf {
@@ -160,48 +177,59 @@ fn every_event_has_a_row() {
     let files = fs::read_dir(directory()).expect("events/ can be read").map(|entry| entry.expect("an entry").path());
     let files: BTreeSet<_> =
         files.map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned()).collect();
-    let rows: BTreeSet<_> = rows().into_iter().map(|(file, ..)| file.to_owned()).collect();
-    assert_eq!(files, rows);
+    let all = rows().into_iter().chain(events_chat::rows()).map(|(file, ..)| file.to_owned()).collect::<Vec<_>>();
+    let rows: BTreeSet<_> = all.iter().cloned().collect();
+    assert_eq!((files, all.len()), (rows.clone(), rows.len()));
 }
 
 #[tokio::test]
 async fn every_event_is_answered_by_the_binary_as_its_row_says() {
-    for (file, variables, status, headers, body) in rows() {
-        let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
-        options.function = options.function.with_env(variables.iter().copied());
-        let stack = LocalStack::start(options).await.expect("the stack starts");
-        let invoked = stack.invoke(&read(file)).await.expect("the function starts");
-        let Outcome::Response(answer) = invoked.outcome else { panic!("{file}: {:?}", invoked.outcome) };
-        let mut answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
-
-        let request_id = invoked.request_id.to_string();
-        if let Some(Value::String(body)) = answer.get("body") {
-            let mut body: Value = serde_json::from_str(body).expect("a body is JSON");
-            if let Some(id) = body.get_mut("request_id") {
-                assert_eq!(*id, request_id, "{file}");
-                *id = json!("the invocation's");
-            }
-            answer["body"] = body;
-        }
-        let common =
-            json!({"cache-control": "no-store", "x-content-type-options": "nosniff", "x-request-id": request_id});
-        let mut expected = json!({
-            "statusCode": status, "headers": with(common, headers), "multiValueHeaders": {}, "isBase64Encoded": false
-        });
-        if body.as_ref().is_none_or(|body| body["code"] != "unsupported_event") {
-            // Of format 2.0 only: a REST API refuses an answer that has them.
-            expected["cookies"] = json!([]);
-        }
-        if let Some(body) = body {
-            expected["body"] = body;
-        }
-        assert_eq!(answer, expected, "{file}");
+    for row in rows() {
+        assert_answered(row, Backends::default()).await;
     }
+}
+
+/// The function in front of `backends` answers the event exactly as its row says. What the server
+/// makes itself, an id, is compared by its form.
+pub(crate) async fn assert_answered((file, variables, status, headers, body): Row, backends: Backends) {
+    let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    options.function = options.function.with_env(variables.iter().copied());
+    let stack = LocalStack::start(options.with_backends(backends)).await.expect("the stack starts");
+    let invoked = stack.invoke(&read(file)).await.expect("the function starts");
+    let Outcome::Response(answer) = invoked.outcome else { panic!("{file}: {:?}", invoked.outcome) };
+    let mut answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
+
+    let request_id = invoked.request_id.to_string();
+    if let Some(Value::String(text)) = answer.get("body") {
+        let mut answered: Value = serde_json::from_str(text).expect("a body is JSON");
+        if let Some(id) = answered.get_mut("request_id") {
+            assert_eq!(*id, request_id, "{file}");
+            *id = json!("the invocation's");
+        }
+        if body.as_ref().is_some_and(|body| body["conversation_id"] == NEW_CONVERSATION) {
+            let id = answered["conversation_id"].as_str().and_then(|id| Uuid::parse_str(id).ok());
+            assert_eq!(id.map(|id| id.get_version_num()), Some(4), "{file}: {answered}");
+            answered["conversation_id"] = json!(NEW_CONVERSATION);
+        }
+        answer["body"] = answered;
+    }
+    let common = json!({"cache-control": "no-store", "x-content-type-options": "nosniff", "x-request-id": request_id});
+    let mut expected = json!({
+        "statusCode": status, "headers": with(common, headers), "multiValueHeaders": {}, "isBase64Encoded": false
+    });
+    if body.as_ref().is_none_or(|body| body["code"] != "unsupported_event") {
+        // Of format 2.0 only: a REST API refuses an answer that has them.
+        expected["cookies"] = json!([]);
+    }
+    if let Some(body) = body {
+        expected["body"] = body;
+    }
+    assert_eq!(answer, expected, "{file}");
 }
 
 #[test]
 fn the_official_types_read_every_event_of_format_2_0() {
-    for (file, _, _, _, _) in rows() {
+    for (file, ..) in rows().into_iter().chain(events_chat::rows()) {
         let event = read(file);
         // The official types have no null where the format has none; ours have to bear it.
         if event["version"] == "2.0" && file != "get-health-null-fields" {

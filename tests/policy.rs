@@ -1,0 +1,193 @@
+//! What README.md and `.env.example` say, held against the code: the least policy, the variables
+//! with their defaults, and the codes of the errors.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::in_process::configure;
+use crate::local::engine::HISTORY_TABLE;
+use crate::local::upstream::Call;
+use crate::talk::{chat_event, delete, read as read_conversation, say, send, stack};
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The README's section with this heading.
+fn section(heading: &str) -> String {
+    let readme = read("README.md");
+    let section = readme.split("\n## ").find_map(|section| section.strip_prefix(heading));
+    section.unwrap_or_else(|| panic!("README.md has no section {heading:?}")).to_owned()
+}
+
+/// The cells of the table rows in `section` that have code in them.
+fn rows(section: &str) -> Vec<Vec<String>> {
+    let rows = section.lines().filter(|line| line.starts_with('|') && line.contains('`'));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// What stands between backquotes.
+fn code(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The strings that stand in `source` after `before` and a quote.
+fn quoted_after(source: &str, before: &str) -> BTreeSet<String> {
+    let before = format!("{before}\"");
+    let strings = source.split(&before).skip(1).filter_map(|rest| rest.split_once('"'));
+    strings.map(|(string, _)| string.to_owned()).collect()
+}
+
+/// The actions that a role has to be allowed for `call`. A transaction needs those of its members
+/// (DynamoDB Developer Guide, "Using IAM with DynamoDB transactions"), every other operation the
+/// one of its name (Service Authorization Reference, "Actions, resources, and condition keys for
+/// Amazon DynamoDB").
+fn actions(call: &Call) -> Vec<String> {
+    if call.operation != "TransactWriteItems" {
+        return vec![format!("dynamodb:{}", call.operation)];
+    }
+    let writes = call.json()["TransactItems"].as_array().cloned().expect("a transaction has items");
+    let members = writes.iter().flat_map(|write| write.as_object().expect("an item").keys());
+    let action = |member: &String| match member.as_str() {
+        "ConditionCheck" => "dynamodb:ConditionCheckItem".to_owned(),
+        member => format!("dynamodb:{member}Item"),
+    };
+    members.map(action).collect()
+}
+
+/// The tables that `call` names.
+fn tables(call: &Call) -> Vec<String> {
+    let body = call.json();
+    let transaction = body["TransactItems"].as_array().into_iter().flatten().flat_map(|write| {
+        write.as_object().expect("an item").values().map(|write| write["TableName"].clone()).collect::<Vec<_>>()
+    });
+    let batch = body["RequestItems"].as_object().into_iter().flat_map(|batch| batch.keys().map(|table| json!(table)));
+    let named = body.get("TableName").cloned().into_iter().chain(transaction).chain(batch);
+    named.map(|table| table.as_str().expect("a table's name").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_in_the_readme_allows_what_the_function_does_and_nothing_else() {
+    let stack = stack(&[]).await;
+    let begun = say(&stack, None, "Hello").await;
+    let id = begun["conversation_id"].as_str().expect("an id");
+    let key = [("idempotency-key", "7c9e6679-7425-40de-944b-e07fc1f90ae7")];
+    let follow_up = chat_event(&json!({"message": "And?", "conversation_id": id}), &key);
+    assert_eq!(send(&stack, &follow_up).await.body["turn"], 2);
+    let page = read_conversation(&stack, id, "limit=1").await;
+    let cursor = page.body["next_cursor"].as_str().expect("a cursor");
+    assert_eq!(read_conversation(&stack, id, &format!("cursor={cursor}")).await.body["messages"][0]["turn"], 1);
+    assert_eq!(delete(&stack, id).await.status, 204);
+
+    let calls = stack.engine().calls();
+    let needed: BTreeSet<String> = calls.iter().flat_map(actions).collect();
+    let named: BTreeSet<String> = calls.iter().flat_map(tables).collect();
+    assert_eq!(named, BTreeSet::from([HISTORY_TABLE.to_owned()]));
+
+    let readme = read("README.md");
+    let blocks = readme.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut policies = blocks.filter_map(|block| serde_json::from_str::<Value>(block).ok());
+    let policy = policies.find(|block| block["Statement"].is_array()).expect("README.md has a policy");
+    let [statement] = policy["Statement"].as_array().expect("statements").as_slice() else { panic!("{policy}") };
+    assert_eq!((&policy["Version"], &statement["Effect"]), (&json!("2012-10-17"), &json!("Allow")));
+    let allowed = statement["Action"].as_array().expect("actions").iter();
+    let allowed: BTreeSet<String> = allowed.map(|action| action.as_str().expect("an action").to_owned()).collect();
+    assert_eq!(allowed, needed);
+    assert_eq!(statement["Resource"], format!("arn:aws:dynamodb:REGION:ACCOUNT:table/{HISTORY_TABLE}"));
+}
+
+/// The README's variables with their defaults, which are empty where there is none.
+fn documented() -> BTreeMap<String, String> {
+    let rows = rows(&section("Configuration\n"));
+    let variable = |cells: &Vec<String>| {
+        let [name] = code(&cells[0])[..] else { panic!("a row of one variable: {cells:?}") };
+        (name.to_owned(), code(&cells[1]).first().copied().unwrap_or_default().to_owned())
+    };
+    rows.iter().map(variable).collect()
+}
+
+/// The variables of `.env.example` with their values.
+fn exemplified() -> BTreeMap<String, String> {
+    let example = read(".env.example");
+    let variables = dotenvy::from_read_iter(example.as_bytes());
+    variables.map(|variable| variable.expect("a line of .env.example can be read")).collect()
+}
+
+#[test]
+fn the_readme_and_the_example_name_the_variables_that_are_read() {
+    let source = read("src/config.rs");
+    let mut read = quoted_after(&source, "variable(");
+    assert!(read.len() > 20, "{read:?}");
+    // The local stack's own.
+    read.insert("PORT".to_owned());
+    assert_eq!(documented().into_keys().collect::<BTreeSet<_>>(), read);
+    assert_eq!(exemplified().into_keys().collect::<BTreeSet<_>>(), read);
+    // Nobody sets that one; it is how Lambda talks with the function.
+    assert_eq!(quoted_after(&source, "var_os("), BTreeSet::from(["AWS_LAMBDA_RUNTIME_API".to_owned()]));
+}
+
+#[test]
+fn the_defaults_of_the_readme_and_the_example_are_those_of_the_code() {
+    // Without these there is no default to be seen.
+    let needed = [
+        ("OPENAI_API_KEY", "key"),
+        ("HISTORY_TABLE", "chat-history"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ];
+    let configured = |mut variables: BTreeMap<String, String>| {
+        variables.extend(needed.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        format!("{:?}", configure(&variables).expect("the values can be used"))
+    };
+    assert_eq!(configured(documented()), configured(BTreeMap::new()));
+    assert_eq!(configured(exemplified()), configured(BTreeMap::new()));
+    // The example is used as it is: with an address a key would be asked for, or that server.
+    for name in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"] {
+        assert_eq!(exemplified()[name], "", "{name}");
+    }
+}
+
+#[test]
+fn every_variable_of_the_example_has_a_comment_of_one_line() {
+    let example = read(".env.example");
+    let lines: Vec<&str> = example.lines().collect();
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        assert!(lines[index - 1].starts_with("# ") && !lines[index - 2].starts_with('#'), "{line}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_code_with_its_status() {
+    let status = |name: &str| {
+        let named = |status: &StatusCode| {
+            status.canonical_reason().is_some_and(|reason| reason.to_uppercase().replace([' ', '-'], "_") == name)
+        };
+        let status = (400..600).filter_map(|status| StatusCode::from_u16(status).ok()).find(named);
+        status.unwrap_or_else(|| panic!("{name} is no status")).as_u16()
+    };
+    let source = read("src/error.rs");
+    let codes: BTreeSet<_> = source
+        .split("(StatusCode::")
+        .skip(1)
+        .filter_map(|rest| {
+            let (name, rest) = rest.split_once(", \"")?;
+            Some((status(name), rest.split_once('"')?.0.to_owned()))
+        })
+        .collect();
+    assert!(codes.len() > 20, "{codes:?}");
+    let documented: BTreeSet<_> = rows(&section("The API\n"))
+        .iter()
+        .filter_map(|cells| {
+            let status = cells[0].split_whitespace().next()?.parse::<u16>().ok()?;
+            Some((status, code(&cells[0]).first()?.to_owned().to_owned()))
+        })
+        .collect();
+    assert_eq!(documented, codes);
+}
