@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{
     BehaviorVersion, Builder, Credentials, IdentityCache, Region, StalledStreamProtectionConfig,
@@ -247,6 +247,9 @@ impl History {
             .retry_config(
                 RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS).with_initial_backoff(Duration::from_millis(50)),
             )
+            // The SDK's bucket is for a fleet that outlives an outage. Here it would stay empty for
+            // long after one, and each call has its own time limit.
+            .retry_partition(RetryPartition::custom("history").token_bucket(TokenBucket::unlimited()).build())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         config.set_endpoint_url(endpoint_url);
         Self { client: aws_sdk_dynamodb::Client::from_conf(config.build()), table, region, time_to_live }
@@ -790,9 +793,27 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// RFC 3339 in UTC with milliseconds.
+/// RFC 3339 in UTC with milliseconds, always with all three digits: times compare as texts do.
 fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time = DateTime::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-    time.fmt(Format::DateTime).unwrap_or_default()
+    let second = DateTime::from_secs(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    let second = second.fmt(Format::DateTime).unwrap_or_default();
+    format!("{}.{:03}Z", second.trim_end_matches('Z'), since.subsec_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_always_three_digits_of_milliseconds() {
+        let rows = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_800_000_000_830, "2027-01-15T08:00:00.830Z"),
+            (7, "1970-01-01T00:00:00.007Z"),
+        ];
+        for (millis, expected) in rows {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(millis)), expected);
+        }
+    }
 }

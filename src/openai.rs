@@ -152,14 +152,15 @@ pub enum Cause {
 pub struct Error {
     /// What went wrong.
     pub cause: Cause,
-    /// The server's status and words, without the key.
+    /// The server's status and words, without the key; empty where `source` says it.
     detail: String,
     source: Option<http_client::Error>,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "the model gave no answer: {}", self.detail)
+        formatter.write_str("the model gave no answer")?;
+        if self.detail.is_empty() { Ok(()) } else { write!(formatter, ": {}", self.detail) }
     }
 }
 
@@ -201,7 +202,7 @@ impl From<http_client::Error> for Error {
                 Cause::BadResponse
             }
         };
-        Self { cause, detail: source.to_string(), source: Some(source) }
+        Self { cause, detail: String::new(), source: Some(source) }
     }
 }
 

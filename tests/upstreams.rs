@@ -219,7 +219,7 @@ async fn of_a_calls_attempts_a_kept_connection_that_breaks_takes_none() {
     stack.engine().forget_calls();
     stack.engine().script(operation("Query"), repeat(Behaviour::Reset));
     assert_unavailable(&read(&stack, &id, "").await, "history_unavailable", "every connection breaks");
-    assert_eq!(stack.engine().operations(), ["Query"; 4], "the kept connection, and three attempts");
+    assert_eq!(stack.engine().operations(), ["Query"; 7], "the kept connection, and six attempts");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,7 +243,8 @@ async fn without_the_table_a_conversation_waits_and_the_model_is_not_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_throttles_or_fails_for_a_moment_is_asked_again() {
-    const OPERATIONS: [&str; 5] = ["Query", "TransactWriteItems", "GetItem", "UpdateItem", "BatchWriteItem"];
+    const OPERATIONS: [&str; 6] =
+        ["Query", "TransactWriteItems", "GetItem", "UpdateItem", "BatchWriteItem", "DeleteItem"];
     let stack = stack(&[]).await;
     for error in [
         "ProvisionedThroughputExceededException",
@@ -520,7 +521,7 @@ async fn calls_to_the_table_are_signed_with_the_keys_of_the_environment() {
         assert_eq!(send(&stack, &keyed).await.status, 200);
         assert_eq!(delete(&stack, &id).await.status, 204);
         let operations: BTreeSet<_> = stack.engine().operations().into_iter().collect();
-        assert_eq!(operations.len(), 5, "each operation that there is: {operations:?}");
+        assert_eq!(operations.len(), 6, "each operation that there is: {operations:?}");
         for call in stack.engine().calls() {
             let sent = header(&call.headers, "authorization");
             let signed =
