@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_smithy_runtime_api::client::http::{
@@ -28,6 +29,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an idle connection is kept: below the 20 s after which the shortest-lived of the usual
 /// servers in front of a model close theirs.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
+
+/// How long a name's addresses are used for new connections; one that fails is looked up at once.
+const NAME_LIFETIME: Duration = Duration::from_secs(30);
 
 /// How many idle connections to a server are kept.
 const MAX_IDLE_CONNECTIONS: usize = 3;
@@ -131,13 +135,39 @@ thread_local! {
     static CONNECTION: Cell<Connection> = const { Cell::new(Connection::Resolving) };
 }
 
-/// Resolves names as ureq does.
-#[derive(Debug)]
-struct NotingResolver(DefaultResolver);
+/// The addresses of servers, by scheme, host and port, and since when they are known.
+type KnownNames = Arc<Mutex<Vec<(Uri, ResolvedSocketAddrs, Instant)>>>;
 
-impl Resolver for NotingResolver {
+fn lock(names: &KnownNames) -> MutexGuard<'_, Vec<(Uri, ResolvedSocketAddrs, Instant)>> {
+    names.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_same_server(one: &Uri, other: &Uri) -> bool {
+    one.scheme() == other.scheme() && one.authority() == other.authority()
+}
+
+/// Looks names up as ureq does, and remembers them: ureq asks with every call, also where the pool
+/// has a connection, and takes a thread to look a name up.
+#[derive(Debug)]
+struct Names {
+    inner: DefaultResolver,
+    known: KnownNames,
+}
+
+impl Resolver for Names {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let addresses = self.0.resolve(uri, config, timeout)?;
+        let known = {
+            let mut known = lock(&self.known);
+            known.retain(|(_, _, since)| since.elapsed() < NAME_LIFETIME);
+            known.iter().find(|(name, _, _)| is_same_server(name, uri)).map(|(_, addresses, _)| addresses.clone())
+        };
+        let addresses = if let Some(addresses) = known {
+            addresses
+        } else {
+            let addresses = self.inner.resolve(uri, config, timeout)?;
+            lock(&self.known).push((uri.clone(), addresses.clone(), Instant::now()));
+            addresses
+        };
         CONNECTION.set(Connection::NotOpened);
         Ok(addresses)
     }
@@ -145,14 +175,17 @@ impl Resolver for NotingResolver {
 
 /// Opens a connection, which happens only where the pool has none.
 #[derive(Debug)]
-struct Opener(DefaultConnector);
+struct Opener {
+    inner: DefaultConnector,
+    names: KnownNames,
+}
 
 impl Connector<()> for Opener {
     type Out = Box<dyn Transport>;
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
         CONNECTION.set(Connection::Opening);
-        let connection = self.0.connect(
+        let connection = self.inner.connect(
             &ConnectionDetails {
                 uri: details.uri,
                 addrs: details.addrs.clone(),
@@ -168,9 +201,13 @@ impl Connector<()> for Opener {
                 register_shutdown: details.register_shutdown.clone(),
             },
             chained,
-        )?;
-        CONNECTION.set(Connection::Opened);
-        Ok(connection)
+        );
+        match connection {
+            Ok(_) => CONNECTION.set(Connection::Opened),
+            // Perhaps the server has moved.
+            Err(_) => lock(&self.names).retain(|(name, _, _)| !is_same_server(name, details.uri)),
+        }
+        connection
     }
 }
 
@@ -190,13 +227,9 @@ impl Client {
             .max_idle_age(MAX_IDLE_AGE)
             .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
             .build();
-        Self {
-            agent: Agent::with_parts(
-                config,
-                Opener(DefaultConnector::default()),
-                NotingResolver(DefaultResolver::default()),
-            ),
-        }
+        let known = KnownNames::default();
+        let opener = Opener { inner: DefaultConnector::default(), names: Arc::clone(&known) };
+        Self { agent: Agent::with_parts(config, opener, Names { inner: DefaultResolver::default(), known }) }
     }
 
     /// Sends `request` and reads its whole answer, whatever its status, within `timeout`.
