@@ -155,7 +155,10 @@ fn scratch(name: &str) -> PathBuf {
 /// The example, to be started in `directory` without the variables of this process that it reads.
 fn command(directory: &Path) -> Command {
     let mut command = Command::new(example());
-    command.current_dir(directory).env_remove("AWS_LAMBDA_RUNTIME_API").env_remove("PORT");
+    command.current_dir(directory);
+    for name in ["AWS_LAMBDA_RUNTIME_API", "PORT", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL", "HISTORY_TABLE"] {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -194,6 +197,27 @@ fn the_example_reads_dotenv_and_serves_a_stage() {
     let example = Example::start("dotenv", dotenv, &["--port", "0", "--stage", "prod"]);
     assert!(example.get("/prod/team-a/health").ends_with(r#"{"status":"ok"}"#));
     assert!(example.get("/team-a/health").ends_with(r#"{"message":"Not Found"}"#));
+}
+
+#[test]
+fn the_example_says_where_the_history_is_kept() {
+    let rows = [
+        ("", "History: in memory."),
+        (
+            "AWS_ENDPOINT_URL=http://127.0.0.1:9\n",
+            "History: none, because HISTORY_TABLE does not name the table at http://127.0.0.1:9",
+        ),
+        (
+            "AWS_ENDPOINT_URL=http://127.0.0.1:9\nHISTORY_TABLE=mine\n",
+            "History: in the table mine at http://127.0.0.1:9",
+        ),
+    ];
+    for (dotenv, said) in rows {
+        let mut example = Example::start("history", dotenv, &["--port", "0"]);
+        let mut line = String::new();
+        example.output.read_line(&mut line).expect("a line");
+        assert!(line.contains(said), "{line}");
+    }
 }
 
 #[test]

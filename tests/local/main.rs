@@ -53,7 +53,7 @@ struct Options {
 }
 
 const ELSEWHERE: &str = "\
-With AWS_ENDPOINT_URL_DYNAMODB set, that DynamoDB is used, and no engine started.
+With AWS_ENDPOINT_URL_DYNAMODB or AWS_ENDPOINT_URL set, that DynamoDB is used, and no engine started.
 With OPENAI_API_KEY or OPENAI_BASE_URL set, that model answers, and not the stand-in.";
 
 /// What ends the program early: what to say, and the exit code.
@@ -98,14 +98,15 @@ async fn backends(function: &FunctionOptions, data: Option<&Path>) -> Result<(Ba
     if model_server.is_none() {
         backends.model = Some(Arc::new(Model::start().map_err(|error| failed("The stand-in model", &error))?));
     }
-    let history = if let Some(url) = variable("AWS_ENDPOINT_URL_DYNAMODB") {
+    let mut endpoints = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"].into_iter();
+    let history = if let Some((name, url)) = endpoints.find_map(|name| Some((name, variable(name)?))) {
         if data.is_some() {
-            return Err(Failure(
-                "--data is for the engine, and AWS_ENDPOINT_URL_DYNAMODB names another one.".to_owned(),
-                2,
-            ));
+            return Err(Failure(format!("--data is for the engine, and {name} names another one."), 2));
         }
-        format!("at {url}")
+        match variable("HISTORY_TABLE") {
+            Some(table) => format!("in the table {table} at {url}"),
+            None => format!("none, because HISTORY_TABLE does not name the table at {url}"),
+        }
     } else {
         let storage = data.map_or(Storage::Memory, |file| Storage::File(file.to_owned()));
         let engine = Engine::start(&storage);
