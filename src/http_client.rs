@@ -98,24 +98,23 @@ impl std::error::Error for Error {
     }
 }
 
-/// The certificates of a PEM file, which replace the built-in roots.
+/// The certificates of a PEM file, which replace the built-in roots. One that cannot be a root, as
+/// a system's own bundle may have, is passed over.
 ///
 /// # Errors
-/// A text that says what is wrong when `pem` holds no certificate or a damaged one.
+/// A text that says what is wrong when `pem` is damaged or holds no certificate that can be one.
 pub fn parse_ca_bundle(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
     let mut certificates = Vec::new();
+    let mut wrong = "it holds no PEM certificate".to_owned();
     for item in ureq::tls::parse_pem(pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => {
-                let trusted = RootCertStore::empty().add(CertificateDer::from(certificate.der()));
-                trusted.map_err(|error| format!("it holds a certificate that cannot be used ({error})"))?;
-                certificates.push(certificate);
-            }
-            Ok(_) => {}
-            Err(error) => return Err(format!("it holds a damaged PEM block ({error})")),
+        let item = item.map_err(|error| format!("it holds a damaged PEM block ({error})"))?;
+        let PemItem::Certificate(certificate) = item else { continue };
+        match RootCertStore::empty().add(CertificateDer::from(certificate.der())) {
+            Ok(()) => certificates.push(certificate),
+            Err(error) => wrong = format!("it holds a certificate that cannot be used ({error})"),
         }
     }
-    if certificates.is_empty() { Err("it holds no PEM certificate".to_owned()) } else { Ok(certificates) }
+    if certificates.is_empty() { Err(wrong) } else { Ok(certificates) }
 }
 
 /// How far the call that a thread is making has come.
