@@ -12,9 +12,10 @@
 //! transaction with the conversation's count and, where there is one, the key: who loses a race
 //! writes nothing.
 
-use std::collections::HashMap;
+mod items;
+
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
@@ -24,23 +25,17 @@ use aws_sdk_dynamodb::config::{
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, Put, TransactWriteItem, Update, WriteRequest};
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+pub use self::items::{Address, NewTurn, Turn};
+use self::items::{
+    CONVERSATION, Conversation, Item, idempotency_sort_key, key, number, rfc3339, seconds, string, text, turn,
+    turn_item, turn_key,
+};
 use crate::http_client;
 
 /// The version of the items' form, in the attribute `v`.
 const VERSION: &str = "1";
-
-/// The sort key of the conversation's own item.
-const CONVERSATION: &str = "~conversation";
-
-/// The most text of a turn, in bytes of UTF-8. An item has 400 KB with its attributes' names
-/// ("Service, account, and table quotas in Amazon DynamoDB"); the rest of a turn is far below 8 KB.
-const LONGEST_TURN: usize = 400 * 1024 - 8 * 1024;
 
 /// The most text of a page, in bytes of UTF-8. A Lambda function answers with 6 MB at most, and
 /// escaped twice a byte of text can become seven.
@@ -48,9 +43,6 @@ const LONGEST_PAGE: usize = 800_000;
 
 /// Why a request that is made here can be built.
 const COMPLETE: &str = "every required member is set";
-
-/// The longest owner, in bytes, that stands in a key as it is.
-const LONGEST_OWNER: usize = 1024;
 
 /// The most items of one `BatchWriteItem`.
 const BATCH: usize = 25;
@@ -99,61 +91,6 @@ impl fmt::Debug for SecretKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("SecretKey(…)")
     }
-}
-
-/// A conversation's address: another owner's has another one, whatever its id.
-#[derive(Clone, Copy, Debug)]
-pub struct Address<'a> {
-    /// Whose it is.
-    pub owner: &'a str,
-    /// Its id.
-    pub id: Uuid,
-}
-
-/// What is written of a turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewTurn {
-    /// What the caller said.
-    pub user: String,
-    /// What the model answered.
-    pub assistant: String,
-    /// The model's name.
-    pub model: String,
-    /// Why the answer ended.
-    pub finish_reason: Option<String>,
-    /// How many turns the model was reminded of.
-    pub remembered_turns: usize,
-    /// Tokens of the request.
-    pub prompt_tokens: Option<u64>,
-    /// Tokens of the answer.
-    pub completion_tokens: Option<u64>,
-    /// The sum of both.
-    pub total_tokens: Option<u64>,
-    /// The request's `Idempotency-Key`.
-    pub idempotency_key: Option<Uuid>,
-}
-
-impl NewTurn {
-    /// Cuts the answer, at a character's end, to what an item can hold; `finish_reason` then says
-    /// `length`.
-    pub fn fit(&mut self) {
-        let most = LONGEST_TURN.saturating_sub(self.user.len() + self.model.len());
-        if self.assistant.len() > most {
-            self.assistant.truncate(self.assistant.floor_char_boundary(most));
-            self.finish_reason = Some("length".to_owned());
-        }
-    }
-}
-
-/// A turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
-    /// Its number, from 1.
-    pub number: u64,
-    /// When it was written (RFC 3339).
-    pub created_at: String,
-    /// What was said.
-    pub said: NewTurn,
 }
 
 /// What a conversation's next turn needs to know.
@@ -210,8 +147,6 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-type Item = HashMap<String, AttributeValue>;
-
 /// The history. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct History {
@@ -219,14 +154,6 @@ pub struct History {
     table: String,
     region: String,
     time_to_live: Option<Duration>,
-}
-
-/// The conversation's own item.
-struct Conversation {
-    turns: u64,
-    created_at: String,
-    updated_at: String,
-    deleted: bool,
 }
 
 impl History {
@@ -527,7 +454,7 @@ impl History {
                     continue;
                 }
                 if string(&item, "sk").is_some_and(|sk| sk == CONVERSATION) {
-                    conversation = Some(self::conversation(&item));
+                    conversation = Some(items::conversation(&item));
                 } else if let Some(turn) = turn(&item) {
                     if !fits(&turn, &turns) {
                         return Ok((conversation, turns, true));
@@ -544,7 +471,7 @@ impl History {
 
     /// The conversation's own item, also while it is being deleted.
     async fn conversation(&self, address: Address<'_>, deadline: Instant) -> Result<Option<Conversation>, Error> {
-        Ok(self.get(address, CONVERSATION, deadline).await?.as_ref().map(self::conversation))
+        Ok(self.get(address, CONVERSATION, deadline).await?.as_ref().map(items::conversation))
     }
 
     /// An item that has not expired.
@@ -641,17 +568,6 @@ impl History {
     }
 }
 
-impl Address<'_> {
-    /// A partition key has 2 KB at most, so a longer owner is told by its digest.
-    fn pk(&self) -> String {
-        if self.owner.len() > LONGEST_OWNER {
-            let digest = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(self.owner));
-            return format!("conversation#sha256:{digest}#{}", self.id);
-        }
-        format!("conversation#{}#{}", self.owner, self.id)
-    }
-}
-
 /// Waits between the attempts at a write that others were faster at.
 struct Pause {
     deadline: Instant,
@@ -711,109 +627,4 @@ fn within(deadline: Instant) -> Builder {
     let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
     let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
     Builder::default().timeout_config(limits)
-}
-
-fn turn_key(number: u64) -> String {
-    format!("turn#{number:010}")
-}
-
-fn idempotency_sort_key(key: Uuid) -> String {
-    format!("key#{key}")
-}
-
-fn key(address: Address<'_>, sort_key: &str) -> Item {
-    Item::from([("pk".to_owned(), text(address.pk())), ("sk".to_owned(), text(sort_key))])
-}
-
-fn text(text: impl Into<String>) -> AttributeValue {
-    AttributeValue::S(text.into())
-}
-
-fn string<'a>(item: &'a Item, name: &str) -> Option<&'a String> {
-    item.get(name)?.as_s().ok()
-}
-
-fn number(item: &Item, name: &str) -> Option<u64> {
-    item.get(name)?.as_n().ok()?.parse().ok()
-}
-
-fn conversation(item: &Item) -> Conversation {
-    let text = |name| string(item, name).cloned().unwrap_or_default();
-    Conversation {
-        turns: number(item, "turns").unwrap_or_default(),
-        created_at: text("created_at"),
-        updated_at: text("updated_at"),
-        deleted: item.contains_key("deleted_at"),
-    }
-}
-
-fn turn_item(address: Address<'_>, turn: &Turn) -> Item {
-    let NewTurn { user, assistant, model, finish_reason, remembered_turns, .. } = &turn.said;
-    let mut item = key(address, &turn_key(turn.number));
-    let count = |count: u64| AttributeValue::N(count.to_string());
-    let attributes = [
-        ("user", Some(text(user))),
-        ("assistant", Some(text(assistant))),
-        ("model", Some(text(model))),
-        ("finish_reason", finish_reason.as_ref().map(text)),
-        ("remembered_turns", Some(AttributeValue::N(remembered_turns.to_string()))),
-        ("prompt_tokens", turn.said.prompt_tokens.map(count)),
-        ("completion_tokens", turn.said.completion_tokens.map(count)),
-        ("total_tokens", turn.said.total_tokens.map(count)),
-        ("created_at", Some(text(&turn.created_at))),
-        ("idempotency_key", turn.said.idempotency_key.map(|key| text(key.to_string()))),
-    ];
-    item.extend(attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-    item
-}
-
-/// The turn of an item; `None` for one that is no turn.
-fn turn(item: &Item) -> Option<Turn> {
-    let text = |name| string(item, name).cloned();
-    Some(Turn {
-        number: string(item, "sk")?.strip_prefix("turn#")?.parse().ok()?,
-        created_at: text("created_at")?,
-        said: NewTurn {
-            user: text("user")?,
-            assistant: text("assistant")?,
-            model: text("model").unwrap_or_default(),
-            finish_reason: text("finish_reason"),
-            remembered_turns: number(item, "remembered_turns")
-                .and_then(|turns| usize::try_from(turns).ok())
-                .unwrap_or_default(),
-            prompt_tokens: number(item, "prompt_tokens"),
-            completion_tokens: number(item, "completion_tokens"),
-            total_tokens: number(item, "total_tokens"),
-            idempotency_key: text("idempotency_key").and_then(|key| key.parse().ok()),
-        },
-    })
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// RFC 3339 in UTC with milliseconds, always with all three digits: times compare as texts do.
-fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let second = DateTime::from_secs(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
-    let second = second.fmt(Format::DateTime).unwrap_or_default();
-    format!("{}.{:03}Z", second.trim_end_matches('Z'), since.subsec_millis())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_has_always_three_digits_of_milliseconds() {
-        let rows = [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (1_800_000_000_830, "2027-01-15T08:00:00.830Z"),
-            (7, "1970-01-01T00:00:00.007Z"),
-        ];
-        for (millis, expected) in rows {
-            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(millis)), expected);
-        }
-    }
 }
