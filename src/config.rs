@@ -13,6 +13,7 @@ use http::{HeaderValue, Uri};
 use ureq::tls::Certificate;
 
 use crate::endpoints::chat;
+use crate::secret::Secret;
 use crate::{cors, history, http_client, openai};
 
 /// The base URL when none is set; it is the only one that a key is needed for.
@@ -118,7 +119,7 @@ impl Config {
         let base_url = variable("OPENAI_BASE_URL")?;
         let settings = openai::Settings {
             base_url: base_url.url(Some(OPENAI))?.unwrap_or_default(),
-            api_key: variable("OPENAI_API_KEY")?.header_value()?.map(openai::ApiKey::new),
+            api_key: variable("OPENAI_API_KEY")?.header_value()?.map(Secret::new),
             model: variable("OPENAI_MODEL")?.value.unwrap_or_else(|| "gpt-6-luna".to_owned()),
             max_output_tokens: variable("OPENAI_MAX_OUTPUT_TOKENS")?.at_least(
                 1,
@@ -158,8 +159,8 @@ impl Config {
             region,
             endpoint_url: endpoint_url.map(|url| url.to_string()),
             access_key_id,
-            secret_access_key: history::SecretKey::new(secret_access_key),
-            session_token: variable("AWS_SESSION_TOKEN")?.value.map(history::SecretKey::new),
+            secret_access_key: Secret::new(secret_access_key),
+            session_token: variable("AWS_SESSION_TOKEN")?.value.map(Secret::new),
             time_to_live: (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 60 * 60)),
         }))
     }

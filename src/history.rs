@@ -33,6 +33,7 @@ use self::items::{
     turn_item, turn_key,
 };
 use crate::http_client;
+use crate::secret::Secret;
 
 /// The version of the items' form, in the attribute `v`.
 const VERSION: &str = "1";
@@ -68,29 +69,11 @@ pub struct Settings {
     /// The role's access key.
     pub access_key_id: String,
     /// The role's secret key.
-    pub secret_access_key: SecretKey,
+    pub secret_access_key: Secret,
     /// The role's session token.
-    pub session_token: Option<SecretKey>,
+    pub session_token: Option<Secret>,
     /// How long items are kept after their last write; `None` keeps them for ever.
     pub time_to_live: Option<Duration>,
-}
-
-/// A secret. Its `Debug` tells nothing.
-#[derive(Clone)]
-pub struct SecretKey(String);
-
-impl SecretKey {
-    /// The secret `text`.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for SecretKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("SecretKey(…)")
-    }
 }
 
 /// What a conversation's next turn needs to know.
@@ -162,9 +145,9 @@ impl History {
     pub fn new(http: http_client::Client, settings: Settings) -> Self {
         let Settings { table, region, endpoint_url, access_key_id, secret_access_key, session_token, time_to_live } =
             settings;
-        let token = session_token.map(|SecretKey(token)| token);
+        let token = session_token.map(|token| token.expose().to_owned());
         // The role's keys live as long as the process, so there is nothing to refresh or to cache.
-        let credentials = Credentials::new(access_key_id, secret_access_key.0, token, None, "environment");
+        let credentials = Credentials::new(access_key_id, secret_access_key.expose(), token, None, "environment");
         let mut config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(region.clone()))

@@ -28,6 +28,7 @@
 //! | [`endpoints`] | one module a resource |
 //! | [`openai`] | the Chat Completions API |
 //! | [`history`] | the table and its items; no other module names a type of DynamoDB |
+//! | [`secret`] | values that no log and no answer may show |
 //! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
 //!
 //! Imports run one way: `main` → [`app`] → [`event`], [`config`], [`endpoints`] → [`error`],
@@ -46,6 +47,7 @@ pub mod openai;
 pub mod request;
 pub mod response;
 pub mod router;
+pub mod secret;
 
 pub use app::App;
 pub use config::Config;

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::http_client;
+use crate::secret::Secret;
 
 /// How often a call is repeated at most.
 const MAX_RETRIES: u32 = 2;
@@ -29,31 +30,13 @@ const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
 /// How many characters of a server's own words are kept for the log.
 const LONGEST_DETAIL: usize = 500;
 
-/// A secret. Its `Debug` tells nothing.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey(String);
-
-impl ApiKey {
-    /// The key `text`.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("ApiKey(…)")
-    }
-}
-
 /// What is the same in every request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The API's address, to which `/chat/completions` is added.
     pub base_url: Uri,
     /// The key, sent as a bearer token; a server of one's own may need none.
-    pub api_key: Option<ApiKey>,
+    pub api_key: Option<Secret>,
     /// The model's name.
     pub model: String,
     /// How many tokens an answer may have.
@@ -252,8 +235,8 @@ impl Client {
             .body(body)
             .map_err(|error| Error::new(Cause::Rejected, format!("the request could not be made: {error}")))?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(ApiKey(key)) = &self.settings.api_key
-            && let Ok(mut bearer) = HeaderValue::try_from(format!("Bearer {key}"))
+        if let Some(key) = &self.settings.api_key
+            && let Ok(mut bearer) = HeaderValue::try_from(format!("Bearer {}", key.expose()))
         {
             bearer.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, bearer);
@@ -290,7 +273,7 @@ impl Client {
     fn tellable(&self, mut error: Error) -> Error {
         let tellable = |text: &str| {
             let text = match &self.settings.api_key {
-                Some(ApiKey(key)) => text.replace(key.as_str(), "[key]"),
+                Some(key) => text.replace(key.expose(), "[key]"),
                 None => text.to_owned(),
             };
             // Cut afterwards, or a part of the key could be left at the end.
