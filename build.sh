@@ -19,17 +19,21 @@ with zipfile.ZipFile("lambda.zip", "w") as archive, open("bootstrap", "rb") as b
 
 usage() {
   cat <<'END'
-Usage: ./build.sh [--x86_64 | --arm64]
+Usage: ./build.sh [--x86_64 | --arm64] [--dynamic]
 
 Makes lambda.zip, ready to upload, beside this script: the release build as `bootstrap`
 for AWS Lambda's runtime Amazon Linux 2023 (provided.al2023).
 
   --x86_64    for Lambda's x86_64 architecture (default)
   --arm64     for Lambda's arm64 architecture (Graviton)
+  --dynamic   a program that uses Lambda's own C library, also where it could be linked statically
   -h, --help  this text
 
-Builds with cargo-lambda where cargo-lambda and zig are installed: on any system, for either
-architecture. Without them, builds with plain cargo on Linux, for the machine's own architecture.
+On Linux, for the machine's own architecture, builds with plain cargo a program that holds all that
+it needs: it starts fastest, and no version of the C library matters. That takes a static C library
+(Debian and Ubuntu have it with gcc; Fedora and Amazon Linux: dnf install glibc-static).
+Otherwise builds with cargo-lambda where cargo-lambda and zig are installed: on any system, for
+either architecture; and without them with plain cargo.
 The same source, toolchain and builder give the same bytes, in whatever directory.
 END
 }
@@ -68,10 +72,12 @@ script_directory() {
 
 parse_arguments() {
   lambda_architecture=x86_64
+  linkage=static
   while [ $# -gt 0 ]; do
     case $1 in
       --x86_64) lambda_architecture=x86_64 ;;
       --arm64) lambda_architecture=arm64 ;;
+      --dynamic) linkage=dynamic ;;
       -h | --help)
         usage
         exit 0
@@ -97,9 +103,31 @@ require_rust() {
   host=$(rustc -vV | sed -n 's/^host: //p')
 }
 
+# Whether the C compiler, which is also the linker, finds a static C library.
+links_statically() {
+  printf 'int main(void) { return 0; }\n' | cc -static -x c -o /dev/null - 2>/dev/null
+}
+
+# Whether the C library, which relocates the program when it starts, reads DT_RELR: since glibc 2.36.
+packs_relocations() {
+  local version
+  version=$(getconf GNU_LIBC_VERSION 2>/dev/null) && [ "${version##*.}" -ge 36 ]
+}
+
+# Sets `builder`, `linkage` to what it can do, and `note` to why it is not the best one.
 choose_builder() {
   local missing
   note=
+  if [ "$linkage" = static ]; then
+    if [ "$host" = "$target" ] && links_statically; then
+      builder=cargo
+      return
+    fi
+    linkage=dynamic
+    if [ "$host" = "$target" ]; then
+      note=" (there is no static C library here, with which the program would start faster: ./build.sh --help)"
+    fi
+  fi
   if ! cargo lambda --version >/dev/null 2>&1; then
     missing=cargo-lambda
   elif ! cargo lambda system 2>/dev/null | grep -qE '^  (command|path|version): '; then
@@ -111,7 +139,6 @@ choose_builder() {
   fi
   if [ "$host" = "$target" ]; then
     builder=cargo
-    note=" ($missing was not found, and this machine needs none for $lambda_architecture)"
     return
   fi
   die "a build for Lambda's $lambda_architecture on this machine ($host) needs cargo-lambda and zig; $missing was not found." \
@@ -148,31 +175,38 @@ metadata_path() {
   printf '%s\n' "$metadata" | sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p' | sed 's/\\\\/\\/g'
 }
 
-# Sets `remap`: no path of this machine gets into the binary. The sysroot's sources, where rustup's
+# Sets `flags`. No path of this machine gets into the binary; the sysroot's sources, where rustup's
 # rust-src has put them, get the name that they have without it.
-collect_path_prefixes() {
+collect_compiler_flags() {
   local metadata project commit sysroot
   metadata=$(cargo metadata --no-deps --format-version 1)
   project=$(metadata_path workspace_root)
   target_directory=$(metadata_path target_directory)
   commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
   sysroot=$(rustc --print sysroot)
-  remap=(
+  flags=(
     "--remap-path-prefix=$project=/project"
     "--remap-path-prefix=$target_directory=/project/target"
     "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
     "--remap-path-prefix=$sysroot/lib/rustlib/src/rust=/rustc/$commit"
   )
+  if [ "$linkage" = static ]; then
+    # Frame pointers make the tables for unwinding smaller by more than they cost.
+    flags+=(-Ctarget-feature=+crt-static -Cforce-frame-pointers=yes)
+    if packs_relocations; then
+      flags+=("-Clink-arg=-Wl,-z,pack-relative-relocs")
+    fi
+  fi
 }
 
-# Adds `remap` to the flags that are set already. Cargo takes the first of CARGO_ENCODED_RUSTFLAGS,
+# Adds `flags` to the flags that are set already. Cargo takes the first of CARGO_ENCODED_RUSTFLAGS,
 # RUSTFLAGS, target.*.rustflags and build.rustflags, and only the first; RUSTFLAGS cannot carry a path with a space.
 # A configuration with target.*.rustflags therefore keeps them and leaves this machine's paths in the binary.
-compiler_flags() {
+pass_compiler_flags() {
   local flag separator=$'\x1f' toml=
   cargo_arguments=()
   if [ -z "${CARGO_ENCODED_RUSTFLAGS+set}" ] && [ -z "${RUSTFLAGS+set}" ]; then
-    for flag in "${remap[@]}"; do
+    for flag in "${flags[@]}"; do
       toml="$toml\"${flag//\\/\\\\}\","
     done
     cargo_arguments=(--config "build.rustflags=[$toml]")
@@ -183,7 +217,7 @@ compiler_flags() {
     set -f && set -- $RUSTFLAGS && set +f
     CARGO_ENCODED_RUSTFLAGS=$(IFS=$separator && printf '%s' "$*")
   fi
-  for flag in "${remap[@]}"; do
+  for flag in "${flags[@]}"; do
     CARGO_ENCODED_RUSTFLAGS=${CARGO_ENCODED_RUSTFLAGS:+$CARGO_ENCODED_RUSTFLAGS$separator}$flag
   done
   export CARGO_ENCODED_RUSTFLAGS
@@ -194,7 +228,7 @@ compile() {
   stage=$target_directory/$target/lambda
   rm -rf "$stage"
   mkdir -p "$stage"
-  echo "Building for Lambda's $lambda_architecture with $builder$note"
+  echo "Building for Lambda's $lambda_architecture with $builder, $linkage linking$note"
   # --target keeps the compiler flags away from build scripts, whatever the host is.
   set -- --release --locked --bin "$PACKAGE" ${cargo_arguments[@]+"${cargo_arguments[@]}"}
   case $builder in
@@ -215,7 +249,7 @@ compile() {
 
 # Refuses what Lambda would refuse only when the function starts.
 check_binary() {
-  local binary=$stage/bootstrap expected actual versions version
+  local binary=$stage/bootstrap expected actual count versions version
   # cargo-lambda only warns where it finds no program.
   [ -f "$binary" ] || die "the build has left no program"
 
@@ -227,8 +261,17 @@ check_binary() {
   actual=$(od -An -v -tx1 -N20 "$binary" | tr -s ' \n' '  ' | cut -d ' ' -f 2-7,20-21)
   [ "$actual" = "$expected" ] || die "the build has left no Linux program for $lambda_architecture (its header: $actual)"
 
-  # GLIBC_ABI_DT_RELR came with glibc 2.36.
   glibc=
+  if [ "$linkage" = static ]; then
+    # The program headers are at offset 64, 56 bytes each; e_phnum is at offset 56. PT_INTERP, type 3, asks for a loader.
+    count=$(od -An -v -tu2 -j56 -N2 "$binary")
+    if LC_ALL=C od -An -v -tx4 -w56 -j64 -N$((56 * count)) "$binary" | grep -qE '^ *00000003 '; then
+      die "the build has left a program that is not statically linked; ./build.sh --dynamic makes one that Lambda can start"
+    fi
+    return
+  fi
+
+  # GLIBC_ABI_DT_RELR came with glibc 2.36.
   versions=$(LC_ALL=C grep -aoE 'GLIBC_(2\.[0-9]+|ABI_DT_RELR)' "$binary" | sort -u) || true
   for version in $versions; do
     case $version in
@@ -291,8 +334,8 @@ main() {
   choose_builder
   choose_archiver
   require_target
-  collect_path_prefixes
-  compiler_flags
+  collect_compiler_flags
+  pass_compiler_flags
   compile
   check_binary
   pack

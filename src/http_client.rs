@@ -43,6 +43,10 @@ const LONGEST_CALL: Duration = Duration::from_secs(30);
 /// escapes can make six times as long.
 const MAX_RESPONSE: u64 = 8 * 1024 * 1024;
 
+/// The size of each of a connection's two buffers, in bytes: a TLS record. They are filled with
+/// zeros when the connection is opened, and a request's header has to fit into one.
+const BUFFER: usize = 16 * 1024;
+
 /// A blocking HTTP/1.1 client. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -224,6 +228,8 @@ impl Client {
             .http_status_as_error(false)
             .user_agent(concat!("kus-aws-backend/", env!("CARGO_PKG_VERSION")))
             .max_idle_age(MAX_IDLE_AGE)
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
             .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
             .build();
         let known = KnownNames::default();
