@@ -1,5 +1,5 @@
-//! What README.md and `.env.example` say, held against the code: the least policy, the variables
-//! with their defaults, and the codes of the errors.
+//! What README.md and `.env.example` say, held against the code: the least policy, which `.aws`
+//! has too, the variables with their defaults, and the codes of the errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,12 +8,14 @@ use std::path::Path;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::deployment::{properties, template};
 use crate::in_process::configure;
 use crate::local::engine::HISTORY_TABLE;
 use crate::local::upstream::Call;
 use crate::talk::{chat_event, delete, read as read_conversation, say, send, stack};
 
-fn read(file: &str) -> String {
+/// The text of a file of the project.
+pub(crate) fn read(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -72,7 +74,7 @@ fn tables(call: &Call) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_policy_in_the_readme_allows_what_the_function_does_and_nothing_else() {
+async fn the_policies_allow_what_the_function_does_and_nothing_else() {
     let stack = stack(&[]).await;
     let begun = say(&stack, None, "Hello").await;
     let id = begun["conversation_id"].as_str().expect("an id");
@@ -92,13 +94,30 @@ async fn the_policy_in_the_readme_allows_what_the_function_does_and_nothing_else
     let readme = read("README.md");
     let blocks = readme.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
     let mut policies = blocks.filter_map(|block| serde_json::from_str::<Value>(block).ok());
-    let policy = policies.find(|block| block["Statement"].is_array()).expect("README.md has a policy");
+    let documented = policies.find(|block| block["Statement"].is_array()).expect("README.md has a policy");
+    assert_eq!(allowed(&documented), needed);
+    assert_eq!(
+        documented["Statement"][0]["Resource"],
+        format!("arn:aws:dynamodb:REGION:ACCOUNT:table/{HISTORY_TABLE}")
+    );
+
+    let to_paste: Value = serde_json::from_str(&read(".aws/policy.json")).expect("it is JSON");
+    assert_eq!(to_paste, documented);
+
+    let deployed = &properties(&template(), "Role")["Policies"][1]["PolicyDocument"];
+    assert_eq!(allowed(deployed), needed);
+    assert_eq!(
+        deployed["Statement"][0]["Resource"],
+        json!({"Fn::Sub": "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${TableName}"})
+    );
+}
+
+/// The actions that a policy of one statement allows.
+fn allowed(policy: &Value) -> BTreeSet<String> {
     let [statement] = policy["Statement"].as_array().expect("statements").as_slice() else { panic!("{policy}") };
     assert_eq!((&policy["Version"], &statement["Effect"]), (&json!("2012-10-17"), &json!("Allow")));
-    let allowed = statement["Action"].as_array().expect("actions").iter();
-    let allowed: BTreeSet<String> = allowed.map(|action| action.as_str().expect("an action").to_owned()).collect();
-    assert_eq!(allowed, needed);
-    assert_eq!(statement["Resource"], format!("arn:aws:dynamodb:REGION:ACCOUNT:table/{HISTORY_TABLE}"));
+    let actions = statement["Action"].as_array().expect("actions").iter();
+    actions.map(|action| action.as_str().expect("an action").to_owned()).collect()
 }
 
 /// The README's variables with their defaults, which are empty where there is none.
@@ -118,17 +137,23 @@ fn exemplified() -> BTreeMap<String, String> {
     variables.map(|variable| variable.expect("a line of .env.example can be read")).collect()
 }
 
+/// The variables that the function reads.
+pub(crate) fn variables_read() -> BTreeSet<String> {
+    let variables = quoted_after(&read("src/config.rs"), "variable(");
+    assert!(variables.len() > 20, "{variables:?}");
+    variables
+}
+
 #[test]
 fn the_readme_and_the_example_name_the_variables_that_are_read() {
-    let source = read("src/config.rs");
-    let mut read = quoted_after(&source, "variable(");
-    assert!(read.len() > 20, "{read:?}");
+    let mut read = variables_read();
     // The local stack's own.
     read.insert("PORT".to_owned());
     assert_eq!(documented().into_keys().collect::<BTreeSet<_>>(), read);
     assert_eq!(exemplified().into_keys().collect::<BTreeSet<_>>(), read);
     // Nobody sets that one; it is how Lambda talks with the function.
-    assert_eq!(quoted_after(&source, "var_os("), BTreeSet::from(["AWS_LAMBDA_RUNTIME_API".to_owned()]));
+    let platform = quoted_after(&self::read("src/config.rs"), "var_os(");
+    assert_eq!(platform, BTreeSet::from(["AWS_LAMBDA_RUNTIME_API".to_owned()]));
 }
 
 #[test]

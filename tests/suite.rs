@@ -6,6 +6,7 @@ mod chat;
 mod configuration;
 mod conversations;
 mod cors;
+mod deployment;
 mod events;
 mod events_chat;
 mod gateway;
