@@ -60,10 +60,7 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 /// [`Miss::NotFound`] for a path that no route has, [`Miss::MethodNotAllowed`] for a path that has
 /// only routes of other methods.
 pub fn find(method: &str, path: &str) -> Result<Route, Miss> {
-    let path = path.strip_prefix('/').unwrap_or(path);
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let decoded: Vec<Cow<'_, str>> =
-        path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect();
+    let decoded = decoded_segments(path);
     let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
 
     if let Some(route) = route(method, &segments) {
@@ -76,6 +73,28 @@ pub fn find(method: &str, path: &str) -> Result<Route, Miss> {
         (_, "OPTIONS") => Err(Miss::NotFound),
         _ => Err(Miss::MethodNotAllowed { allow }),
     }
+}
+
+/// The template of the routes at `path`, which stands for all paths that they have; `None` for a
+/// path that no route has.
+#[must_use]
+pub fn template(path: &str) -> Option<&'static str> {
+    let decoded = decoded_segments(path);
+    let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
+    match METHODS.into_iter().find_map(|method| route(method, &segments))? {
+        Route::Health => Some("/health"),
+        Route::Echo => Some("/api/v1/echo"),
+        Route::Chat => Some("/api/v1/chat"),
+        Route::ReadConversation(_) | Route::DeleteConversation(_) => Some("/api/v1/conversations/{conversation_id}"),
+        // That is any path.
+        Route::Options { .. } => None,
+    }
+}
+
+fn decoded_segments(path: &str) -> Vec<Cow<'_, str>> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect()
 }
 
 fn route(method: &str, segments: &[&str]) -> Option<Route> {

@@ -1,6 +1,6 @@
 //! Which path and method is answered how; stages and base paths.
 
-use kus_aws_backend::router::{Miss, Route, find};
+use kus_aws_backend::router::{Miss, Route, find, template};
 
 use crate::in_process::{answer, app, ask, event};
 
@@ -52,6 +52,30 @@ fn every_path_and_method_has_its_route() {
     ];
     for (method, path, expected) in rows {
         assert_eq!(find(method, path), expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn every_path_that_has_a_route_has_its_template_whatever_the_method() {
+    let conversation = Some("/api/v1/conversations/{conversation_id}");
+    let rows = [
+        ("/health", Some("/health")),
+        ("/h%65alth/", Some("/health")),
+        ("/api/v1/echo", Some("/api/v1/echo")),
+        ("/api/v1/chat", Some("/api/v1/chat")),
+        ("/api/v1/conversations/1", conversation),
+        ("/api/v1/conversations/a%2Fb/", conversation),
+        ("/api/v1/conversations/", None),
+        ("/api/v1/conversations/1/2", None),
+        ("/healthy", None),
+        ("/", None),
+        ("", None),
+    ];
+    for (path, expected) in rows {
+        assert_eq!(template(path), expected, "{path}");
+        for method in ["GET", "POST", "DELETE", "BREW"] {
+            assert_eq!(find(method, path) == Err(Miss::NotFound), expected.is_none(), "{method} {path}");
+        }
     }
 }
 
