@@ -14,7 +14,7 @@ use ureq::tls::Certificate;
 
 use crate::endpoints::chat;
 use crate::secret::Secret;
-use crate::{cors, history, http_client, openai};
+use crate::{cors, history, http_client, log, openai};
 
 /// The base URL when none is set; it is the only one that a key is needed for.
 const OPENAI: &str = "https://api.openai.com/v1";
@@ -36,6 +36,8 @@ pub struct Config {
     pub history: Result<history::Settings, &'static str>,
     /// `SYSTEM_PROMPT`, `HISTORY_WINDOW_TURNS` and `HISTORY_WINDOW_CHARS`.
     pub chat: chat::Settings,
+    /// `AWS_LAMBDA_LOG_LEVEL`: lines below it are not written.
+    pub log_level: log::Level,
 }
 
 /// A variable that cannot be used. Displayed as one line that names it, its value and what is
@@ -110,6 +112,8 @@ impl Config {
             openai: Self::openai(variable)?,
             history: Self::history(variable)?,
             chat,
+            log_level: variable("AWS_LAMBDA_LOG_LEVEL")?
+                .scalar(log::Level::Info, "TRACE, DEBUG, INFO, WARN, ERROR or FATAL")?,
         })
     }
 

@@ -84,10 +84,6 @@ struct Problem<'a> {
     request_id: &'a str,
 }
 
-/// What an answer that could not be saved carries in its extensions, for the log.
-#[derive(Clone, Debug)]
-pub struct NotSaved(pub String);
-
 /// After how many seconds a caller is asked to come back where the upstream does not say.
 const RETRY_AFTER_SECONDS: u64 = 5;
 

@@ -17,23 +17,27 @@ mod items;
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
+use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{
-    BehaviorVersion, Builder, Credentials, IdentityCache, Region, StalledStreamProtectionConfig,
+    BehaviorVersion, Builder, ConfigBag, Credentials, IdentityCache, Intercept, Region, RuntimeComponents,
+    StalledStreamProtectionConfig,
 };
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, Put, TransactWriteItem, Update, WriteRequest};
+use aws_smithy_runtime_api::client::retries::RequestAttempts;
 use uuid::Uuid;
 
 pub use self::items::{Address, NewTurn, Turn};
 use self::items::{
-    CONVERSATION, Conversation, Item, idempotency_sort_key, key, number, rfc3339, seconds, string, text, turn,
-    turn_item, turn_key,
+    CONVERSATION, Conversation, Item, idempotency_sort_key, key, number, seconds, string, text, turn, turn_item,
+    turn_key,
 };
-use crate::http_client;
+use crate::http_client::{self, Retries};
 use crate::secret::Secret;
+use crate::timestamp::rfc3339;
 
 /// The version of the items' form, in the attribute `v`.
 const VERSION: &str = "1";
@@ -137,6 +141,7 @@ pub struct History {
     table: String,
     region: String,
     time_to_live: Option<Duration>,
+    retries: Retries,
 }
 
 impl History {
@@ -162,7 +167,14 @@ impl History {
             .retry_partition(RetryPartition::custom("history").token_bucket(TokenBucket::unlimited()).build())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         config.set_endpoint_url(endpoint_url);
-        Self { client: aws_sdk_dynamodb::Client::from_conf(config.build()), table, region, time_to_live }
+        let client = aws_sdk_dynamodb::Client::from_conf(config.build());
+        Self { client, table, region, time_to_live, retries: Retries::default() }
+    }
+
+    /// The same history, whose repeated calls are counted in `retries`.
+    #[must_use]
+    pub fn counting(&self, retries: &Retries) -> Self {
+        Self { retries: retries.clone(), ..self.clone() }
     }
 
     /// The newest turns of a conversation, at most `max_turns` and as many whole ones as fit into
@@ -255,7 +267,7 @@ impl History {
     ) -> Result<Appended, Error> {
         // A new conversation's id is nobody else's, but for the requests with the same key.
         let mut may_begin = turns == 0;
-        let mut pause = Pause::new(deadline);
+        let mut pause = Pause::new(deadline, &self.retries);
         loop {
             let now = SystemTime::now();
             let turn = Turn { number: turns + 1, created_at: rfc3339(now), said: said.clone() };
@@ -291,7 +303,7 @@ impl History {
         turn: &Turn,
         now: SystemTime,
         deadline: Instant,
-        pause: &mut Pause,
+        pause: &mut Pause<'_>,
     ) -> Result<(), SdkError<TransactWriteItemsError>> {
         let writes = self.turn_writes(address, turn, now);
         // The same token for every attempt: one whose confirmation was lost is not done again.
@@ -299,7 +311,9 @@ impl History {
         loop {
             let request = self.client.transact_write_items().set_transact_items(Some(writes.clone()));
             let request = request.client_request_token(&token);
-            let Err(error) = request.customize().config_override(within(deadline)).send().await else { return Ok(()) };
+            let Err(error) = request.customize().config_override(self.within(deadline)).send().await else {
+                return Ok(());
+            };
             let in_progress = error.code() == Some("TransactionInProgressException");
             if !in_progress || !pause.wait().await {
                 return Err(error);
@@ -324,7 +338,7 @@ impl History {
             .update_expression("SET deleted_at = if_not_exists(deleted_at, :now)")
             .condition_expression("attribute_exists(pk)")
             .expression_attribute_values(":now", text(rfc3339(SystemTime::now())));
-        match mark.customize().config_override(within(deadline)).send().await {
+        match mark.customize().config_override(self.within(deadline)).send().await {
             Ok(_) => {}
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => return Ok(false),
             Err(error) => return Err(self.unavailable("UpdateItem", &error)),
@@ -341,7 +355,7 @@ impl History {
                 .projection_expression("pk, sk")
                 .consistent_read(true)
                 .set_exclusive_start_key(start);
-            let found = keys.customize().config_override(within(deadline)).send().await;
+            let found = keys.customize().config_override(self.within(deadline)).send().await;
             let found = found.map_err(|error| self.unavailable("Query", &error))?;
             for keys in found.items.unwrap_or_default().chunks(BATCH) {
                 self.delete_batch(keys.to_vec(), deadline).await?;
@@ -359,7 +373,7 @@ impl History {
             .table_name(&self.table)
             .set_key(Some(key(address, CONVERSATION)))
             .condition_expression("attribute_exists(deleted_at)");
-        match end.customize().config_override(within(deadline)).send().await {
+        match end.customize().config_override(self.within(deadline)).send().await {
             Ok(_) => Ok(true),
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(true),
             Err(error) => Err(self.unavailable("DeleteItem", &error)),
@@ -372,10 +386,10 @@ impl History {
             WriteRequest::builder().delete_request(request).build()
         };
         let mut writes: Vec<_> = keys.into_iter().map(delete).collect();
-        let mut pause = Pause::new(deadline);
+        let mut pause = Pause::new(deadline, &self.retries);
         loop {
             let batch = self.client.batch_write_item().request_items(&self.table, writes);
-            let done = batch.customize().config_override(within(deadline)).send().await;
+            let done = batch.customize().config_override(self.within(deadline)).send().await;
             let done = done.map_err(|error| self.unavailable("BatchWriteItem", &error))?;
             writes = done.unprocessed_items.unwrap_or_default().into_values().flatten().collect();
             if writes.is_empty() {
@@ -429,7 +443,7 @@ impl History {
                 .consistent_read(true)
                 .limit(i32::try_from(wanted).unwrap_or(i32::MAX))
                 .set_exclusive_start_key(start);
-            let found = query.customize().config_override(within(deadline)).send().await;
+            let found = query.customize().config_override(self.within(deadline)).send().await;
             let found = found.map_err(|error| self.unavailable("Query", &error))?;
             for item in found.items.unwrap_or_default() {
                 // DynamoDB removes what has expired within days.
@@ -461,7 +475,7 @@ impl History {
     async fn get(&self, address: Address<'_>, sort_key: &str, deadline: Instant) -> Result<Option<Item>, Error> {
         let get =
             self.client.get_item().table_name(&self.table).set_key(Some(key(address, sort_key))).consistent_read(true);
-        let found = get.customize().config_override(within(deadline)).send().await;
+        let found = get.customize().config_override(self.within(deadline)).send().await;
         let item = found.map_err(|error| self.unavailable("GetItem", &error))?.item;
         let now = seconds(SystemTime::now());
         Ok(item.filter(|item| number(item, "expires_at").is_none_or(|expires_at| expires_at > now)))
@@ -516,6 +530,16 @@ impl History {
         writes
     }
 
+    /// The time limits of a call that has to be over by `deadline`; its repetitions are counted.
+    fn within(&self, deadline: Instant) -> Builder {
+        // The SDK refuses a limit of zero.
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        // Half of what is left, so that a call that hangs can be repeated.
+        let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
+        let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
+        Builder::default().timeout_config(limits).interceptor(CountRetries(self.retries.clone()))
+    }
+
     /// A failed call, in words for the log: what to do about it where its reason is a common one.
     /// The answer itself is not among them: it can hold what was said.
     fn unavailable<E: ProvideErrorMetadata + std::error::Error>(&self, operation: &str, error: &E) -> Error {
@@ -552,22 +576,25 @@ impl History {
 }
 
 /// Waits between the attempts at a write that others were faster at.
-struct Pause {
+struct Pause<'a> {
     deadline: Instant,
     longest: Duration,
+    retries: &'a Retries,
 }
 
-impl Pause {
-    fn new(deadline: Instant) -> Self {
-        Self { deadline, longest: Duration::from_millis(10) }
+impl<'a> Pause<'a> {
+    fn new(deadline: Instant, retries: &'a Retries) -> Self {
+        Self { deadline, longest: Duration::from_millis(10), retries }
     }
 
-    /// Waits a random while, longer each time; `false` when there is no time for that.
+    /// Waits a random while, longer each time, and counts what follows as a repetition; `false`
+    /// when there is no time for that.
     async fn wait(&mut self) -> bool {
         let pause = self.longest.mul_f64(fastrand::f64());
         self.longest = (self.longest * 2).min(Duration::from_millis(250));
         let fits = Instant::now() + pause < self.deadline;
         if fits {
+            self.retries.count();
             tokio::time::sleep(pause).await;
         }
         fits
@@ -602,12 +629,24 @@ fn lost_to(error: &SdkError<TransactWriteItemsError>) -> Option<Lost> {
 
 const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 
-/// The time limits of a call that has to be over by `deadline`.
-fn within(deadline: Instant) -> Builder {
-    // The SDK refuses a limit of zero.
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    // Half of what is left, so that a call that hangs can be repeated.
-    let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
-    let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
-    Builder::default().timeout_config(limits)
+/// Counts the attempts of a call that the SDK makes beyond the first.
+#[derive(Debug)]
+struct CountRetries(Retries);
+
+impl Intercept for CountRetries {
+    fn name(&self) -> &'static str {
+        "CountRetries"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if config.load::<RequestAttempts>().is_some_and(|attempts| attempts.attempts() > 1) {
+            self.0.count();
+        }
+        Ok(())
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,23 @@ const BUFFER: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
+}
+
+/// How often calls were made again. Clones share the number.
+#[derive(Clone, Debug, Default)]
+pub struct Retries(Arc<AtomicU32>);
+
+impl Retries {
+    /// One call more is made again.
+    pub fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Why there is no answer.

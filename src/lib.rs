@@ -10,15 +10,15 @@
 //!    the [`router::Route`] and calls its function in [`endpoints`].
 //! 4. A chat reads the conversation from the [`history`], asks the model by [`openai`] and writes
 //!    the new turn; both go through one [`http_client`].
-//! 5. [`error`] turns a failure into an RFC 9457 problem; [`app`] logs it, adds the headers that
-//!    every answer carries and lets [`cors`] decorate it.
+//! 5. [`error`] turns a failure into an RFC 9457 problem; [`app`] adds the headers that every
+//!    answer carries, lets [`cors`] decorate it, and has [`log`] write the invocation's line.
 //! 6. [`event`] writes the [`response::Response`] as the answer that API Gateway expects.
 //!
 //! # Layout
 //!
 //! | module | what it knows |
 //! | --- | --- |
-//! | [`app`] | the pipeline above; the one place that logs a failure |
+//! | [`app`] | the pipeline above; the one place that writes the log |
 //! | [`config`] | the environment; nothing else reads it |
 //! | [`event`] | API Gateway's payload format 2.0; no other module names its fields |
 //! | [`request`], [`response`] | HTTP as the endpoints see it |
@@ -28,11 +28,14 @@
 //! | [`endpoints`] | one module a resource |
 //! | [`openai`] | the Chat Completions API |
 //! | [`history`] | the table and its items; no other module names a type of DynamoDB |
+//! | [`log`] | the line of an invocation, its levels and metrics, and what is noted for it on the way |
 //! | [`secret`] | values that no log and no answer may show |
+//! | [`timestamp`] | times as texts |
 //! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
 //!
 //! Imports run one way: `main` → [`app`] → [`event`], [`config`], [`endpoints`] → [`error`],
-//! [`cors`] → [`openai`], [`history`], [`router`] → [`http_client`], [`request`], [`response`].
+//! [`cors`], [`log`] → [`openai`], [`history`], [`router`] → [`http_client`], [`request`],
+//! [`response`], [`secret`], [`timestamp`].
 //! Nothing below [`app`] knows Lambda, nothing below [`event`] knows API Gateway.
 
 pub mod app;
@@ -43,11 +46,13 @@ pub mod error;
 pub mod event;
 pub mod history;
 pub mod http_client;
+pub mod log;
 pub mod openai;
 pub mod request;
 pub mod response;
 pub mod router;
 pub mod secret;
+pub mod timestamp;
 
 pub use app::App;
 pub use config::Config;

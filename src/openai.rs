@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::http_client;
+use crate::http_client::{self, Retries};
 use crate::secret::Secret;
 
 /// How often a call is repeated at most.
@@ -194,13 +194,26 @@ impl From<http_client::Error> for Error {
 pub struct Client {
     http: http_client::Client,
     settings: Settings,
+    retries: Retries,
 }
 
 impl Client {
     /// A client of the API that `settings` names.
     #[must_use]
     pub fn new(http: http_client::Client, settings: Settings) -> Self {
-        Self { http, settings }
+        Self { http, settings, retries: Retries::default() }
+    }
+
+    /// The same client, whose repeated calls are counted in `retries`.
+    #[must_use]
+    pub fn counting(&self, retries: &Retries) -> Self {
+        Self { retries: retries.clone(), ..self.clone() }
+    }
+
+    /// The name of the model that is asked.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.settings.model
     }
 
     /// Asks the model to go on after `messages`. Blocks, at the longest until `deadline`; what the
@@ -225,6 +238,7 @@ impl Client {
                 return Err(error);
             }
             thread::sleep(wait);
+            self.retries.count();
             retries += 1;
             backoff *= 2;
         }
@@ -333,9 +347,29 @@ fn read_answer(response: &Response<Vec<u8>>, asked_model: &str) -> Result<Comple
             Error::new(Cause::ContentRefused { refusal: None }, "the content filter left nothing")
         }
         Some("length") => Error::new(Cause::OutputLimitReached, "the output limit was reached before a word was said"),
-        _ => Error::new(Cause::BadResponse, format!("a {status} without text: {answer}")),
+        _ => Error::new(Cause::BadResponse, format!("a {status} without text: {}", outline(&answer))),
     })
 }
+
+/// `answer` with the length of every text in its place, for it may be what was said or answered;
+/// only the words of [`TELLING`] members stay.
+fn outline(answer: &Value) -> Value {
+    match answer {
+        Value::String(text) => Value::String(format!("({} bytes)", text.len())),
+        Value::Array(items) => items.iter().map(outline).collect(),
+        Value::Object(members) => {
+            let tells = |name: &str, value: &Value| value.is_string() && TELLING.contains(&name);
+            let outlined = members
+                .iter()
+                .map(|(name, value)| (name.clone(), if tells(name, value) { value.clone() } else { outline(value) }));
+            outlined.collect()
+        }
+        other => other.clone(),
+    }
+}
+
+/// Members whose texts are words of the API.
+const TELLING: [&str; 6] = ["code", "finish_reason", "object", "param", "status", "type"];
 
 /// The text of a message's content: a string, or an array of parts (`{"type":"text","text":…}`).
 fn text_of(content: &Value) -> String {
@@ -402,7 +436,7 @@ fn classify(status: StatusCode, headers: &HeaderMap, answer: &Value) -> Error {
             _ => Cause::BadResponse,
         }
     };
-    let message = if message.is_empty() { answer.to_string() } else { message.to_owned() };
+    let message = if message.is_empty() { outline(answer).to_string() } else { message.to_owned() };
     Error::new(cause, format!("{status}, code {code:?}, type {kind:?}: {message}"))
 }
 

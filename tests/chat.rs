@@ -423,7 +423,7 @@ async fn an_answer_that_cannot_be_saved_is_given_all_the_same() {
         let said = say(&stack, Some(&id), "two").await;
         assert_eq!((&said["saved"], &said["turn"]), (&json!(false), &json!(2)), "{error}");
         assert_eq!(said["reply"], "You have said 2 things; before this: \"one\". Now: \"two\".", "{error}");
-        assert!(stack.function.logged("code=not_saved").await.contains("history"), "{error}");
+        assert!(stack.function.logged(r#""code":"not_saved""#).await.contains("history"), "{error}");
         stack.engine().clear_script();
     }
     assert_eq!(read(&stack, &id, "").await.body["turns"], 1);

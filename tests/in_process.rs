@@ -15,9 +15,11 @@ pub(crate) fn configure(variables: &[(&str, &str)]) -> Result<Config, config::Er
     })
 }
 
-/// An application with these variables.
+/// An application with these variables, which writes no log: this process's standard output is
+/// that of the tests.
 pub(crate) fn app(variables: &[(&str, &str)]) -> App {
-    App::new(configure(variables).expect("the variables can be used"))
+    let variables = [variables, &[("AWS_LAMBDA_LOG_LEVEL", "FATAL")]].concat();
+    App::new(configure(&variables).expect("the variables can be used"))
 }
 
 /// The application's answer to an invocation whose payload is `payload`, as Lambda gets it.

@@ -1,5 +1,6 @@
 //! What README.md and `.env.example` say, held against the code: the least policy, which `.aws`
-//! has too, the variables with their defaults, and the codes of the errors.
+//! has too, the variables with their defaults, the codes of the errors, and the members of the
+//! log's lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,6 +13,7 @@ use crate::deployment::{properties, template};
 use crate::in_process::configure;
 use crate::local::engine::HISTORY_TABLE;
 use crate::local::upstream::Call;
+use crate::logs;
 use crate::talk::{chat_event, delete, read as read_conversation, say, send, stack};
 
 /// The text of a file of the project.
@@ -215,4 +217,27 @@ fn the_readme_names_every_code_with_its_status() {
         })
         .collect();
     assert_eq!(documented, codes);
+}
+
+#[test]
+fn the_readme_names_every_member_of_a_line_of_the_log_and_every_metric_with_its_unit() {
+    let section = section("Logs and metrics\n");
+    let rows = rows(&section);
+    let rows: Vec<_> = rows.iter().filter(|cells| cells.len() == 3).collect();
+    let documented: BTreeSet<&str> = rows.iter().flat_map(|cells| code(&cells[0])).collect();
+    let members: BTreeSet<&str> =
+        logs::SCHEMA["properties"].as_object().expect("members").keys().map(String::as_str).collect();
+    assert_eq!(documented, members);
+
+    let example = section.split("```json\n").nth(1).and_then(|rest| rest.split('\n').next()).expect("an example");
+    let directive = logs::checked(example)["_aws"]["CloudWatchMetrics"][0].take();
+    let metrics: BTreeSet<_> = directive["Metrics"]
+        .as_array()
+        .expect("metrics")
+        .iter()
+        .map(|metric| (metric["Name"].as_str().expect("a name"), metric["Unit"].as_str().expect("a unit")))
+        .collect();
+    let documented: BTreeSet<_> =
+        rows.iter().filter(|cells| !cells[1].is_empty()).map(|cells| (code(&cells[0])[0], cells[1].as_str())).collect();
+    assert_eq!(documented, metrics);
 }

@@ -12,6 +12,7 @@ mod events_chat;
 mod gateway;
 mod in_process;
 mod local;
+mod logs;
 mod model;
 mod policy;
 mod properties;

@@ -309,14 +309,14 @@ async fn the_log_tells_the_operator_of_a_table_that_cannot_be_used_what_to_do() 
         for (operation, reply) in replies {
             assert_unavailable(&reply, "history_unavailable", advice);
             let line = logged(&stack, &reply).await;
-            for word in ["code=history_unavailable", table, "eu-west-1", operation, advice] {
+            for word in [r#""code":"history_unavailable""#, table, "eu-west-1", operation, advice] {
                 assert!(line.contains(word), "{word} is not in: {line}");
             }
         }
         let unsaved = chat(&stack, None).await;
         assert_eq!((unsaved.status, &unsaved.body["saved"]), (200, &json!(false)), "{advice}");
         let line = logged(&stack, &unsaved).await;
-        for word in ["code=not_saved", table, "eu-west-1", "TransactWriteItems", advice] {
+        for word in [r#""code":"not_saved""#, table, "eu-west-1", "TransactWriteItems", advice] {
             assert!(line.contains(word), "{word} is not in: {line}");
         }
         assert!(!line.contains("dynamodb:TransactWriteItems"), "an action that no policy can allow: {line}");

@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::endpoints::conversations::parse_id;
-use crate::error::{Error, NotSaved};
+use crate::error::Error;
 use crate::history::{self, Address, Appended, History, Memory, NewTurn, Turn};
+use crate::log::{Record, Upstream};
 use crate::openai::{self, Cause, Completion, Message, Role};
 use crate::request::{IDEMPOTENCY_KEY, Request};
 use crate::response::{self, Response};
@@ -60,6 +61,7 @@ pub async fn post(
     settings: &Settings,
     openai: &openai::Client,
     history: &History,
+    record: &Record,
 ) -> Result<Response, Error> {
     let said = read(request)?;
     let times = Times::of(request.deadline);
@@ -70,6 +72,7 @@ pub async fn post(
         (None, None) => None,
         (_, key) => {
             let (turns, chars) = (settings.window_turns.into(), settings.window_chars as usize);
+            let _reading = record.time(Upstream::HistoryRead);
             let memory = history.memory(address, turns, chars, times.read);
             let (memory, earlier) = tokio::try_join!(memory, earlier(history, address, key, times.read))?;
             if memory.is_none() && said.conversation_id.is_some() {
@@ -83,7 +86,8 @@ pub async fn post(
     };
 
     let Memory { turns, remembered } = memory.unwrap_or_default();
-    let (completion, remembered_turns) = complete(openai, settings, remembered, &said.message, times.model).await?;
+    let (completion, remembered_turns) =
+        complete(openai, settings, remembered, &said.message, times.model, record).await?;
     let mut turn = NewTurn {
         user: said.message.clone(),
         assistant: completion.content,
@@ -96,16 +100,19 @@ pub async fn post(
         idempotency_key: said.idempotency_key,
     };
     turn.fit();
-    match history.append(address, turns, turn.clone(), times.write).await {
+    let appended = {
+        let _writing = record.time(Upstream::HistoryWrite);
+        history.append(address, turns, turn.clone(), times.write).await
+    };
+    match appended {
         Ok(Appended::Stored(turn)) => Ok(answer(address.id, &turn, true)),
         Ok(Appended::AlreadyThere(turn)) => repeated(address.id, &said, &turn),
         Err(error @ history::Error::Deleted) => Err(error.into()),
         Err(error @ history::Error::Unavailable(_)) => {
             // The model has answered, and that is not thrown away.
+            record.note(|notes| notes.failure = Some(("not_saved", Some(error.to_string()))));
             let turn = Turn { number: turns + 1, created_at: String::new(), said: turn };
-            let mut response = answer(address.id, &turn, false);
-            response.extensions_mut().insert(NotSaved(error.to_string()));
-            Ok(response)
+            Ok(answer(address.id, &turn, false))
         }
     }
 }
@@ -171,21 +178,37 @@ async fn complete(
     mut remembered: Vec<Turn>,
     message: &str,
     deadline: Instant,
+    record: &Record,
 ) -> Result<(Completion, usize), openai::Error> {
+    record.note(|notes| notes.model = Some(openai.model().to_owned()));
     let (openai, system_prompt, message) = (openai.clone(), settings.system_prompt.clone(), message.to_owned());
+    let retries = record.model_retries.clone();
     let calls = move || {
         let ask =
             |remembered: &[Turn]| openai.complete(&messages(system_prompt.as_deref(), remembered, &message), deadline);
-        match ask(&remembered) {
+        let outcome = match ask(&remembered) {
             Err(error) if error.cause == Cause::ContextTooLong && !remembered.is_empty() => {
                 remembered.drain(..remembered.len().div_ceil(2));
+                retries.count();
                 ask(&remembered)
             }
             outcome => outcome,
-        }
-        .map(|completion| (completion, remembered.len()))
+        };
+        (outcome, remembered.len())
     };
-    tokio::task::spawn_blocking(calls).await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()))
+    let called = {
+        let _asking = record.time(Upstream::Model);
+        tokio::task::spawn_blocking(calls).await
+    };
+    let (outcome, remembered_turns) = called.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
+    record.note(|notes| {
+        notes.remembered_turns = Some(remembered_turns);
+        if let Ok(completion) = &outcome {
+            notes.model = Some(completion.model.clone());
+            notes.usage = completion.usage;
+        }
+    });
+    Ok((outcome?, remembered_turns))
 }
 
 fn messages<'a>(system_prompt: Option<&'a str>, remembered: &'a [Turn], message: &'a str) -> Vec<Message<'a>> {

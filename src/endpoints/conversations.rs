@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::history::{Address, History};
+use crate::log::{Record, Upstream};
 use crate::openai::Role;
 use crate::request::Request;
 use crate::response::{self, Response};
@@ -43,7 +44,7 @@ struct Message<'a> {
 /// # Errors
 /// 400 for a `limit` or `cursor` that cannot be used, 404 for a conversation that the owner does
 /// not have, 503 when the table cannot be read.
-pub async fn get(request: &Request, id: &str, history: &History) -> Result<Response, Error> {
+pub async fn get(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
     let address = Address { owner: &request.owner, id: parse_id(id)? };
     let limit = match request.query_parameter("limit") {
         None => USUAL_PAGE,
@@ -57,10 +58,12 @@ pub async fn get(request: &Request, id: &str, history: &History) -> Result<Respo
         let expected = "the next_cursor of an earlier page of this conversation, unchanged";
         turn_of_cursor(address, &cursor).ok_or(Error::InvalidParameter { name: "cursor", expected })
     });
-    let page = history
-        .page(address, before.transpose()?, limit, request.deadline)
-        .await?
-        .ok_or(Error::ConversationNotFound)?;
+    let before = before.transpose()?;
+    let page = {
+        let _reading = record.time(Upstream::HistoryRead);
+        history.page(address, before, limit, request.deadline).await?
+    };
+    let page = page.ok_or(Error::ConversationNotFound)?;
     let message = |role, content, turn, created_at| Message { turn, role, content, created_at };
     let messages = page.page.iter().flat_map(|turn| {
         let (number, created_at) = (turn.number, turn.created_at.as_str());
@@ -84,8 +87,9 @@ pub async fn get(request: &Request, id: &str, history: &History) -> Result<Respo
 ///
 /// # Errors
 /// 404 for a conversation that the owner does not have, 503 when the table cannot be written.
-pub async fn delete(request: &Request, id: &str, history: &History) -> Result<Response, Error> {
+pub async fn delete(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
     let address = Address { owner: &request.owner, id: parse_id(id)? };
+    let _deleting = record.time(Upstream::HistoryWrite);
     if history.delete(address, request.deadline).await? {
         Ok(response::no_content())
     } else {

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -174,31 +172,4 @@ pub(super) fn turn(item: &Item) -> Option<Turn> {
 
 pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// RFC 3339 in UTC with milliseconds, always with all three digits: times compare as texts do.
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let second = DateTime::from_secs(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
-    let second = second.fmt(Format::DateTime).unwrap_or_default();
-    format!("{}.{:03}Z", second.trim_end_matches('Z'), since.subsec_millis())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_time_has_always_three_digits_of_milliseconds() {
-        let rows = [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (1_800_000_000_830, "2027-01-15T08:00:00.830Z"),
-            (7, "1970-01-01T00:00:00.007Z"),
-        ];
-        for (millis, expected) in rows {
-            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(millis)), expected);
-        }
-    }
 }

@@ -1,0 +1,415 @@
+//! The log: one line of JSON an invocation on standard output. It is a document of CloudWatch's
+//! embedded metric format (CloudWatch User Guide, "Specification: Embedded metric format"), so
+//! that CloudWatch Logs takes the metrics out of it, and it begins with the `timestamp` and the
+//! `level` by which Lambda filters (Lambda Developer Guide, "Log-level filtering").
+//!
+//! What is told of an invocation is noted in its [`Record`] on the way, so that it is there whatever
+//! becomes of the request. Of what was said and answered nothing is.
+
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::StatusCode;
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use crate::http_client::Retries;
+use crate::openai::Usage;
+use crate::timestamp::rfc3339;
+
+/// The namespace of the metrics.
+const NAMESPACE: &str = "kus-aws-backend";
+
+/// The route of a path that there is not.
+const UNMATCHED: &str = "unmatched";
+
+/// The most of a text from outside that is told, in bytes of UTF-8. CloudWatch Logs takes events of
+/// 256 KB, and JSON's escapes can make a text six times as long.
+const LONGEST_DETAIL: usize = 4096;
+
+/// The same, of a text that is a name.
+const LONGEST_NAME: usize = 256;
+
+/// How much a line matters, the least first: the levels of Lambda's logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Level {
+    /// Not written by the function itself.
+    Trace,
+    /// Not written by the function itself.
+    Debug,
+    /// The request was answered as asked.
+    Info,
+    /// The caller's request could not be answered: a status of 4xx.
+    Warn,
+    /// The function could not do what it should: a status of 5xx, or a turn that was not saved.
+    Error,
+    /// Not written by the function itself.
+    Fatal,
+}
+
+/// A text that names no [`Level`].
+#[derive(Debug)]
+pub struct UnknownLevel;
+
+impl FromStr for Level {
+    type Err = UnknownLevel;
+
+    /// The level with this name, in lower case.
+    fn from_str(name: &str) -> Result<Self, UnknownLevel> {
+        match name {
+            "trace" => Ok(Self::Trace),
+            "debug" => Ok(Self::Debug),
+            "info" => Ok(Self::Info),
+            "warn" => Ok(Self::Warn),
+            "error" => Ok(Self::Error),
+            "fatal" => Ok(Self::Fatal),
+            _ => Err(UnknownLevel),
+        }
+    }
+}
+
+/// What is noted of one invocation.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// The template of the request's path, or what it is instead of a request to a route.
+    pub route: Option<&'static str>,
+    /// The code of what failed, and for the log its cause where the caller is not told it.
+    pub failure: Option<(&'static str, Option<String>)>,
+    /// The model that was asked, and that answered when it has.
+    pub model: Option<String>,
+    /// The token counts of its answer.
+    pub usage: Usage,
+    /// Of how many turns it was reminded, the last time that it was asked.
+    pub remembered_turns: Option<usize>,
+    model_time: Option<Duration>,
+    history_read_time: Option<Duration>,
+    history_write_time: Option<Duration>,
+}
+
+/// What an upstream is waited for.
+#[derive(Clone, Copy, Debug)]
+pub enum Upstream {
+    /// The model's answer.
+    Model,
+    /// What the table holds.
+    HistoryRead,
+    /// A turn that is written, or a conversation that is deleted.
+    HistoryWrite,
+}
+
+/// The notes of one invocation, written by all who handle it.
+#[derive(Debug, Default)]
+pub struct Record {
+    notes: Mutex<Notes>,
+    /// How often the model was asked again.
+    pub model_retries: Retries,
+    /// How often a call to the table was repeated.
+    pub history_retries: Retries,
+}
+
+impl Record {
+    /// Has `note` write into the notes.
+    pub fn note(&self, note: impl FnOnce(&mut Notes)) {
+        note(&mut self.notes());
+    }
+
+    /// Takes the time that `upstream` is waited for, with all tries and the waits between them,
+    /// until what is returned is dropped.
+    #[must_use = "it takes no time when it is dropped at once"]
+    pub fn time(&self, upstream: Upstream) -> Stopwatch<'_> {
+        Stopwatch { record: self, upstream, started: Instant::now() }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes the time that has passed when it is dropped.
+#[derive(Debug)]
+pub struct Stopwatch<'a> {
+    record: &'a Record,
+    upstream: Upstream,
+    started: Instant,
+}
+
+impl Drop for Stopwatch<'_> {
+    fn drop(&mut self) {
+        let mut notes = self.record.notes();
+        let time = match self.upstream {
+            Upstream::Model => &mut notes.model_time,
+            Upstream::HistoryRead => &mut notes.history_read_time,
+            Upstream::HistoryWrite => &mut notes.history_write_time,
+        };
+        *time = Some(time.unwrap_or_default() + self.started.elapsed());
+    }
+}
+
+/// An invocation that is being handled.
+#[derive(Debug)]
+pub struct Invocation<'a> {
+    /// Its id, which is also in Lambda's own log lines.
+    pub request_id: &'a str,
+    trace_id: Option<&'a str>,
+    is_cold_start: bool,
+    began: Instant,
+    /// What is noted of it.
+    pub record: Record,
+}
+
+/// One figure that CloudWatch makes a metric of.
+#[derive(Clone, Copy, Serialize)]
+#[serde(untagged)]
+enum Figure {
+    Count(u64),
+    Milliseconds(f64),
+}
+
+impl Figure {
+    /// Its unit, as CloudWatch calls it.
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Count(_) => "Count",
+            Self::Milliseconds(_) => "Milliseconds",
+        }
+    }
+}
+
+/// The figures by their metrics' names; those that the invocation does not have are left out.
+struct Metrics([(&'static str, Option<Figure>); 7]);
+
+impl Metrics {
+    fn present(&self) -> impl Iterator<Item = (&'static str, Figure)> {
+        self.0.iter().filter_map(|(name, figure)| Some((*name, (*figure)?)))
+    }
+
+    fn definitions(&self) -> Vec<Definition> {
+        self.present().map(|(name, figure)| Definition { name, unit: figure.unit() }).collect()
+    }
+}
+
+impl Serialize for Metrics {
+    /// The members of the line that the definitions refer to.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_map(None)?;
+        self.present().try_for_each(|(name, figure)| members.serialize_entry(name, &figure))?;
+        members.end()
+    }
+}
+
+/// The embedded metric format's `_aws`.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metadata {
+    timestamp: u64,
+    cloud_watch_metrics: [Directive; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive {
+    namespace: &'static str,
+    dimensions: [&'static [&'static str]; 2],
+    metrics: Vec<Definition>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Definition {
+    name: &'static str,
+    unit: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    timestamp: String,
+    level: Level,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
+    /// The dimension of the metrics.
+    #[serde(rename = "Route")]
+    route: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    method: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remembered_turns: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_retries: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history_read_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history_write_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history_retries: Option<u32>,
+    #[serde(flatten)]
+    metrics: Metrics,
+    #[serde(rename = "_aws")]
+    metadata: Metadata,
+}
+
+impl<'a> Invocation<'a> {
+    /// The invocation `request_id`, which begins now. `trace` is the value of `X-Amzn-Trace-Id`.
+    #[must_use]
+    pub fn begin(request_id: &'a str, trace: Option<&'a str>, is_cold_start: bool) -> Self {
+        let root = |trace: &'a str| trace.split(';').find_map(|part| part.trim().strip_prefix("Root="));
+        let trace_id = trace.and_then(root);
+        Self { request_id, trace_id, is_cold_start, began: Instant::now(), record: Record::default() }
+    }
+
+    /// The invocation's line with its end, when it is answered with `status` now; `None` where its
+    /// level is below `least`. `method` is empty for an invocation that is no HTTP request.
+    #[must_use]
+    pub fn line(&self, least: Level, method: &str, status: StatusCode) -> Option<Vec<u8>> {
+        let notes = self.record.notes();
+        let level = level(status, notes.failure.is_some());
+        if level < least {
+            return None;
+        }
+        let mut line = Vec::with_capacity(1024);
+        serde_json::to_writer(&mut line, &self.members(&notes, level, method, status)).ok()?;
+        line.push(b'\n');
+        Some(line)
+    }
+
+    fn members<'b>(&'b self, notes: &'b Notes, level: Level, method: &'b str, status: StatusCode) -> Line<'b> {
+        let now = SystemTime::now();
+        let Notes { usage, model_time, history_read_time, history_write_time, .. } = notes;
+        let history_time =
+            history_read_time.map_or(*history_write_time, |read| Some(read + history_write_time.unwrap_or_default()));
+        let retries = |retries: &Retries, time: Option<Duration>| time.map(|_| retries.number());
+        let metrics = Metrics([
+            ("Requests", Some(Figure::Count(1))),
+            ("Errors", Some(Figure::Count((level == Level::Error).into()))),
+            ("Latency", Some(Figure::Milliseconds(milliseconds(self.began.elapsed())))),
+            ("ColdStart", Some(Figure::Count(self.is_cold_start.into()))),
+            ("ModelLatency", model_time.map(milliseconds).map(Figure::Milliseconds)),
+            ("HistoryLatency", history_time.map(milliseconds).map(Figure::Milliseconds)),
+            ("Tokens", tokens(*usage).map(Figure::Count)),
+        ]);
+        let metadata = Metadata {
+            timestamp: now
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs() * 1000 + u64::from(since.subsec_millis())),
+            cloud_watch_metrics: [Directive {
+                namespace: NAMESPACE,
+                dimensions: [&[], &["Route"]],
+                metrics: metrics.definitions(),
+            }],
+        };
+        Line {
+            timestamp: rfc3339(now),
+            level,
+            request_id: cut(self.request_id, LONGEST_NAME),
+            trace_id: self.trace_id.map(|id| cut(id, LONGEST_NAME)),
+            route: notes.route.unwrap_or(UNMATCHED),
+            method: cut(method, LONGEST_NAME),
+            status: status.as_u16(),
+            code: notes.failure.as_ref().map(|(code, _)| *code),
+            detail: notes.failure.as_ref().and_then(|(_, detail)| Some(cut(detail.as_deref()?, LONGEST_DETAIL))),
+            model: notes.model.as_deref().map(|model| cut(model, LONGEST_NAME)),
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            remembered_turns: notes.remembered_turns,
+            model_retries: retries(&self.record.model_retries, *model_time),
+            history_read_ms: history_read_time.map(milliseconds),
+            history_write_ms: history_write_time.map(milliseconds),
+            history_retries: retries(&self.record.history_retries, history_time),
+            metrics,
+            metadata,
+        }
+    }
+}
+
+/// Writes a line, in one piece, to standard output.
+pub fn write(line: &[u8]) {
+    // A log that cannot be written is no reason to fail a request.
+    let _ = io::stdout().lock().write_all(line);
+}
+
+/// The level of an invocation that is answered with `status`; a success can have a failure too.
+fn level(status: StatusCode, has_failed: bool) -> Level {
+    match status {
+        status if status.is_server_error() => Level::Error,
+        status if status.is_client_error() => Level::Warn,
+        _ if has_failed => Level::Error,
+        _ => Level::Info,
+    }
+}
+
+/// All tokens, as the server counts them or otherwise as the sum of what it counts.
+fn tokens(usage: Usage) -> Option<u64> {
+    let Usage { prompt_tokens, completion_tokens, total_tokens } = usage;
+    let sum = || Some(prompt_tokens?.saturating_add(completion_tokens?));
+    total_tokens.or_else(sum).or(prompt_tokens).or(completion_tokens)
+}
+
+/// `time` in milliseconds, to the microsecond.
+fn milliseconds(time: Duration) -> f64 {
+    f64::from(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)) / 1000.0
+}
+
+/// At most `most` bytes of `text`, whole characters.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trace_id_is_the_root_of_the_trace_header() {
+        let rows = [
+            ("Root=1-5759e988-bd862e3fe1be46a994272793", Some("1-5759e988-bd862e3fe1be46a994272793")),
+            ("Root=1-a-b;Parent=53995c3f42cd8ad8;Sampled=1", Some("1-a-b")),
+            ("Parent=53995c3f42cd8ad8; Root=1-a-b", Some("1-a-b")),
+            ("Self=1-a-b", None),
+            ("", None),
+        ];
+        for (header, expected) in rows {
+            assert_eq!(Invocation::begin("request-1", Some(header), false).trace_id, expected, "{header}");
+        }
+        assert_eq!(Invocation::begin("request-1", None, false).trace_id, None);
+    }
+
+    #[test]
+    fn tokens_are_counted_as_far_as_the_server_tells_them() {
+        let rows = [
+            (Some(2), Some(3), Some(7), Some(7)),
+            (Some(2), Some(3), None, Some(5)),
+            (Some(2), None, None, Some(2)),
+            (None, Some(3), None, Some(3)),
+            (None, None, None, None),
+            (Some(u64::MAX), Some(1), None, Some(u64::MAX)),
+        ];
+        for (prompt_tokens, completion_tokens, total_tokens, expected) in rows {
+            let usage = Usage { prompt_tokens, completion_tokens, total_tokens };
+            assert_eq!(tokens(usage), expected, "{usage:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_told_in_milliseconds_to_the_microsecond() {
+        let rows =
+            [(Duration::from_nanos(1_234_567), "1.234"), (Duration::from_secs(29), "29000.0"), (Duration::ZERO, "0.0")];
+        for (time, expected) in rows {
+            assert_eq!(serde_json::to_string(&milliseconds(time)).expect("a number"), expected);
+        }
+    }
+}
