@@ -1,13 +1,14 @@
 //! The function behind the local gateway, over real HTTP.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use crate::local::{LocalOptions, LocalStack};
+use crate::logs;
 
 async fn stack(change: impl FnOnce(&mut LocalOptions)) -> LocalStack {
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
@@ -189,6 +190,36 @@ fn the_example_serves_says_when_its_port_is_taken_and_ends_cleanly() {
     assert!(printed.contains("curl -i http://"), "{printed}");
     let logged = std::io::read_to_string(example.child.stderr.take().expect("its log is piped")).expect("its log ends");
     assert!(logged.contains("GET /health 200 "), "{logged}");
+}
+
+/// What a started example has written to standard output and to standard error when it was asked
+/// for its health and for a conversation that its table, which there is not, cannot tell.
+fn log_of_example(directory: &str, arguments: &[&str]) -> (String, String) {
+    let dotenv = "AWS_ENDPOINT_URL=http://127.0.0.1:9\nHISTORY_TABLE=mine\n";
+    let mut example = Example::start(directory, dotenv, &[&["--port", "0"], arguments].concat());
+    assert!(example.get("/health").starts_with("HTTP/1.1 200 "));
+    let path = "/api/v1/conversations/6d66e99c-cfe3-4988-b37c-73beb45b59be";
+    assert!(example.get(path).starts_with("HTTP/1.1 503 "));
+    let ended = Command::new("kill").args(["-INT", &example.child.id().to_string()]).status().expect("kill runs");
+    assert!(ended.success() && example.child.wait().expect("it ends").success());
+    let stderr = example.child.stderr.take().expect("it is piped");
+    let read = |stream: &mut dyn Read| std::io::read_to_string(stream).expect("it ends");
+    (read(&mut example.output), read(&mut { stderr }))
+}
+
+#[test]
+fn the_example_tells_why_a_request_failed_and_prints_the_log_when_asked() {
+    let failure = ": the history is unavailable: Query on the table \"mine\"";
+    let (printed, told) = log_of_example("failures", &[]);
+    assert!(!printed.contains("requestId"), "{printed}");
+    let lines: Vec<_> = told.lines().filter(|line| line.starts_with("ERROR request ")).collect();
+    assert!(matches!(lines[..], [line] if line.contains(&format!(" history_unavailable{failure}"))), "{told}");
+
+    let (printed, told) = log_of_example("logs", &["--logs"]);
+    let lines: Vec<_> = printed.lines().filter(|line| line.starts_with('{')).map(logs::checked).collect();
+    let levels: Vec<_> = lines.iter().map(|line| &line["level"]).collect();
+    assert_eq!(levels, ["INFO", "ERROR"], "{printed}");
+    assert!(!told.contains("ERROR") && told.contains("GET /health 200 "), "{told}");
 }
 
 #[test]

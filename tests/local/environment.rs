@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -130,15 +131,23 @@ impl Environment {
             command.env_clear();
         }
         command.envs(options.variables()).env("AWS_LAMBDA_RUNTIME_API", api.address().to_string());
-        if let Output::Captured = options.output {
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        }
+        match options.output {
+            Output::Inherited => &mut command,
+            Output::Failures => command.stdout(Stdio::piped()),
+            Output::Captured => command.stdout(Stdio::piped()).stderr(Stdio::piped()),
+        };
         let mut child = command.spawn()?;
         let process = child.id().unwrap_or_default();
         let mut output = JoinSet::new();
-        if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
-            output.spawn(capture(stdout, process, log.clone()));
-            output.spawn(capture(stderr, process, log.clone()));
+        match (child.stdout.take(), child.stderr.take()) {
+            (Some(stdout), Some(stderr)) => {
+                output.spawn(capture(stdout, process, log.clone()));
+                output.spawn(capture(stderr, process, log.clone()));
+            }
+            (Some(stdout), None) => {
+                output.spawn(tell_failures(stdout));
+            }
+            _ => {}
         }
 
         let mut environment = Self { child, api, output };
@@ -196,9 +205,28 @@ impl Environment {
 
 /// Adds the lines of `stream` to `log` until it ends.
 async fn capture(stream: impl AsyncRead + Unpin, process: u32, log: Log) {
+    each_line(stream, |text| log.send_modify(|lines| lines.push(Line { process, text }))).await;
+}
+
+/// Writes to standard error what the lines of `stream` say of failures, and the lines that are none
+/// of the log's as they are.
+async fn tell_failures(stream: impl AsyncRead + Unpin) {
+    each_line(stream, |text| match serde_json::from_str::<Value>(&text) {
+        Ok(line) if line["level"].is_string() => {
+            let word = |name: &str| line[name].as_str().unwrap_or_default();
+            if !word("detail").is_empty() {
+                eprintln!("{} request {} {}: {}", word("level"), word("requestId"), word("code"), word("detail"));
+            }
+        }
+        _ => eprintln!("{text}"),
+    })
+    .await;
+}
+
+/// Hands each line of `stream` to `take` until it ends.
+async fn each_line(stream: impl AsyncRead + Unpin, mut take: impl FnMut(String)) {
     let mut lines = BufReader::new(stream).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
-        let text = String::from_utf8_lossy(&line).into_owned();
-        log.send_modify(|lines| lines.push(Line { process, text }));
+        take(String::from_utf8_lossy(&line).into_owned());
     }
 }

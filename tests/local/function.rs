@@ -36,11 +36,13 @@ pub(crate) struct FunctionOptions {
     pub(crate) max_processes: usize,
 }
 
-/// Where the processes' standard output and error go.
+/// Where the processes' standard output, which is their log, and their standard error go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Output {
     /// Where this process's go.
     Inherited,
+    /// To this process's standard error; of the log only what failed, and why.
+    Failures,
     /// Into [`Function::log`].
     Captured,
 }

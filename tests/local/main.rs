@@ -47,8 +47,11 @@ struct Options {
     /// Keeps the history in this file; without it, the history ends with the program
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// Prints the function's log as CloudWatch gets it, a line of JSON for each request, instead of failures only
+    #[arg(long)]
+    logs: bool,
     /// Starts the engine and the model only, and prints the variables that tell `cargo lambda watch` of them
-    #[arg(long, conflicts_with_all = ["port", "stage"])]
+    #[arg(long, conflicts_with_all = ["port", "stage", "logs"])]
     backends_only: bool,
 }
 
@@ -78,8 +81,8 @@ fn run() -> Result<(), Failure> {
     let port = options.port.map_or_else(|| default_port(&env), Ok).map_err(|reason| Failure(reason, 2))?;
     let failed = |error: io::Error| Failure(error.to_string(), 1);
     let program = std::env::current_exe().map_err(failed)?;
-    let function =
-        FunctionOptions { env, inherit_env: true, output: Output::Inherited, ..FunctionOptions::new(program) };
+    let output = if options.logs { Output::Inherited } else { Output::Failures };
+    let function = FunctionOptions { env, inherit_env: true, output, ..FunctionOptions::new(program) };
     let gateway = GatewayOptions { stage: options.stage, access_log: true, ..GatewayOptions::default() };
     tokio::runtime::Runtime::new().map_err(failed)?.block_on(async {
         let (backends, told) = backends(&function, options.data.as_deref()).await?;
