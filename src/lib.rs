@@ -32,15 +32,17 @@
 //! | [`secret`] | values that no log and no answer may show |
 //! | [`timestamp`] | times as texts |
 //! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
+//! | [`dns`] | the addresses of a host |
 //!
 //! Imports run one way: `main` → [`app`] → [`event`], [`config`], [`endpoints`] → [`error`],
 //! [`cors`], [`log`] → [`openai`], [`history`], [`router`] → [`http_client`], [`request`],
-//! [`response`], [`secret`], [`timestamp`].
+//! [`response`], [`secret`], [`timestamp`] → [`dns`].
 //! Nothing below [`app`] knows Lambda, nothing below [`event`] knows API Gateway.
 
 pub mod app;
 pub mod config;
 pub mod cors;
+pub mod dns;
 pub mod endpoints;
 pub mod error;
 pub mod event;

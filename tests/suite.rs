@@ -7,6 +7,8 @@ mod configuration;
 mod conversations;
 mod cors;
 mod deployment;
+mod dns;
+mod empty_root;
 mod events;
 mod events_chat;
 mod gateway;

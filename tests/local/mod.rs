@@ -15,6 +15,7 @@
 //! | [`model`] | the model: the Chat Completions API |
 //! | [`upstream`] | what these two have in common: they record, and misbehave as a [`behaviour`] says |
 //! | [`tls`] | certificates for them |
+//! | [`name_server`] | the DNS |
 //! | [`http_server`] | what all of these serve HTTP with |
 //!
 //! The tests run it around the built `bootstrap`, and `cargo local` runs it by hand. Everything is
@@ -32,6 +33,7 @@ pub(crate) mod function;
 pub(crate) mod gateway;
 pub(crate) mod http_server;
 pub(crate) mod model;
+pub(crate) mod name_server;
 pub(crate) mod runtime_api;
 pub(crate) mod tls;
 pub(crate) mod upstream;

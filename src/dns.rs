@@ -1,0 +1,261 @@
+//! The addresses of a host: from the hosts file, otherwise from the name servers
+//! (hosts(5), resolv.conf(5), RFC 1034, RFC 1035).
+//!
+//! The C library's own resolver is not used: linked into the program, it would still load parts of
+//! the machine's C library, which may be another version. What differs from it:
+//!
+//! - `nsswitch.conf` is not read.
+//! - A name that the name servers deny is looked for in the next domain of the search list. A name
+//!   that they fail to look up is not.
+//! - The time that is left is shared between the attempts that are left.
+//! - IPv4 comes before IPv6: a network may hand out addresses of IPv6 without a way out for them.
+
+mod exchange;
+pub mod message;
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::iter::repeat_n;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use resolv_conf::Config;
+
+use self::exchange::Question;
+use self::message::{Answer, Family, Name, Refusal};
+
+const PORT: u16 = 53;
+
+/// The most that is taken from a `resolv.conf` (resolv.conf(5)); the timeout is in seconds.
+const MAX_NAMESERVERS: usize = 3;
+const MAX_ATTEMPTS: u32 = 5;
+const MAX_TIMEOUT: u32 = 30;
+const MAX_NDOTS: u32 = 15;
+
+/// How many addresses of a family are used.
+const MAX_ADDRESSES: usize = 16;
+
+/// Where hosts are looked up.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    /// The text of a hosts file.
+    pub hosts: String,
+    /// The name servers, in the order in which they are asked; without one, this machine is.
+    pub nameservers: Vec<SocketAddr>,
+    /// The search list and the options. Its name servers are not used.
+    pub config: Config,
+}
+
+/// Why there is no address.
+#[derive(Debug)]
+pub struct Error {
+    /// The host, as it was given.
+    pub host: String,
+    /// The reason.
+    pub cause: Cause,
+}
+
+/// The reason of an [`Error`].
+#[derive(Debug)]
+pub enum Cause {
+    /// It cannot be a name.
+    NoName,
+    /// There is no such name.
+    NoSuchName,
+    /// There is the name, but it has no address.
+    NoAddress,
+    /// The time that was given has passed.
+    OutOfTime,
+    /// No name server could tell: the last one, and why it could not.
+    NotKnown(SocketAddr, Failure),
+}
+
+/// Why a name server has not answered.
+#[derive(Debug)]
+pub enum Failure {
+    /// It cannot be reached, or has said nothing in time.
+    Io(io::Error),
+    /// What it said is no answer.
+    Refused(Refusal),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = &self.host;
+        match &self.cause {
+            Cause::NoName => write!(formatter, "{host:?} cannot be the name of a host"),
+            Cause::NoSuchName => write!(formatter, "there is no host {host:?}"),
+            Cause::NoAddress => write!(formatter, "the host {host:?} has no address"),
+            Cause::OutOfTime => write!(formatter, "the host {host:?} was not looked up in time"),
+            Cause::NotKnown(nameserver, failure) => {
+                write!(formatter, "the host {host:?} could not be looked up: the name server {nameserver} {failure}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) if error.kind() == ErrorKind::TimedOut => formatter.write_str("did not answer"),
+            Self::Io(error) => write!(formatter, "could not be asked: {error}"),
+            Self::Refused(refusal) => refusal.fmt(formatter),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Resolver {
+    /// As the files of this machine say now.
+    #[must_use]
+    pub fn of_system() -> Self {
+        Self::from_files(Path::new("/etc/hosts"), Path::new("/etc/resolv.conf"))
+    }
+
+    /// As these files say. One that cannot be read is empty, and what cannot be understood is
+    /// passed over.
+    #[must_use]
+    pub fn from_files(hosts: &Path, resolv_conf: &Path) -> Self {
+        let read = |path| fs::read(path).unwrap_or_default();
+        let (config, _) = Config::parse_with_errors(&read(resolv_conf));
+        let nameservers = config.nameservers.iter().take(MAX_NAMESERVERS);
+        let nameservers = nameservers.map(|address| SocketAddr::new(address.into(), PORT)).collect();
+        Self { hosts: String::from_utf8_lossy(&read(hosts)).into_owned(), nameservers, config }
+    }
+
+    /// The addresses of `host`, in the order in which they should be tried; at least one. It is a
+    /// name, or itself an address, in brackets or not.
+    ///
+    /// # Errors
+    /// [`Error`]. With a `deadline` it comes before that or, as [`Cause::OutOfTime`], right after.
+    pub fn look_up(&self, host: &str, deadline: Option<Instant>) -> Result<Vec<IpAddr>, Error> {
+        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if let Ok(address) = literal.parse() {
+            return Ok(vec![address]);
+        }
+        let mut addresses = self.in_hosts(host);
+        if addresses.is_empty() && is_localhost(host) {
+            addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        }
+        if addresses.is_empty() {
+            addresses = self.search(host, deadline).map_err(|cause| Error { host: host.to_owned(), cause })?;
+        }
+        Ok(in_order(addresses))
+    }
+
+    fn in_hosts(&self, host: &str) -> Vec<IpAddr> {
+        let addresses = self.hosts.lines().filter_map(|line| {
+            let mut words = line.split('#').next()?.split_ascii_whitespace();
+            let address = words.next()?.parse().ok()?;
+            words.any(|name| without_dot(name).eq_ignore_ascii_case(without_dot(host))).then_some(address)
+        });
+        addresses.collect()
+    }
+
+    fn search(&self, host: &str, deadline: Option<Instant>) -> Result<Vec<IpAddr>, Cause> {
+        let mut denial = Cause::NoName;
+        for name in self.names(host) {
+            match self.ask(&name, deadline) {
+                Err(Cause::NoSuchName) if matches!(denial, Cause::NoAddress) => {}
+                Err(cause @ (Cause::NoSuchName | Cause::NoAddress)) => denial = cause,
+                outcome => return outcome,
+            }
+        }
+        Err(denial)
+    }
+
+    /// What `host` may stand for, in the order in which it is tried: a name with less than `ndots`
+    /// dots is itself the last, one that ends with a dot the only one.
+    fn names(&self, host: &str) -> Vec<Name> {
+        let mut names = vec![host.to_owned()];
+        if !host.ends_with('.') {
+            let longer = self.config.get_last_search_or_domain().map(|domain| format!("{host}.{domain}"));
+            let is_short = host.matches('.').count() < self.config.ndots.min(MAX_NDOTS) as usize;
+            let place = usize::from(!is_short);
+            names.splice(place..place, longer);
+        }
+        names.iter().filter_map(|name| Name::vec_from_str(name).ok()).collect()
+    }
+
+    /// Asks one name server after the other for what is not known yet of `name`.
+    fn ask(&self, name: &Name, deadline: Option<Instant>) -> Result<Vec<IpAddr>, Cause> {
+        let families = if self.config.no_aaaa { &[Family::V4][..] } else { &[Family::V4, Family::V6] };
+        let mut questions: Vec<_> = families.iter().copied().map(Question::new).collect();
+        let timeout = Duration::from_secs(self.config.timeout.clamp(1, MAX_TIMEOUT).into());
+        let mut failed = None;
+        let turns = self.turns();
+        let shares = (1..=u32::try_from(turns.len()).unwrap_or(u32::MAX)).rev();
+        for (nameserver, shares) in turns.into_iter().zip(shares) {
+            let now = Instant::now();
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
+            // Without this a silent name server would take the time of the others.
+            let time = timeout.min(left / shares);
+            let asked = exchange::ask(nameserver, name, &mut questions, self.config.use_vc, now + time);
+            failed = asked.err().map(|failure| Cause::NotKnown(nameserver, failure));
+            if failed.is_none() || questions.iter().any(Question::is_enough) {
+                break;
+            }
+        }
+        let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let addresses: Vec<_> =
+            questions.iter().flat_map(|question| question.addresses().iter().take(MAX_ADDRESSES)).copied().collect();
+        match failed {
+            _ if !addresses.is_empty() => Ok(addresses),
+            Some(_) if is_late => Err(Cause::OutOfTime),
+            Some(cause) => Err(cause),
+            None if questions.iter().all(|question| matches!(question.answer, Some(Answer::NoSuchName))) => {
+                Err(Cause::NoSuchName)
+            }
+            None => Err(Cause::NoAddress),
+        }
+    }
+
+    /// The name servers, as often as they are asked for a name.
+    fn turns(&self) -> Vec<SocketAddr> {
+        let mut nameservers = self.nameservers.clone();
+        if nameservers.is_empty() {
+            nameservers.push((Ipv4Addr::LOCALHOST, PORT).into());
+        }
+        if self.config.rotate {
+            let first = fastrand::usize(..nameservers.len());
+            nameservers.rotate_left(first);
+        }
+        let attempts = self.config.attempts.clamp(1, MAX_ATTEMPTS) as usize;
+        repeat_n(nameservers, attempts).flatten().collect()
+    }
+}
+
+fn without_dot(name: &str) -> &str {
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// Whether `host` means this machine whatever the name servers say (RFC 6761 §6.3).
+fn is_localhost(host: &str) -> bool {
+    without_dot(host).rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
+}
+
+/// Each address once: those first to which there is a way from here, and of them those of IPv4.
+fn in_order(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut ordered = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !ordered.contains(&address) {
+            ordered.push(address);
+        }
+    }
+    ordered.sort_by_cached_key(|address| (!has_route(*address), address.is_ipv6()));
+    ordered
+}
+
+/// Whether the kernel knows a way to `address`. Nothing is sent.
+fn has_route(address: IpAddr) -> bool {
+    exchange::connected((address, PORT).into()).is_ok()
+}

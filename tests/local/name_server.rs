@@ -1,0 +1,258 @@
+//! A name server, by UDP and TCP, that answers from a [`Zone`] or says what a test has it say. It
+//! reads and writes messages with another library than the function does.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use simple_dns::rdata::{A, AAAA, CNAME, RData};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::http_server::accept;
+
+/// A question, as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    pub(crate) id: u16,
+    pub(crate) name: String,
+    /// Whether it asks for addresses of IPv6; otherwise it does for those of IPv4.
+    pub(crate) is_v6: bool,
+    pub(crate) by_tcp: bool,
+    pub(crate) client: SocketAddr,
+}
+
+impl Query {
+    /// A reply without records.
+    pub(crate) fn reply(&self) -> Packet<'static> {
+        self.reply_about(&self.name)
+    }
+
+    /// A reply to the same question about another name.
+    pub(crate) fn reply_about(&self, name: &str) -> Packet<'static> {
+        let kind = if self.is_v6 { TYPE::AAAA } else { TYPE::A };
+        let question = simple_dns::Question::new(owned(name), kind.into(), CLASS::IN.into(), false);
+        let mut packet = Packet::new_reply(self.id);
+        packet.set_flags(PacketFlag::RECURSION_DESIRED | PacketFlag::RECURSION_AVAILABLE);
+        packet.questions.push(question);
+        packet
+    }
+
+    /// A reply with this code.
+    pub(crate) fn refusal(&self, code: RCODE) -> Packet<'static> {
+        let mut packet = self.reply();
+        *packet.rcode_mut() = code;
+        packet
+    }
+
+    /// The name and the family, for a comparison.
+    pub(crate) fn asked(&self) -> (&str, &'static str) {
+        (&self.name, if self.is_v6 { "AAAA" } else { "A" })
+    }
+}
+
+/// What a server does with a query; nothing where it has nothing of this to do.
+#[derive(Clone, Debug)]
+pub(crate) enum Say {
+    /// Sends this message.
+    Message(Vec<u8>),
+    /// Sends this message from another port.
+    FromElsewhere(Vec<u8>),
+    /// Sends these bytes by TCP, without a length before them.
+    Bytes(Vec<u8>),
+}
+
+impl From<Packet<'_>> for Say {
+    fn from(packet: Packet<'_>) -> Self {
+        Self::Message(packet.build_bytes_vec_compressed().expect("a message"))
+    }
+}
+
+/// The record that `name` has this address.
+pub(crate) fn address(name: &str, address: IpAddr) -> ResourceRecord<'static> {
+    let data = match address {
+        IpAddr::V4(address) => RData::A(A::from(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA::from(address)),
+    };
+    ResourceRecord::new(owned(name), CLASS::IN, 60, data)
+}
+
+/// The record that `name` stands for `target`.
+pub(crate) fn alias(name: &str, target: &str) -> ResourceRecord<'static> {
+    ResourceRecord::new(owned(name), CLASS::IN, 60, RData::CNAME(CNAME(owned(target))))
+}
+
+fn owned(name: &str) -> Name<'static> {
+    Name::new(name).expect("a name").into_owned()
+}
+
+/// Names and their addresses; any other name there is not.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Zone(Vec<(String, Vec<IpAddr>)>);
+
+impl Zone {
+    /// A name with addresses, or without.
+    ///
+    /// # Panics
+    /// When one is not an address.
+    pub(crate) fn with(mut self, name: &str, addresses: &[&str]) -> Self {
+        let addresses = addresses.iter().map(|address| address.parse().expect("an address"));
+        self.0.push((name.to_owned(), addresses.collect()));
+        self
+    }
+
+    pub(crate) fn reply(&self, query: &Query) -> Packet<'static> {
+        let mut packet = query.reply();
+        match self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(&query.name)) {
+            Some((_, addresses)) => {
+                let addresses = addresses.iter().filter(|address| address.is_ipv6() == query.is_v6);
+                packet.answers.extend(addresses.map(|one| address(&query.name, *one)));
+            }
+            None => *packet.rcode_mut() = RCODE::NameError,
+        }
+        packet
+    }
+}
+
+type Script = dyn Fn(&Query) -> Vec<Say> + Send + Sync;
+type Queries = watch::Sender<Vec<Query>>;
+
+/// A running name server; it ends when dropped.
+pub(crate) struct NameServer {
+    address: SocketAddr,
+    queries: Queries,
+    _servers: [JoinSet<()>; 2],
+}
+
+impl NameServer {
+    /// One on a free port of 127.0.0.1 that does what `script` says.
+    ///
+    /// # Errors
+    /// There is no port.
+    pub(crate) async fn start(script: impl Fn(&Query) -> Vec<Say> + Send + Sync + 'static) -> io::Result<Self> {
+        loop {
+            let (tcp, udp) = {
+                let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+                let udp = UdpSocket::bind(tcp.local_addr()?).await;
+                (tcp, udp)
+            };
+            // The port may be free for TCP only.
+            if let Ok(udp) = udp {
+                return Self::serve(tcp, udp, script);
+            }
+        }
+    }
+
+    /// One at this address that answers from `zone`.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub(crate) async fn start_at(address: SocketAddr, zone: Zone) -> io::Result<Self> {
+        let (tcp, udp) = (TcpListener::bind(address).await?, UdpSocket::bind(address).await?);
+        Self::serve(tcp, udp, move |query| vec![zone.reply(query).into()])
+    }
+
+    /// One that answers from `zone`.
+    ///
+    /// # Panics
+    /// When there is no port.
+    pub(crate) async fn of(zone: Zone) -> Self {
+        Self::start(move |query| vec![zone.reply(query).into()]).await.expect("the name server starts")
+    }
+
+    fn serve(
+        tcp: TcpListener,
+        udp: UdpSocket,
+        script: impl Fn(&Query) -> Vec<Say> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let address = tcp.local_addr()?;
+        let (script, queries): (Arc<Script>, _) = (Arc::new(script), Queries::default());
+        let mut by_udp = JoinSet::new();
+        by_udp.spawn(answer_datagrams(udp, Arc::clone(&script), queries.clone()));
+        let by_tcp = {
+            let queries = queries.clone();
+            accept(tcp, move |stream, client| {
+                let (script, queries) = (Arc::clone(&script), queries.clone());
+                async move {
+                    // It fails with the client only.
+                    let _ = answer_stream(stream, client, &*script, &queries).await;
+                }
+            })
+        };
+        Ok(Self { address, queries, _servers: [by_udp, by_tcp] })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The queries so far.
+    pub(crate) fn queries(&self) -> Vec<Query> {
+        self.queries.borrow().clone()
+    }
+
+    /// The queries, once there are this many.
+    pub(crate) async fn queried(&self, times: usize) -> Vec<Query> {
+        let mut queries = self.queries.subscribe();
+        queries.wait_for(|queries| queries.len() >= times).await.expect("its sender lives in self").clone()
+    }
+}
+
+/// The query in `message`, noted in `queries`; `None` where there is none.
+fn note(message: &[u8], client: SocketAddr, by_tcp: bool, queries: &Queries) -> Option<Query> {
+    let packet = Packet::parse(message).ok()?;
+    let [question] = packet.questions.as_slice() else { return None };
+    let is_v6 = match question.qtype {
+        QTYPE::TYPE(TYPE::A) => false,
+        QTYPE::TYPE(TYPE::AAAA) => true,
+        _ => return None,
+    };
+    let query = Query { id: packet.id(), name: question.qname.to_string(), is_v6, by_tcp, client };
+    queries.send_modify(|queries| queries.push(query.clone()));
+    Some(query)
+}
+
+async fn answer_datagrams(socket: UdpSocket, script: Arc<Script>, queries: Queries) {
+    let mut datagram = vec![0; 65_535];
+    loop {
+        // It fails with what came of an earlier reply only.
+        let Ok((length, client)) = socket.recv_from(&mut datagram).await else { continue };
+        let Some(query) = note(&datagram[..length], client, false, &queries) else { continue };
+        for say in script(&query) {
+            let _ = match say {
+                Say::Message(message) => socket.send_to(&message, client).await,
+                Say::FromElsewhere(message) => match UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await {
+                    Ok(elsewhere) => elsewhere.send_to(&message, client).await,
+                    Err(error) => Err(error),
+                },
+                Say::Bytes(_) => Ok(0),
+            };
+        }
+    }
+}
+
+async fn answer_stream(
+    mut stream: TcpStream,
+    client: SocketAddr,
+    script: &Script,
+    queries: &Queries,
+) -> io::Result<()> {
+    loop {
+        let mut message = vec![0; stream.read_u16().await?.into()];
+        stream.read_exact(&mut message).await?;
+        let Some(query) = note(&message, client, true, queries) else { return Ok(()) };
+        for say in script(&query) {
+            match say {
+                Say::Message(message) => {
+                    let length = u16::try_from(message.len()).expect("a message is shorter");
+                    stream.write_all(&[&length.to_be_bytes(), message.as_slice()].concat()).await?;
+                }
+                Say::Bytes(bytes) => stream.write_all(&bytes).await?,
+                Say::FromElsewhere(_) => {}
+            }
+        }
+    }
+}
