@@ -13,21 +13,21 @@
 //! writes nothing.
 
 mod items;
+mod sdk;
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
-use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{
-    BehaviorVersion, Builder, ConfigBag, Credentials, IdentityCache, Intercept, Region, RuntimeComponents,
-    StalledStreamProtectionConfig,
-};
+use aws_sdk_dynamodb::config::{Builder, ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, Put, TransactWriteItem, Update, WriteRequest};
 use aws_smithy_runtime_api::client::retries::RequestAttempts;
+use http::Uri;
 use uuid::Uuid;
 
 pub use self::items::{Address, NewTurn, Turn};
@@ -57,9 +57,6 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
 
 /// How long one attempt is given at least, where there is that much.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
-
-/// How often a call is attempted at most, within its time.
-const MAX_ATTEMPTS: u32 = 6;
 
 /// Where the table is and how it is used.
 #[derive(Clone, Debug)]
@@ -134,47 +131,55 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The history. Clones share everything.
+/// The history. Clones share the client and its connections.
 #[derive(Clone, Debug)]
 pub struct History {
-    client: aws_sdk_dynamodb::Client,
-    table: String,
-    region: String,
-    time_to_live: Option<Duration>,
+    table: Arc<Table>,
     retries: Retries,
+}
+
+#[derive(Debug)]
+struct Table {
+    http: http_client::Client,
+    settings: Settings,
+    client: OnceLock<Client>,
+    /// Where the client calls the table.
+    endpoint: OnceLock<Option<Uri>>,
 }
 
 impl History {
     /// The history in the table that `settings` names.
     #[must_use]
     pub fn new(http: http_client::Client, settings: Settings) -> Self {
-        let Settings { table, region, endpoint_url, access_key_id, secret_access_key, session_token, time_to_live } =
-            settings;
-        let token = session_token.map(|token| token.expose().to_owned());
-        // The role's keys live as long as the process, so there is nothing to refresh or to cache.
-        let credentials = Credentials::new(access_key_id, secret_access_key.expose(), token, None, "environment");
-        let mut config = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new(region.clone()))
-            .credentials_provider(credentials)
-            .identity_cache(IdentityCache::no_cache())
-            .http_client(http)
-            .retry_config(
-                RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS).with_initial_backoff(Duration::from_millis(50)),
-            )
-            // The SDK's bucket is for a fleet that outlives an outage. Here it would stay empty for
-            // long after one, and each call has its own time limit.
-            .retry_partition(RetryPartition::custom("history").token_bucket(TokenBucket::unlimited()).build())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        config.set_endpoint_url(endpoint_url);
-        let client = aws_sdk_dynamodb::Client::from_conf(config.build());
-        Self { client, table, region, time_to_live, retries: Retries::default() }
+        let table = Table { http, settings, client: OnceLock::new(), endpoint: OnceLock::new() };
+        Self { table: Arc::new(table), retries: Retries::default() }
     }
 
     /// The same history, whose repeated calls are counted in `retries`.
     #[must_use]
     pub fn counting(&self, retries: &Retries) -> Self {
         Self { retries: retries.clone(), ..self.clone() }
+    }
+
+    /// Does what can be done ahead of the first call to the table, so that it takes less time:
+    /// makes the SDK's client and begins to open a connection. Does nothing where there is one.
+    pub async fn get_ready(&self) {
+        self.client();
+        if self.table.endpoint.get().is_none() {
+            // It fails where another request was faster.
+            let _ = self.table.endpoint.set(sdk::endpoint(&self.table.settings).await);
+        }
+        if let Some(Some(uri)) = self.table.endpoint.get() {
+            self.table.http.open_ahead(uri);
+        }
+    }
+
+    fn client(&self) -> &Client {
+        self.table.client.get_or_init(|| sdk::client(self.table.http.clone(), &self.table.settings))
+    }
+
+    fn name(&self) -> &str {
+        &self.table.settings.table
     }
 
     /// The newest turns of a conversation, at most `max_turns` and as many whole ones as fit into
@@ -309,7 +314,7 @@ impl History {
         // The same token for every attempt: one whose confirmation was lost is not done again.
         let token = Uuid::new_v4().to_string();
         loop {
-            let request = self.client.transact_write_items().set_transact_items(Some(writes.clone()));
+            let request = self.client().transact_write_items().set_transact_items(Some(writes.clone()));
             let request = request.client_request_token(&token);
             let Err(error) = request.customize().config_override(self.within(deadline)).send().await else {
                 return Ok(());
@@ -331,9 +336,9 @@ impl History {
         }
         // Marked first: from here on no turn can be added, so none is left behind.
         let mark = self
-            .client
+            .client()
             .update_item()
-            .table_name(&self.table)
+            .table_name(self.name())
             .set_key(Some(key(address, CONVERSATION)))
             .update_expression("SET deleted_at = if_not_exists(deleted_at, :now)")
             .condition_expression("attribute_exists(pk)")
@@ -346,9 +351,9 @@ impl History {
         let mut start = None;
         loop {
             let keys = self
-                .client
+                .client()
                 .query()
-                .table_name(&self.table)
+                .table_name(self.name())
                 .key_condition_expression("pk = :pk AND sk < :conversation")
                 .expression_attribute_values(":pk", text(address.pk()))
                 .expression_attribute_values(":conversation", text(CONVERSATION))
@@ -368,9 +373,9 @@ impl History {
         // Last: as long as it is there, a delete that broke off can be finished. Only as marked: a
         // repeated request may have begun the same conversation anew meanwhile.
         let end = self
-            .client
+            .client()
             .delete_item()
-            .table_name(&self.table)
+            .table_name(self.name())
             .set_key(Some(key(address, CONVERSATION)))
             .condition_expression("attribute_exists(deleted_at)");
         match end.customize().config_override(self.within(deadline)).send().await {
@@ -388,7 +393,7 @@ impl History {
         let mut writes: Vec<_> = keys.into_iter().map(delete).collect();
         let mut pause = Pause::new(deadline, &self.retries);
         loop {
-            let batch = self.client.batch_write_item().request_items(&self.table, writes);
+            let batch = self.client().batch_write_item().request_items(self.name(), writes);
             let done = batch.customize().config_override(self.within(deadline)).send().await;
             let done = done.map_err(|error| self.unavailable("BatchWriteItem", &error))?;
             writes = done.unprocessed_items.unwrap_or_default().into_values().flatten().collect();
@@ -398,7 +403,7 @@ impl History {
             if !pause.wait().await {
                 return Err(Error::Unavailable(format!(
                     "the table {:?} throttles: {} items are not deleted",
-                    self.table,
+                    self.name(),
                     writes.len()
                 )));
             }
@@ -432,9 +437,9 @@ impl History {
         loop {
             let wanted = max_turns - turns.len() + usize::from(last == CONVERSATION && conversation.is_none());
             let query = self
-                .client
+                .client()
                 .query()
-                .table_name(&self.table)
+                .table_name(self.name())
                 .key_condition_expression("pk = :pk AND sk BETWEEN :first AND :last")
                 .expression_attribute_values(":pk", text(address.pk()))
                 .expression_attribute_values(":first", text(turn_key(0)))
@@ -473,8 +478,12 @@ impl History {
 
     /// An item that has not expired.
     async fn get(&self, address: Address<'_>, sort_key: &str, deadline: Instant) -> Result<Option<Item>, Error> {
-        let get =
-            self.client.get_item().table_name(&self.table).set_key(Some(key(address, sort_key))).consistent_read(true);
+        let get = self
+            .client()
+            .get_item()
+            .table_name(self.name())
+            .set_key(Some(key(address, sort_key)))
+            .consistent_read(true);
         let found = get.customize().config_override(self.within(deadline)).send().await;
         let item = found.map_err(|error| self.unavailable("GetItem", &error))?.item;
         let now = seconds(SystemTime::now());
@@ -483,14 +492,17 @@ impl History {
 
     /// The writes of a turn: the conversation's count, the turn, and the key if there is one.
     fn turn_writes(&self, address: Address<'_>, turn: &Turn, now: SystemTime) -> Vec<TransactWriteItem> {
-        let expires_at =
-            self.time_to_live.map(|time_to_live| AttributeValue::N(seconds(now + time_to_live).to_string()));
+        let expires_at = self
+            .table
+            .settings
+            .time_to_live
+            .map(|time_to_live| AttributeValue::N(seconds(now + time_to_live).to_string()));
         // What has expired and is not yet removed is as good as absent.
         let put = |mut item: Item| {
             item.insert("v".to_owned(), AttributeValue::N(VERSION.to_owned()));
             item.extend(expires_at.clone().map(|expires_at| ("expires_at".to_owned(), expires_at)));
             let put = Put::builder()
-                .table_name(&self.table)
+                .table_name(self.name())
                 .set_item(Some(item))
                 .condition_expression("attribute_not_exists(pk) OR expires_at <= :now")
                 .expression_attribute_values(":now", AttributeValue::N(seconds(now).to_string()))
@@ -507,7 +519,7 @@ impl History {
             put(item)
         } else {
             let mut update = Update::builder()
-                .table_name(&self.table)
+                .table_name(self.name())
                 .set_key(Some(key(address, CONVERSATION)))
                 .condition_expression("turns = :before AND attribute_not_exists(deleted_at)")
                 .expression_attribute_values(":before", AttributeValue::N((turn.number - 1).to_string()))
@@ -543,7 +555,7 @@ impl History {
     /// A failed call, in words for the log: what to do about it where its reason is a common one.
     /// The answer itself is not among them: it can hold what was said.
     fn unavailable<E: ProvideErrorMetadata + std::error::Error>(&self, operation: &str, error: &E) -> Error {
-        let (table, region) = (&self.table, &self.region);
+        let (table, region) = (self.name(), &self.table.settings.region);
         let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
         let mut causes: Vec<_> = causes.map(ToString::to_string).collect();
         // The SDK's errors repeat what their own causes say.

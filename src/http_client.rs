@@ -2,10 +2,11 @@
 //! through the [`HttpConnector`] below. Both upstreams so share one TLS configuration, one
 //! connection pool and one set of rules about time and size.
 
-use std::cell::Cell;
+mod connections;
+
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_smithy_runtime_api::client::http::{
@@ -19,10 +20,9 @@ use http::{Request, Response, Uri};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use ureq::Agent;
-use ureq::config::Config;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
+
+use self::connections::{Names, Opener, Progress, Servers, begin_call, progress};
 
 /// How long a connection may take to be made, name resolution and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -30,9 +30,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an idle connection is kept: below the 20 s after which the shortest-lived of the usual
 /// servers in front of a model close theirs.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
-
-/// How long a name's addresses are used for new connections; one that fails is looked up at once.
-const NAME_LIFETIME: Duration = Duration::from_secs(30);
 
 /// How many idle connections to a server are kept.
 const MAX_IDLE_CONNECTIONS: usize = 3;
@@ -52,6 +49,8 @@ const BUFFER: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
+    opener: Opener,
+    servers: Servers,
 }
 
 /// How often calls were made again. Clones share the number.
@@ -139,99 +138,6 @@ pub fn parse_ca_bundle(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> 
     if certificates.is_empty() { Err(wrong) } else { Ok(certificates) }
 }
 
-/// How far the call that a thread is making has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Connection {
-    /// The server's name is being resolved, which happens for every call.
-    Resolving,
-    /// None has been opened: the call has one from the pool.
-    NotOpened,
-    /// One is being opened.
-    Opening,
-    /// It has opened one.
-    Opened,
-}
-
-thread_local! {
-    static CONNECTION: Cell<Connection> = const { Cell::new(Connection::Resolving) };
-}
-
-/// The addresses of servers, by scheme, host and port, and since when they are known.
-type KnownNames = Arc<Mutex<Vec<(Uri, ResolvedSocketAddrs, Instant)>>>;
-
-fn lock(names: &KnownNames) -> MutexGuard<'_, Vec<(Uri, ResolvedSocketAddrs, Instant)>> {
-    names.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn is_same_server(one: &Uri, other: &Uri) -> bool {
-    one.scheme() == other.scheme() && one.authority() == other.authority()
-}
-
-/// Looks names up as ureq does, and remembers them: ureq asks with every call, also where the pool
-/// has a connection, and takes a thread to look a name up.
-#[derive(Debug)]
-struct Names {
-    inner: DefaultResolver,
-    known: KnownNames,
-}
-
-impl Resolver for Names {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let known = {
-            let mut known = lock(&self.known);
-            known.retain(|(_, _, since)| since.elapsed() < NAME_LIFETIME);
-            known.iter().find(|(name, _, _)| is_same_server(name, uri)).map(|(_, addresses, _)| addresses.clone())
-        };
-        let addresses = if let Some(addresses) = known {
-            addresses
-        } else {
-            let addresses = self.inner.resolve(uri, config, timeout)?;
-            lock(&self.known).push((uri.clone(), addresses.clone(), Instant::now()));
-            addresses
-        };
-        CONNECTION.set(Connection::NotOpened);
-        Ok(addresses)
-    }
-}
-
-/// Opens a connection, which happens only where the pool has none.
-#[derive(Debug)]
-struct Opener {
-    inner: DefaultConnector,
-    names: KnownNames,
-}
-
-impl Connector<()> for Opener {
-    type Out = Box<dyn Transport>;
-
-    fn connect(&self, details: &ConnectionDetails, chained: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
-        CONNECTION.set(Connection::Opening);
-        let connection = self.inner.connect(
-            &ConnectionDetails {
-                uri: details.uri,
-                addrs: details.addrs.clone(),
-                config: details.config,
-                // A request differs from the agent in its timeouts only. Told so, ureq keeps one
-                // TLS configuration, and with it the sessions that a later handshake resumes.
-                request_level: false,
-                resolver: details.resolver,
-                now: details.now,
-                timeout: details.timeout,
-                current_time: details.current_time.clone(),
-                run_connector: details.run_connector.clone(),
-                register_shutdown: details.register_shutdown.clone(),
-            },
-            chained,
-        );
-        match connection {
-            Ok(_) => CONNECTION.set(Connection::Opened),
-            // Perhaps the server has moved.
-            Err(_) => lock(&self.names).retain(|(name, _, _)| !is_same_server(name, details.uri)),
-        }
-        connection
-    }
-}
-
 impl Client {
     /// A client that trusts `roots`, or the roots of the Mozilla programme when there are none.
     /// It reads no proxy variables and follows no redirects.
@@ -250,9 +156,19 @@ impl Client {
             .output_buffer_size(BUFFER)
             .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
             .build();
-        let known = KnownNames::default();
-        let opener = Opener { inner: DefaultConnector::default(), names: Arc::clone(&known) };
-        Self { agent: Agent::with_parts(config, opener, Names { inner: DefaultResolver::default(), known }) }
+        let servers = Servers::default();
+        let opener = Opener::new(servers.clone());
+        let agent = Agent::with_parts(config, opener.clone(), Names(servers.clone()));
+        Self { agent, opener, servers }
+    }
+
+    /// Opens a connection to the server of `uri` for the next call to it, unless there is one, on
+    /// a thread of its own. What fails here is left to that call to meet.
+    pub fn open_ahead(&self, uri: &Uri) {
+        if self.servers.begin_ahead(uri) {
+            let (client, uri) = (self.clone(), uri.clone());
+            tokio::task::spawn_blocking(move || client.opener.open_ahead(&uri, client.agent.config()));
+        }
     }
 
     /// Sends `request` and reads its whole answer, whatever its status, within `timeout`.
@@ -260,7 +176,8 @@ impl Client {
     /// # Errors
     /// [`Error`], by how far the call came.
     pub fn send(&self, request: Request<&[u8]>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
-        CONNECTION.set(Connection::Resolving);
+        begin_call();
+        let uri = request.uri().clone();
         let to_connect = Some(timeout.min(CONNECT_TIMEOUT));
         let request = self
             .agent
@@ -271,6 +188,7 @@ impl Client {
             .build();
         let (parts, mut body) = self.agent.run(request).map_err(before_the_answer)?.into_parts();
         let body = body.with_config().limit(MAX_RESPONSE).read_to_vec().map_err(in_the_answer)?;
+        self.servers.called(&uri);
         Ok(Response::from_parts(parts, body))
     }
 
@@ -292,9 +210,9 @@ impl Client {
 
 fn before_the_answer(error: ureq::Error) -> Error {
     match error {
-        _ if matches!(CONNECTION.get(), Connection::Resolving | Connection::Opening) => Error::NotConnected(error),
+        _ if matches!(progress(), Progress::Resolving | Progress::Opening) => Error::NotConnected(error),
         ureq::Error::Timeout(_) => Error::TimedOut(error),
-        ureq::Error::Io(_) if CONNECTION.get() == Connection::NotOpened => Error::Stale(error),
+        ureq::Error::Io(_) if progress() == Progress::Kept => Error::Stale(error),
         ureq::Error::Io(_) => Error::Broken(error),
         _ => Error::Invalid(error),
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::in_process::event;
-use crate::local::behaviour::Behaviour;
+use crate::local::behaviour::{Behaviour, Gate};
 use crate::local::engine::{self, Engine, HISTORY_TABLE, Storage};
 use crate::local::model::{self, ChatCompletions, Model};
 use crate::local::tls::PrivateCa;
@@ -679,4 +679,78 @@ async fn every_answer_about_conversations_has_the_headers_that_all_answers_have(
         }
         assert!(ids.insert(request_id), "{row}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_is_connected_to_while_the_model_answers() {
+    let authority = PrivateCa::new();
+    let bundle = Bundle::of(&[&authority]);
+    let backends = backends(Some(&authority), "127.0.0.1").await;
+    let stack = share(&backends, &[bundle.variable()]).await;
+    let (engine, model) = (backends.engine.as_ref().expect("an engine"), backends.model.as_ref().expect("a model"));
+    let gate = Gate::new();
+    model.script(every_call, [Behaviour::Answer.held_at(&gate)]);
+    let before = engine.connections();
+
+    let (reply, ()) = tokio::join!(chat(&stack, None), async {
+        engine.connected(before + 1).await;
+        gate.open();
+    });
+    assert_eq!((reply.status, &reply.body["saved"]), (200, &json!(true)), "{reply:?}");
+    let id = reply.body["conversation_id"].as_str().expect("an id");
+    say(&stack, Some(id), "again").await;
+    assert_eq!((engine.connections(), model.connections()), (before + 1, 1), "connections are kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_is_connected_to_while_the_table_is_read() {
+    let backends = backends(None, "").await;
+    let stack = share(&backends, &[]).await;
+    let (engine, model) = (backends.engine.as_ref().expect("an engine"), backends.model.as_ref().expect("a model"));
+    let id = begin(&stack, &["one"]).await;
+    stack.function.restart().await;
+    let (gate, before) = (Gate::new(), model.connections());
+    engine.script(operation("Query"), [Behaviour::Answer.held_at(&gate)]);
+
+    let (reply, ()) = tokio::join!(chat(&stack, Some(&id)), async {
+        model.connected(before + 1).await;
+        gate.open();
+    });
+    assert_eq!((reply.status, &reply.body["remembered_turns"]), (200, &json!(1)), "{reply:?}");
+    assert_eq!(model.connections(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_opened_ahead_that_breaks_before_it_is_used_does_no_harm() {
+    let backends = backends(None, "").await;
+    let stack = share(&backends, &[]).await;
+    let (engine, model) = (backends.engine.as_ref().expect("an engine"), backends.model.as_ref().expect("a model"));
+    let gate = Gate::new();
+    model.script(every_call, [Behaviour::Answer.held_at(&gate)]);
+    let before = engine.connections();
+
+    let (reply, ()) = tokio::join!(chat(&stack, None), async {
+        engine.connected(before + 1).await;
+        engine.close_idle().await;
+        gate.open();
+    });
+    assert_eq!((reply.status, &reply.body["saved"]), (200, &json!(true)), "{reply:?}");
+    assert_eq!(engine.connections(), before + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_cannot_be_connected_to_ahead_can_be_when_it_is_needed() {
+    let backends = backends(None, "").await;
+    let stack = share(&backends, &[]).await;
+    let (engine, model) = (backends.engine.as_ref().expect("an engine"), backends.model.as_ref().expect("a model"));
+    engine.stop().await.expect("the engine stops");
+    let gate = Gate::new();
+    model.script(every_call, [Behaviour::Answer.held_at(&gate)]);
+
+    let (reply, ()) = tokio::join!(chat(&stack, None), async {
+        gate.arrived(1).await;
+        engine.restart().expect("the engine listens again");
+        gate.open();
+    });
+    assert_eq!((reply.status, &reply.body["saved"]), (200, &json!(true)), "{reply:?}");
 }

@@ -71,6 +71,7 @@ pub async fn post(
     let memory = match (said.conversation_id, said.idempotency_key) {
         (None, None) => None,
         (_, key) => {
+            openai.get_ready();
             let (turns, chars) = (settings.window_turns.into(), settings.window_chars as usize);
             let _reading = record.time(Upstream::HistoryRead);
             let memory = history.memory(address, turns, chars, times.read);
@@ -86,8 +87,9 @@ pub async fn post(
     };
 
     let Memory { turns, remembered } = memory.unwrap_or_default();
-    let (completion, remembered_turns) =
-        complete(openai, settings, remembered, &said.message, times.model, record).await?;
+    let completion = complete(openai, settings, remembered, &said.message, times.model, record);
+    let (completion, ()) = tokio::join!(completion, history.get_ready());
+    let (completion, remembered_turns) = completion?;
     let mut turn = NewTurn {
         user: said.message.clone(),
         assistant: completion.content,

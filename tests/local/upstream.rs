@@ -196,6 +196,16 @@ impl<S: Service> Upstream<S> {
         let _ = self.shared.calls.subscribe().wait_for(|so_far| so_far.len() >= calls).await;
     }
 
+    /// Waits until there have been so many connections.
+    pub(crate) async fn connected(&self, connections: u64) {
+        self.until(|so_far| so_far.accepted >= connections).await;
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn connections(&self) -> u64 {
+        self.shared.connections.borrow().accepted
+    }
+
     /// Counts the calls from here.
     pub(crate) fn forget_calls(&self) {
         self.shared.calls.send_modify(Vec::clear);

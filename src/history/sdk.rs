@@ -1,0 +1,49 @@
+//! The SDK's client of the table.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
+use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition, TokenBucket};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
+use http::Uri;
+
+use super::Settings;
+use crate::http_client;
+
+/// How often a call is attempted at most, within its time.
+const MAX_ATTEMPTS: u32 = 6;
+
+pub(super) fn client(http: http_client::Client, settings: &Settings) -> Client {
+    let token = settings.session_token.as_ref().map(|token| token.expose().to_owned());
+    let secret = settings.secret_access_key.expose();
+    // The role's keys live as long as the process, so there is nothing to refresh or to cache.
+    let credentials = Credentials::new(&settings.access_key_id, secret, token, None, "environment");
+    let mut config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new(settings.region.clone()))
+        .credentials_provider(credentials)
+        .identity_cache(IdentityCache::no_cache())
+        .http_client(http)
+        .retry_config(
+            RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS).with_initial_backoff(Duration::from_millis(50)),
+        )
+        // The SDK's bucket is for a fleet that outlives an outage. Here it would stay empty for
+        // long after one, and each call has its own time limit.
+        .retry_partition(RetryPartition::custom("history").token_bucket(TokenBucket::unlimited()).build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    config.set_endpoint_url(settings.endpoint_url.clone());
+    Client::from_conf(config.build())
+}
+
+/// Where the client calls the table, by the SDK's own rules.
+pub(super) async fn endpoint(settings: &Settings) -> Option<Uri> {
+    let params = Params::builder()
+        .region(&settings.region)
+        .set_endpoint(settings.endpoint_url.clone())
+        .resource_arn(&settings.table)
+        .account_id_endpoint_mode("preferred")
+        .build();
+    let endpoint = DefaultResolver::new().resolve_endpoint(&params.ok()?).await;
+    endpoint.ok()?.url().parse().ok()
+}

@@ -1,0 +1,280 @@
+//! How a connection comes to be: its server's name is looked up once in a while, it may be opened
+//! ahead of the call that needs it, and each call knows how far it has come.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use ureq::Timeout;
+use ureq::config::Config;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::time;
+use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
+
+use super::{CONNECT_TIMEOUT, MAX_IDLE_AGE};
+use crate::dns::{self, Cause};
+
+/// How long a name's addresses are used for new connections; one that fails is looked up at once.
+const NAME_LIFETIME: Duration = Duration::from_secs(30);
+
+/// How many addresses of a server ureq can take.
+const MAX_ADDRESSES: usize = 16;
+
+/// How far the call that a thread is making has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// The server's name is being resolved, which happens for every call.
+    Resolving,
+    /// It has a connection that was opened before it.
+    Kept,
+    /// It is opening one.
+    Opening,
+    /// It has opened one.
+    Opened,
+}
+
+thread_local! {
+    static PROGRESS: Cell<Progress> = const { Cell::new(Progress::Resolving) };
+}
+
+/// This thread begins a call.
+pub(super) fn begin_call() {
+    PROGRESS.set(Progress::Resolving);
+}
+
+/// How far this thread's call has come, or came.
+pub(super) fn progress() -> Progress {
+    PROGRESS.get()
+}
+
+/// What is known of the servers that are called. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Servers(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    servers: Mutex<Vec<Server>>,
+    /// A connection has been opened ahead, or has not.
+    opened: Condvar,
+}
+
+/// A server, by scheme, host and port.
+#[derive(Debug)]
+struct Server {
+    uri: Uri,
+    /// Since when they are known.
+    addresses: Option<(ResolvedSocketAddrs, Instant)>,
+    /// When a call last ended well: for a while after it the pool has a connection.
+    called: Option<Instant>,
+    ahead: Ahead,
+}
+
+/// The connection that is opened ahead, with the time at which that began.
+enum Ahead {
+    None,
+    Opening(Instant),
+    Open(Box<dyn Transport>, Instant),
+}
+
+impl fmt::Debug for Ahead {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::None => "None",
+            Self::Opening(_) => "Opening",
+            Self::Open(..) => "Open",
+        })
+    }
+}
+
+impl Servers {
+    fn lock(&self) -> MutexGuard<'_, Vec<Server>> {
+        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call to `uri` has ended well, and its connection is in the pool.
+    pub(super) fn called(&self, uri: &Uri) {
+        find(&mut self.lock(), uri).called = Some(Instant::now());
+    }
+
+    /// Whether a connection to `uri` is to be opened ahead: none is, and none can be in the pool.
+    /// If so, [`Opener::open_ahead`] is to follow.
+    pub(super) fn begin_ahead(&self, uri: &Uri) -> bool {
+        let mut servers = self.lock();
+        let server = find(&mut servers, uri);
+        let is_called = server.called.is_some_and(|since| since.elapsed() < MAX_IDLE_AGE);
+        let is_ahead = match server.ahead {
+            Ahead::None => false,
+            Ahead::Opening(since) => since.elapsed() < CONNECT_TIMEOUT,
+            Ahead::Open(_, since) => since.elapsed() < MAX_IDLE_AGE,
+        };
+        if is_called || is_ahead {
+            return false;
+        }
+        server.ahead = Ahead::Opening(Instant::now());
+        true
+    }
+
+    fn end_ahead(&self, uri: &Uri, connection: Option<Box<dyn Transport>>) {
+        find(&mut self.lock(), uri).ahead =
+            connection.map_or(Ahead::None, |connection| Ahead::Open(connection, Instant::now()));
+        self.0.opened.notify_all();
+    }
+
+    /// The connection to `uri` that was opened ahead; waits for one that is being opened.
+    fn take_ahead(&self, uri: &Uri, timeout: Duration) -> Option<Box<dyn Transport>> {
+        let started = Instant::now();
+        let mut servers = self.lock();
+        loop {
+            let server = find(&mut servers, uri);
+            if let Ahead::Opening(since) = server.ahead {
+                // The process may have been frozen while it was being opened.
+                let left = CONNECT_TIMEOUT.checked_sub(since.elapsed())?.min(timeout.checked_sub(started.elapsed())?);
+                servers = self.0.opened.wait_timeout(servers, left).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            // Not asked whether it is still open: with TLS 1.3 a server's first tickets, which are
+            // not read yet, look like an end.
+            let Ahead::Open(connection, since) = std::mem::replace(&mut server.ahead, Ahead::None) else {
+                return None;
+            };
+            return (since.elapsed() < MAX_IDLE_AGE).then_some(connection);
+        }
+    }
+}
+
+/// The server of `uri`, which is remembered from now on.
+fn find<'a>(servers: &'a mut Vec<Server>, uri: &Uri) -> &'a mut Server {
+    let known = servers
+        .iter()
+        .position(|server| server.uri.scheme() == uri.scheme() && server.uri.authority() == uri.authority());
+    let position = known.unwrap_or_else(|| {
+        servers.push(Server { uri: uri.clone(), addresses: None, called: None, ahead: Ahead::None });
+        servers.len() - 1
+    });
+    &mut servers[position]
+}
+
+/// Looks names up, and remembers them: ureq asks with every call, also where the pool has a
+/// connection.
+#[derive(Debug)]
+pub(super) struct Names(pub(super) Servers);
+
+impl Names {
+    fn look_up(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let usual_port = match uri.scheme_str() {
+            Some("https") => Some(443),
+            Some("http") => Some(80),
+            _ => None,
+        };
+        let (Some(host), Some(port)) = (uri.host(), uri.port_u16().or(usual_port)) else {
+            return Err(ureq::Error::BadUri(uri.to_string()));
+        };
+        // A time that is none overflows.
+        let deadline = Instant::now().checked_add(*timeout.after);
+        let addresses = dns::Resolver::of_system().look_up(host, deadline).map_err(|error| match error.cause {
+            Cause::OutOfTime => ureq::Error::Timeout(timeout.reason),
+            _ => ureq::Error::Io(io::Error::other(error)),
+        })?;
+        let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port));
+        let mut wanted = self.empty();
+        for address in config.ip_family().keep_wanted(addresses).take(MAX_ADDRESSES) {
+            wanted.push(address);
+        }
+        if wanted.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(wanted) }
+    }
+}
+
+impl Resolver for Names {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let known = find(&mut self.0.lock(), uri).addresses.clone();
+        let addresses = if let Some((addresses, _)) = known.filter(|(_, since)| since.elapsed() < NAME_LIFETIME) {
+            addresses
+        } else {
+            let addresses = self.look_up(uri, config, timeout)?;
+            find(&mut self.0.lock(), uri).addresses = Some((addresses.clone(), Instant::now()));
+            addresses
+        };
+        PROGRESS.set(Progress::Kept);
+        Ok(addresses)
+    }
+}
+
+/// Opens a connection, or takes one that was opened ahead; asked only where the pool has none.
+#[derive(Clone, Debug)]
+pub(super) struct Opener {
+    connector: Arc<DefaultConnector>,
+    servers: Servers,
+}
+
+impl Opener {
+    pub(super) fn new(servers: Servers) -> Self {
+        Self { connector: Arc::default(), servers }
+    }
+
+    fn open(&self, details: &ConnectionDetails) -> Result<Option<Box<dyn Transport>>, ureq::Error> {
+        let connection = self.connector.connect(
+            &ConnectionDetails {
+                uri: details.uri,
+                addrs: details.addrs.clone(),
+                config: details.config,
+                // A request differs from the agent in its timeouts only. Told so, ureq keeps one
+                // TLS configuration, and with it the sessions that a later handshake resumes.
+                request_level: false,
+                resolver: details.resolver,
+                now: details.now,
+                timeout: details.timeout,
+                current_time: details.current_time.clone(),
+                run_connector: details.run_connector.clone(),
+                register_shutdown: details.register_shutdown.clone(),
+            },
+            None,
+        );
+        if connection.is_err() {
+            // Perhaps the server has moved.
+            find(&mut self.servers.lock(), details.uri).addresses = None;
+        }
+        connection
+    }
+
+    /// Opens a connection to the server of `uri` for the next call to it, which waits for it. What
+    /// fails here is left to that call to meet.
+    pub(super) fn open_ahead(&self, uri: &Uri, config: &Config) {
+        let timeout =
+            NextTimeout { after: CONNECT_TIMEOUT.into(), reason: Timeout::Connect, per_read: None, per_write: None };
+        let resolver = &Names(self.servers.clone());
+        let connection = resolver.resolve(uri, config, timeout).and_then(|addrs| {
+            self.open(&ConnectionDetails {
+                uri,
+                addrs,
+                config,
+                request_level: false,
+                resolver,
+                now: time::Instant::now(),
+                timeout,
+                current_time: Arc::new(time::Instant::now),
+                run_connector: Arc::new(|_| Err(ureq::Error::ConnectionFailed)),
+                register_shutdown: Arc::new(|_| Ok(())),
+            })
+        });
+        self.servers.end_ahead(uri, connection.ok().flatten());
+    }
+}
+
+impl Connector<()> for Opener {
+    type Out = Box<dyn Transport>;
+
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
+        PROGRESS.set(Progress::Opening);
+        if let Some(connection) = self.servers.take_ahead(details.uri, *details.timeout.after) {
+            PROGRESS.set(Progress::Kept);
+            return Ok(Some(connection));
+        }
+        let connection = self.open(details)?;
+        PROGRESS.set(Progress::Opened);
+        Ok(connection)
+    }
+}
