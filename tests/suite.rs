@@ -18,6 +18,7 @@ mod logs;
 mod model;
 mod policy;
 mod properties;
+mod readme;
 mod routing;
 mod talk;
 mod upstreams;
