@@ -180,7 +180,6 @@ mod tests {
         let quiet = |name: &str| (name == "AWS_LAMBDA_LOG_LEVEL").then(|| "FATAL".into());
         let app = App::new(Config::from_lookup(quiet).expect("the defaults can be used"));
         let request = Request {
-            id: "request-1".to_owned(),
             method: "GET".to_owned(),
             path: "/".to_owned(),
             query: String::new(),
@@ -192,7 +191,7 @@ mod tests {
         let panics: [fn() -> Result<Response, Error>; 3] =
             [|| panic!("a secret in a literal"), || panic!("a secret in {}", "a format"), || std::panic::panic_any(7)];
         for panics in panics {
-            let invocation = Invocation::begin(&request.id, None, false);
+            let invocation = Invocation::begin("request-1", None, false);
             let response = app.answer(&request, async { panics() }, &invocation).await;
             assert_eq!(response.status(), 500);
             assert_eq!(response.headers()["content-type"], "application/problem+json");

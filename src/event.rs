@@ -137,7 +137,6 @@ impl Payload {
         let stage = request_context.stage.unwrap_or_default();
         let path = strip_segments(strip_segments(&path, &stage), base_path);
         Ok(Request {
-            id: context.request_id.clone(),
             method,
             path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
             query: raw_query_string.unwrap_or_default(),

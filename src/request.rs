@@ -19,8 +19,6 @@ pub const READ_HEADERS: [HeaderName; 5] =
 /// One HTTP request.
 #[derive(Debug)]
 pub struct Request {
-    /// The id of the Lambda invocation, which is also in Lambda's own log lines.
-    pub id: String,
     /// The method's token, as sent: methods are case-sensitive (RFC 9110 §9.1).
     pub method: String,
     /// The path below the stage and the base path, still percent-encoded; begins with `/`.
