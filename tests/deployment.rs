@@ -1,15 +1,18 @@
-//! What `.aws` says, held against the code: the template's role, table and variables.
+//! What `.aws` says, held against the code: the template's role, table and variables, the metrics
+//! of the dashboard, the members that the queries ask for.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Value, json};
 
-use crate::in_process::configure;
+use crate::in_process::{configure, event};
 use crate::local::Backends;
-use crate::local::engine::HISTORY_TABLE;
+use crate::local::engine::{self, HISTORY_TABLE};
+use crate::local::upstream::operation;
 use crate::policy::{read, variables_read};
-use crate::talk::{begin, share};
+use crate::talk::{begin, say, send, share, stack};
 
 /// `.aws/template.yaml` with its tags written out: `!Ref Name` is `{"Ref": "Name"}`, and every
 /// other one, such as `!GetAtt`, a function ("Intrinsic function reference" of AWS
@@ -160,4 +163,157 @@ fn the_api_leaves_cors_to_the_function_and_lets_preflights_through() {
     assert_eq!(route("PreflightRoute")["RouteKey"], "OPTIONS /{proxy+}");
     assert_eq!(route("HealthRoute")["RouteKey"], "ANY /health");
     assert!(!authorized("PreflightRoute") && !authorized("HealthRoute"));
+}
+
+/// The function's log of two chats, of one that is not saved, and of a request that fails.
+async fn log() -> Vec<Value> {
+    let stack = stack(&[]).await;
+    begin(&stack, &["My name is Ada.", "What is my name?"]).await;
+    stack.engine().script(operation("TransactWriteItems"), [engine::error("AccessDeniedException")]);
+    assert_eq!(say(&stack, None, "Remember me.").await["saved"], false);
+    assert_eq!(send(&stack, &event("GET", "/nowhere", &[])).await.status, 404);
+    // All is written when the processes have ended.
+    stack.function.restart().await;
+    let lines = stack.function.log().into_iter().map(|line| serde_json::from_str(&line).expect("a line of JSON"));
+    lines.collect()
+}
+
+/// A metric: its namespace, its name, and the names of its dimensions.
+type Metric = (String, String, BTreeSet<String>);
+
+/// The metrics that CloudWatch takes out of the lines of a log.
+fn emitted(log: &[Value]) -> BTreeSet<Metric> {
+    let texts = |value: &Value| -> Vec<String> {
+        let items = value.as_array().into_iter().flatten();
+        items.map(|item| item.as_str().expect("a text").to_owned()).collect()
+    };
+    let directives = log.iter().flat_map(|line| line["_aws"]["CloudWatchMetrics"].as_array().expect("directives"));
+    let metrics = directives.flat_map(|directive| {
+        let namespace = directive["Namespace"].as_str().expect("a namespace");
+        let dimensions = directive["Dimensions"].as_array().expect("dimensions").iter().map(texts);
+        dimensions.flat_map(move |dimensions| {
+            let metrics = directive["Metrics"].as_array().expect("metrics").iter();
+            let name = |metric: &Value| metric["Name"].as_str().expect("a name").to_owned();
+            let metric = move |metric| {
+                (namespace.to_owned(), name(metric), dimensions.iter().cloned().collect::<BTreeSet<String>>())
+            };
+            metrics.map(metric).collect::<Vec<_>>()
+        })
+    });
+    metrics.collect()
+}
+
+/// The metrics of a search such as `SEARCH('{"namespace",Dimension} MetricName="Name"', 'Sum')`.
+fn searched(expression: &str) -> Option<Metric> {
+    let (schema, terms) = expression.strip_prefix("SEARCH('{")?.split_once('}')?;
+    let mut schema = schema.split(',').map(|name| name.trim_matches('"').to_owned());
+    let name = terms.split_once("MetricName=\"")?.1.split_once('"')?.0;
+    Some((schema.next()?, name.to_owned(), schema.collect()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboard_shows_metrics_that_the_function_emits() {
+    let log = log().await;
+    let emitted = emitted(&log);
+    let routes: BTreeSet<&str> = log.iter().filter_map(|line| line["Route"].as_str()).collect();
+    let dashboard: Value = serde_json::from_str(&read(".aws/dashboard.json")).expect("the dashboard is JSON");
+    let mut shown = BTreeSet::new();
+    for widget in dashboard["widgets"].as_array().expect("widgets") {
+        assert_eq!(widget["properties"]["region"], "REGION", "{widget}");
+        for row in widget["properties"]["metrics"].as_array().expect("metrics") {
+            let row = row.as_array().expect("a metric is an array");
+            if let Some(expression) = row[0]["expression"].as_str() {
+                shown.extend(searched(expression));
+                continue;
+            }
+            let texts: Vec<&str> = row.iter().filter_map(Value::as_str).collect();
+            let [namespace, name, dimensions @ ..] = texts.as_slice() else { panic!("{row:?}") };
+            for [dimension, value] in dimensions.as_chunks().0 {
+                let known = match *dimension {
+                    "Route" => routes.contains(value),
+                    "ApiId" => *value == "API_ID",
+                    "FunctionName" => *value == "FUNCTION_NAME",
+                    "TableName" => *value == "TABLE_NAME",
+                    _ => false,
+                };
+                assert!(known, "{row:?}");
+            }
+            let dimensions = dimensions.iter().step_by(2).map(ToString::to_string);
+            shown.insert((namespace.to_string(), name.to_string(), dimensions.collect()));
+        }
+    }
+    let ours: BTreeSet<_> = shown.into_iter().filter(|(namespace, ..)| !namespace.starts_with("AWS/")).collect();
+    assert!(ours.is_subset(&emitted), "{:?}", ours.difference(&emitted));
+    let names = |metrics: &BTreeSet<Metric>| metrics.iter().map(|(_, name, _)| name.clone()).collect::<BTreeSet<_>>();
+    assert_eq!(names(&ours), names(&emitted));
+}
+
+/// The members that a query of `CloudWatch` Logs Insights asks for.
+fn members(query: &str) -> BTreeSet<String> {
+    // What it is made of beside members and its own names, which follow `as`.
+    let words = [
+        "as",
+        "asc",
+        "avg",
+        "bin",
+        "by",
+        "count",
+        "desc",
+        "fields",
+        "filter",
+        "ispresent",
+        "latest",
+        "limit",
+        "max",
+        "or",
+        "and",
+        "pct",
+        "sort",
+        "stats",
+        "sum",
+    ];
+    let lines = query.lines().filter(|line| !line.starts_with('#'));
+    let text: String = lines.flat_map(|line| [line, " "]).collect();
+    let outside_of_strings: String = text.split('"').step_by(2).collect();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '@');
+    let names: Vec<&str> = outside_of_strings.split(|c| !is_part(c)).filter(|name| !name.is_empty()).collect();
+    let own: BTreeSet<&str> = names.windows(2).filter(|pair| pair[0] == "as").map(|pair| pair[1]).collect();
+    let is_member =
+        |name: &&str| !words.contains(name) && !own.contains(name) && !name.starts_with(|c: char| c.is_ascii_digit());
+    names.into_iter().filter(is_member).map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queries_ask_for_members_that_the_log_has() {
+    let log = log().await;
+    let mut known: BTreeSet<&str> =
+        log.iter().flat_map(|line| line.as_object().expect("a line").keys()).map(String::as_str).collect();
+    // Those of CloudWatch itself and of Lambda's own lines (Lambda Developer Guide, "Lambda Telemetry
+    // API Event schema reference").
+    known.extend(["@timestamp", "@message", "type", "record.requestId"]);
+    known.extend(["record.metrics.initDurationMs", "record.metrics.maxMemoryUsedMB"]);
+    let mut asked = 0;
+    for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.aws/queries")).expect("there are queries") {
+        let name = format!(".aws/queries/{}", file.expect("a file").file_name().to_string_lossy());
+        let query = read(&name);
+        assert!(query.starts_with("# "), "{name} says what it answers");
+        for member in members(&query) {
+            assert!(known.contains(member.as_str()), "{name}: {member}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 30, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alarm_on_turns_that_are_not_saved_finds_them() {
+    let log = log().await;
+    let template = template();
+    let filter = properties(&template, "NotSavedFilter");
+    let pattern = filter["FilterPattern"].as_str().expect("a pattern");
+    let code = pattern.strip_prefix("{ $.code = \"").and_then(|rest| rest.strip_suffix("\" }")).expect("of a code");
+    assert_eq!(log.iter().filter(|line| line["code"] == code).count(), 1, "{log:?}");
+    let [metric] = filter["MetricTransformations"].as_array().expect("metrics").as_slice() else { panic!("{filter}") };
+    let alarm = properties(&template, "NotSavedAlarm");
+    assert_eq!((&alarm["Namespace"], &alarm["MetricName"]), (&metric["MetricNamespace"], &metric["MetricName"]));
 }
