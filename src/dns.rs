@@ -16,7 +16,6 @@ pub mod message;
 use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::iter::repeat_n;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -176,13 +175,13 @@ impl Resolver {
     /// What `host` may stand for, in the order in which it is tried: a name with less than `ndots`
     /// dots is itself the last, one that ends with a dot the only one.
     fn names(&self, host: &str) -> Vec<Name> {
-        let mut names = vec![host.to_owned()];
+        let mut names = Vec::new();
         if !host.ends_with('.') {
-            let longer = self.config.get_last_search_or_domain().map(|domain| format!("{host}.{domain}"));
-            let is_short = host.matches('.').count() < self.config.ndots.min(MAX_NDOTS) as usize;
-            let place = usize::from(!is_short);
-            names.splice(place..place, longer);
+            names.extend(self.config.get_last_search_or_domain().map(|domain| format!("{host}.{domain}")));
         }
+        let is_short = host.matches('.').count() < self.config.ndots.min(MAX_NDOTS) as usize;
+        let place = if is_short { names.len() } else { 0 };
+        names.insert(place, host.to_owned());
         names.iter().filter_map(|name| Name::vec_from_str(name).ok()).collect()
     }
 
@@ -206,8 +205,10 @@ impl Resolver {
             }
         }
         let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-        let addresses: Vec<_> =
-            questions.iter().flat_map(|question| question.addresses().iter().take(MAX_ADDRESSES)).copied().collect();
+        let mut addresses = Vec::new();
+        for question in &questions {
+            addresses.extend(question.addresses().iter().take(MAX_ADDRESSES));
+        }
         match failed {
             _ if !addresses.is_empty() => Ok(addresses),
             Some(_) if is_late => Err(Cause::OutOfTime),
@@ -230,7 +231,7 @@ impl Resolver {
             nameservers.rotate_left(first);
         }
         let attempts = self.config.attempts.clamp(1, MAX_ATTEMPTS) as usize;
-        repeat_n(nameservers, attempts).flatten().collect()
+        nameservers.repeat(attempts)
     }
 }
 
@@ -245,17 +246,18 @@ fn is_localhost(host: &str) -> bool {
 
 /// Each address once: those first to which there is a way from here, and of them those of IPv4.
 fn in_order(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    let mut ordered = Vec::with_capacity(addresses.len());
+    let mut unique = Vec::with_capacity(addresses.len());
     for address in addresses {
-        if !ordered.contains(&address) {
-            ordered.push(address);
+        if !unique.contains(&address) {
+            unique.push(address);
         }
     }
-    ordered.sort_by_cached_key(|address| (!has_route(*address), address.is_ipv6()));
-    ordered
+    let (v4, v6): (Vec<_>, Vec<_>) = unique.into_iter().partition(IpAddr::is_ipv4);
+    let (reachable, rest): (Vec<_>, Vec<_>) = [v4, v6].concat().into_iter().partition(has_route);
+    [reachable, rest].concat()
 }
 
 /// Whether the kernel knows a way to `address`. Nothing is sent.
-fn has_route(address: IpAddr) -> bool {
-    exchange::connected((address, PORT).into()).is_ok()
+fn has_route(address: &IpAddr) -> bool {
+    exchange::connected((*address, PORT).into()).is_ok()
 }

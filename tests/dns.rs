@@ -25,6 +25,9 @@ const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 /// Time enough for whatever is answered at all.
 const LONG: Duration = Duration::from_mins(1);
 
+/// What a server does with a query.
+type Script = fn(&Query) -> Vec<Say>;
+
 /// A resolver without a hosts file, which asks these servers by the rules of `conf`.
 fn resolver(nameservers: &[&NameServer], conf: &str) -> Resolver {
     Resolver {
@@ -168,6 +171,7 @@ async fn with_the_option_no_aaaa_ipv6_is_not_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_search_list_and_ndots_say_which_names_are_asked_for() {
+    type Row<'a> = (&'a str, &'a str, &'a [&'a str], Result<&'a str, &'a str>);
     let zone = Zone::default()
         .with("db", &[])
         .with("db.corp.example", &["127.0.0.2"])
@@ -178,7 +182,7 @@ async fn the_search_list_and_ndots_say_which_names_are_asked_for() {
         .with("deep.sub.corp.example", &["127.0.0.6"]);
     let search = "search corp.example lab.example";
     let long = format!("{}.{}", ["a".repeat(63).as_str(); 3].join("."), "b".repeat(55));
-    let rows: [(&str, &str, &[&str], Result<&str, &str>); 14] = [
+    let rows: [Row; 14] = [
         ("", "db", &["db"], Err("the host \"db\" has no address")),
         (search, "db", &["db.corp.example"], Ok("127.0.0.2")),
         ("domain lab.example", "db", &["db.lab.example"], Ok("127.0.0.3")),
@@ -380,7 +384,7 @@ async fn a_truncated_answer_is_asked_for_by_tcp() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tcp_that_fails_is_followed_by_the_next_name_server() {
     let good = NameServer::of(Zone::default().with(HOST, &["127.0.0.2"])).await;
-    let rows: [(&str, fn(&Query) -> Vec<Say>); 5] = [
+    let rows: [(&str, Script); 5] = [
         ("silence", |_| vec![]),
         ("SERVFAIL", |query| vec![query.refusal(RCODE::ServerFailure).into()]),
         ("truncated again", |query| {
@@ -474,7 +478,7 @@ async fn what_is_no_reply_to_the_question_is_not_listened_to() {
         reply.answers.push(address(HOST, "127.0.0.9".parse().expect("an address")));
         reply
     }
-    let rows: [(&str, fn(&Query) -> Vec<Say>); 12] = [
+    let rows: [(&str, Script); 12] = [
         ("another id", |query| {
             let mut reply = forged(query.reply());
             reply.set_id(query.id ^ 1);
@@ -645,6 +649,7 @@ impl Drop for File {
 
 #[test]
 fn a_resolv_conf_that_is_missing_or_damaged_is_no_failure() {
+    type Row<'a> = (&'a [u8], &'a [&'a str], &'a [&'a str], [u32; 3]);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let missing = directory.join("no such file");
     for path in [missing.as_path(), directory] {
@@ -653,7 +658,7 @@ fn a_resolv_conf_that_is_missing_or_damaged_is_no_failure() {
         assert_eq!(resolver.look_up("localhost", None).expect("this machine"), addresses(&["127.0.0.1", "::1"]));
     }
 
-    let rows: [(&[u8], &[&str], &[&str], [u32; 3]); 6] = [
+    let rows: [Row; 6] = [
         (b"", &[], &[], [1, 5, 2]),
         (b"nameserver 192.0.2.1\nnameserver 2001:db8::1\n", &["192.0.2.1:53", "[2001:db8::1]:53"], &[], [1, 5, 2]),
         (

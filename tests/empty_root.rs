@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::talk::{begin, read};
 
 /// Who is asked where `resolv.conf` names nobody.
-const NAME_SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 53);
+const NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
 
 /// A root directory with `/bootstrap` in it, there as long as this.
 struct Root(PathBuf);
@@ -46,6 +46,7 @@ impl Drop for Root {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs BOOTSTRAP, the path of the program that build.sh makes, the right to chroot(2) and port 53: see .ci/run"]
 async fn the_program_runs_in_an_empty_root_and_finds_its_servers_by_name() {
+    type Row<'a> = (&'a [(&'a str, &'a str)], [&'a str; 2], &'a [&'a str]);
     let program = PathBuf::from(env::var_os("BOOTSTRAP").expect("BOOTSTRAP is the path of the program"));
     let zone = ["model.example", "table.example", "model.corp.example"]
         .into_iter()
@@ -54,7 +55,7 @@ async fn the_program_runs_in_an_empty_root_and_finds_its_servers_by_name() {
 
     let resolv_conf = ("etc/resolv.conf", "search corp.example\nnameserver 127.0.0.1\n");
     let hosts = ("etc/hosts", "127.0.0.1 localhost table.in.hosts\n");
-    let rows: [(&[(&str, &str)], [&str; 2], &[&str]); 2] = [
+    let rows: [Row; 2] = [
         (&[], ["model.example", "table.example"], &["model.example", "table.example"]),
         (&[resolv_conf, hosts], ["model", "table.in.hosts"], &["model.corp.example"]),
     ];

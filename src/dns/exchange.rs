@@ -81,13 +81,13 @@ pub(super) fn ask(
             let (query, question) = open.swap_remove(index);
             match reply {
                 Reply::Answer(answer) => until = settle(question, answer, until),
+                Reply::Truncated if question.family == Family::V4 => for_tcp.insert(0, (query, question)),
                 Reply::Truncated => for_tcp.push((query, question)),
                 Reply::Refused(refusal) => failure = Some(Failure::Refused(refusal)),
             }
         }
     }
 
-    for_tcp.sort_by_key(|(_, question)| question.family);
     for (query, question) in for_tcp {
         match ask_by_tcp(nameserver, &query, until) {
             Ok(answer) => until = settle(question, answer, until),

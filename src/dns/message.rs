@@ -14,7 +14,7 @@ use domain::rdata::{A, Aaaa};
 pub type Name = domain::base::Name<Vec<u8>>;
 
 /// Which addresses are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4: records of type A.
     V4,
