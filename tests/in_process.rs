@@ -1,6 +1,8 @@
 //! The application without a process around it, for tables with many rows.
 
 use std::ffi::OsString;
+use std::pin::pin;
+use std::task::{self, Poll, Waker};
 
 use kus_aws_backend::event::Payload;
 use kus_aws_backend::{App, Config, config};
@@ -31,6 +33,17 @@ pub(crate) fn answer(app: &App, payload: &[u8]) -> Value {
     "request-1".clone_into(&mut context.request_id);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     serde_json::to_value(runtime.block_on(app.handle(payload, &context))).expect("an answer is JSON")
+}
+
+/// The bytes that answer the bytes of an event which asks for no upstream, without a runtime: such
+/// an answer waits for nothing.
+pub(crate) fn answer_at_once(app: &App, payload: &[u8], context: &Context) -> Vec<u8> {
+    let payload =
+        Payload::deserialize(&mut serde_json::Deserializer::from_slice(payload)).expect("a payload never fails");
+    match pin!(app.handle(payload, context)).poll(&mut task::Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => serde_json::to_vec(&answer).expect("an answer is JSON"),
+        Poll::Pending => panic!("the answer waits for something"),
+    }
 }
 
 /// A payload format 2.0 event with nothing but a method, a path and headers.

@@ -1,5 +1,6 @@
 //! The tests, one subject a file.
 
+mod allocations;
 mod backends;
 mod bootstrap;
 mod chat;

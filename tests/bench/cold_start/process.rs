@@ -1,0 +1,109 @@
+//! One process, and what the operating system says of it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+/// A running program; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    /// What the program writes. It ends with the program.
+    output: PipeReader,
+    written: Vec<u8>,
+    began: Instant,
+}
+
+impl Process {
+    /// Starts `program` with these variables and no others.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn start(program: &Path, variables: &BTreeMap<String, OsString>) -> io::Result<Self> {
+        let (output, writer) = io::pipe()?;
+        let mut command = Command::new(program);
+        command.env_clear().envs(variables).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        let began = Instant::now();
+        let child = command.spawn()?;
+        // With `command` goes this process's own end of the pipe.
+        drop(command);
+        Ok(Self { child, output, written: Vec::new(), began })
+    }
+
+    /// When it was started: the operating system was asked to make a process of the program.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Waits until the program has ended by itself; how long after its start that was.
+    ///
+    /// # Errors
+    /// It has not ended well.
+    pub(crate) fn run_to_end(mut self) -> io::Result<Duration> {
+        let status = self.child.wait()?;
+        let took = self.began.elapsed();
+        if status.success() { Ok(took) } else { Err(io::Error::other(status.to_string())) }
+    }
+
+    /// The CPU time of all its threads so far, in user and kernel mode; `None` where the system
+    /// does not tell.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        let process = nix::unistd::Pid::from_raw(self.child.id().try_into().ok()?);
+        Some(nix::time::ClockId::pid_cpu_clock_id(process).ok()?.now().ok()?.into())
+    }
+
+    /// `None`: this system does not tell.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The most memory that was resident so far, in bytes (proc(5), `VmHWM`); `None` where the
+    /// system does not tell.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.strip_suffix("kB")?.trim();
+        Some(kibibytes.parse::<u64>().ok()? * 1024)
+    }
+
+    /// Reads what the program has written, and waits for it; whether the program goes on.
+    pub(crate) fn read_output(&mut self) -> io::Result<bool> {
+        let mut chunk = [0; 4096];
+        let length = self.output.read(&mut chunk)?;
+        self.written.extend_from_slice(&chunk[..length]);
+        Ok(length > 0)
+    }
+
+    /// Ends the program, and tells how it had ended by itself, where it had, and what it has
+    /// written, as far as that has been read.
+    pub(crate) fn end(&mut self) -> String {
+        // It fails for a program that has ended only.
+        let _ = self.child.kill();
+        let by_itself = self.child.wait().ok().filter(|status| status.signal() != Some(Signal::SIGKILL as i32));
+        let status = by_itself.map(|status| status.to_string()).unwrap_or_default();
+        format!("{status}\n{}", String::from_utf8_lossy(&self.written)).trim().to_owned()
+    }
+}
+
+impl AsFd for Process {
+    /// Ready when there is output, or no process any more.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.output.as_fd()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // They fail for a program that has ended only.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,118 @@
+//! One run: `true`, and then for each program a process that answers healths and one that answers
+//! chats.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::Failure;
+use crate::environment::Environment;
+use crate::local::{Backends, LocalOptions};
+use crate::process::Process;
+use crate::report::median;
+use crate::subject::Subject;
+
+/// What one run of a program showed.
+pub(crate) struct Run {
+    /// What `true` took in this run, from start to end.
+    pub(crate) of_true: Duration,
+    pub(crate) health: Shown,
+    pub(crate) chat: Shown,
+}
+
+/// What one process showed.
+pub(crate) struct Shown {
+    pub(crate) init: Duration,
+    pub(crate) first: Duration,
+    pub(crate) warm: Duration,
+    /// `None` where the system does not tell.
+    pub(crate) cpu: Option<Duration>,
+    /// In bytes; `None` where the system does not tell.
+    pub(crate) peak_memory: Option<u64>,
+}
+
+/// What a process is asked, once cold and so many times warm.
+pub(crate) struct Request {
+    event: String,
+    pub(crate) warm: u16,
+    is_answer: fn(&Value) -> bool,
+}
+
+impl Request {
+    /// `GET /health`.
+    ///
+    /// # Errors
+    /// The sample event cannot be read.
+    pub(crate) fn health(warm: u16) -> Result<Self, Failure> {
+        let is_answer = |answer: &Value| answer["statusCode"] == 200 && answer["body"] == r#"{"status":"ok"}"#;
+        Ok(Self { event: event("get-health")?, warm, is_answer })
+    }
+
+    /// `POST /api/v1/chat`; each begins a conversation.
+    ///
+    /// # Errors
+    /// The sample event cannot be read.
+    pub(crate) fn chat(warm: u16) -> Result<Self, Failure> {
+        let is_answer = |answer: &Value| {
+            let body = answer["body"].as_str().and_then(|body| serde_json::from_str::<Value>(body).ok());
+            let body = body.unwrap_or_default();
+            answer["statusCode"] == 200 && body["turn"] == 1 && body["saved"] == true && body["reply"].is_string()
+        };
+        Ok(Self { event: event("post-chat")?, warm, is_answer })
+    }
+}
+
+/// A sample event, without the spaces of its file.
+fn event(name: &str) -> Result<String, Failure> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("events").join(name).with_extension("json");
+    Ok(serde_json::from_slice::<Value>(&fs::read(file)?)?.to_string())
+}
+
+impl Run {
+    /// # Errors
+    /// `subject` does not start, or does not answer as it should.
+    pub(crate) fn of(
+        subject: &Subject,
+        backends: &Backends,
+        [health, chat]: [&Request; 2],
+        of_true: Duration,
+    ) -> Result<Self, Failure> {
+        let options = LocalOptions::new(&subject.program).with_backends(backends.clone());
+        let variables = options.function.variables();
+        let shown = |request| {
+            Shown::by(&subject.program, &variables, request).map_err(|error| format!("{}: {error}", subject.name))
+        };
+        Ok(Self { of_true, health: shown(health)?, chat: shown(chat)? })
+    }
+}
+
+impl Shown {
+    fn by(program: &Path, variables: &BTreeMap<String, OsString>, request: &Request) -> Result<Self, Failure> {
+        let (mut environment, init) = Environment::start(program, variables)?;
+        let first = environment.invoke(&request.event)?;
+        let cpu = environment.process().cpu_time();
+        let warm = (0..request.warm).map(|_| environment.invoke(&request.event)).collect::<Result<Vec<_>, _>>()?;
+        let peak_memory = environment.process().peak_memory();
+        drop(environment);
+        for invoked in warm.iter().chain([&first]) {
+            if !serde_json::from_slice(&invoked.answer).is_ok_and(|answer| (request.is_answer)(&answer)) {
+                return Err(format!("it answers {}", invoked.answer.escape_ascii()).into());
+            }
+        }
+        let warm = median(warm.iter().map(|invoked| invoked.took));
+        Ok(Self { init, first: first.took, warm, cpu, peak_memory })
+    }
+}
+
+/// What `true` takes from start to end: the least that a process can.
+///
+/// # Errors
+/// There is no such program.
+pub(crate) fn time_of_true() -> Result<Duration, Failure> {
+    let program = ["/bin/true", "/usr/bin/true"].map(Path::new).into_iter().find(|path| path.exists());
+    Ok(Process::start(program.ok_or("there is no program true")?, &BTreeMap::new())?.run_to_end()?)
+}

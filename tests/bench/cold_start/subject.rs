@@ -1,0 +1,101 @@
+//! What is measured: a program, as it is or in the zip that is uploaded.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use zip::ZipArchive;
+
+use crate::Failure;
+
+const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What Lambda starts.
+const ENTRY: &str = "bootstrap";
+
+/// A program to measure.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    /// What the table calls it.
+    pub(crate) name: String,
+    pub(crate) program: PathBuf,
+    /// In bytes.
+    pub(crate) program_size: u64,
+    /// In bytes, where it came in a zip.
+    pub(crate) zip_size: Option<u64>,
+}
+
+/// `[NAME=]PATH` of `--program`.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    name: String,
+    path: PathBuf,
+}
+
+impl Source {
+    pub(crate) fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), path: path.into() }
+    }
+
+    /// Reads `[NAME=]PATH`; without a name it is the file's.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (name, path) = match text.split_once('=') {
+            Some((name, path)) => (name, Path::new(path)),
+            None => (Path::new(text).file_name().and_then(OsStr::to_str).unwrap_or_default(), Path::new(text)),
+        };
+        if name.is_empty() {
+            return Err("expected a path or NAME=PATH".to_owned());
+        }
+        if !path.is_file() {
+            return Err(format!("there is no file {}", path.display()));
+        }
+        Ok(Self::new(name, path))
+    }
+
+    /// The subject; a program in a zip is unpacked, for which `number` is one of its own.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the zip has no `bootstrap`.
+    pub(crate) fn open(self, number: usize) -> Result<Subject, Failure> {
+        let Self { name, path } = self;
+        let is_zip = path.extension() == Some(OsStr::new("zip"));
+        let zip_size = if is_zip { Some(fs::metadata(&path)?.len()) } else { None };
+        let program = if is_zip { unpack(&path, number)? } else { path.canonicalize()? };
+        Ok(Subject { name, program_size: fs::metadata(&program)?.len(), program, zip_size })
+    }
+}
+
+/// The zip that `./build.sh` makes, which tells about it on standard output.
+///
+/// # Errors
+/// It makes none.
+pub(crate) fn build() -> Result<Source, Failure> {
+    let mut command = Command::new("./build.sh");
+    // What Cargo tells of this package looks like news to build scripts that watch these variables, as ring's does.
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+    let status = command.current_dir(PROJECT).status()?;
+    if !status.success() {
+        return Err(format!("./build.sh failed: {status}").into());
+    }
+    Ok(Source::new("lambda.zip", Path::new(PROJECT).join("lambda.zip")))
+}
+
+fn unpack(zip: &Path, number: usize) -> Result<PathBuf, Failure> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {ENTRY} cannot be unpacked: {error}", zip.display());
+    let mut archive = ZipArchive::new(File::open(zip)?).map_err(|error| failed(&error))?;
+    let mut entry = archive.by_name(ENTRY).map_err(|error| failed(&error))?;
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cold_start-{number}"));
+    fs::create_dir_all(&directory)?;
+    let program = directory.join(ENTRY);
+    io::copy(&mut entry, &mut File::create(&program)?).map_err(|error| failed(&error))?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    Ok(program)
+}
