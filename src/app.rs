@@ -14,7 +14,7 @@ use lambda_runtime::Context;
 
 use crate::config::Config;
 use crate::cors::Policy;
-use crate::endpoints::{chat, conversations, echo, health, options};
+use crate::endpoints::{chat, conversations, docs, echo, health, options};
 use crate::error::Error;
 use crate::event::{self, Answer, Payload, Unsupported};
 use crate::history::History;
@@ -82,9 +82,11 @@ impl App {
             record.note(|notes| notes.route = Some("preflight"));
             return Ok(response::no_content());
         }
-        record.note(|notes| notes.route = router::template(&request.path));
-        match router::find(&request.method, &request.path)? {
+        record.note(|notes| notes.route = router::template(&request.path, self.config.docs));
+        match router::find(&request.method, &request.path, self.config.docs)? {
             Route::Health => Ok(health::get()),
+            Route::OpenApi => Ok(docs::openapi()),
+            Route::Docs => Ok(docs::page()),
             Route::Echo => echo::get(request),
             Route::Chat => {
                 let (openai, history) = (self.openai(record)?, self.history(record)?);

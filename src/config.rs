@@ -27,6 +27,8 @@ pub struct Config {
     pub cors: cors::Policy,
     /// `BASE_PATH` without leading and trailing slash; empty when there is none.
     pub base_path: String,
+    /// `DOCS`: whether the API shows its documentation.
+    pub docs: bool,
     /// `AWS_CA_BUNDLE`: the certificates that replace the built-in roots.
     pub roots: Option<Vec<Certificate<'static>>>,
     /// `OPENAI_*`; the name of the variable that is missing when there is no model to ask.
@@ -108,6 +110,7 @@ impl Config {
         Ok(Self {
             cors,
             base_path: variable("BASE_PATH")?.base_path()?,
+            docs: variable("DOCS")?.one_of(&["on", "off"])? != Some("off"),
             roots: roots.transpose()?,
             openai: Self::openai(variable)?,
             history: Self::history(variable)?,

@@ -17,6 +17,14 @@ pub fn problem(status: StatusCode, body: &impl Serialize) -> Response {
     with_type(status, "application/problem+json", body)
 }
 
+/// 200 with `body`, which is of the media type `content_type`.
+#[must_use]
+pub fn text(content_type: &'static str, body: impl Into<String>) -> Response {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
 /// 204 No Content.
 #[must_use]
 pub fn no_content() -> Response {
@@ -37,8 +45,7 @@ pub fn allowing(mut response: Response, methods: &str) -> Response {
 fn with_type(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response {
     // A value of ours with string keys always serialises; a panic here would become a 500.
     let body = serde_json::to_string(body).expect("an answer serialises");
-    let mut response = Response::new(body);
+    let mut response = text(content_type, body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

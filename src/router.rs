@@ -3,11 +3,15 @@
 //! | method | path | route |
 //! | --- | --- | --- |
 //! | `GET`, `HEAD` | `/health` | [`Route::Health`] |
+//! | `GET`, `HEAD` | `/openapi.json` | [`Route::OpenApi`] |
+//! | `GET`, `HEAD` | `/docs` | [`Route::Docs`] |
 //! | `GET`, `HEAD` | `/api/v1/echo` | [`Route::Echo`] |
 //! | `POST` | `/api/v1/chat` | [`Route::Chat`] |
-//! | `GET`, `HEAD` | `/api/v1/conversations/{id}` | [`Route::ReadConversation`] |
-//! | `DELETE` | `/api/v1/conversations/{id}` | [`Route::DeleteConversation`] |
+//! | `GET`, `HEAD` | `/api/v1/conversations/{conversation_id}` | [`Route::ReadConversation`] |
+//! | `DELETE` | `/api/v1/conversations/{conversation_id}` | [`Route::DeleteConversation`] |
 //! | `OPTIONS` | any | [`Route::Options`] |
+//!
+//! The routes of the documentation are there only where it is switched on.
 //!
 //! A path is split at `/` and each segment percent-decoded afterwards, so that an encoded `/` does
 //! not separate where the gateway hands the path on as it was sent: a Function URL does, an HTTP
@@ -23,6 +27,10 @@ use percent_encoding::percent_decode_str;
 pub enum Route {
     /// The health check.
     Health,
+    /// The OpenAPI document.
+    OpenApi,
+    /// The page that shows it.
+    Docs,
     /// The echo of a query parameter.
     Echo,
     /// The next turn of a conversation.
@@ -51,22 +59,76 @@ pub enum Miss {
     },
 }
 
+/// One row of the table above.
+#[derive(Debug)]
+pub struct Entry {
+    /// The methods.
+    pub methods: &'static [&'static str],
+    /// The path; a segment in braces stands for any one segment.
+    pub path: &'static str,
+    /// Whether it belongs to the documentation.
+    documentation: bool,
+    /// What it is, with the segment that stands in the place of the braces.
+    route: fn(&str) -> Route,
+}
+
+impl Entry {
+    const fn new(methods: &'static [&'static str], path: &'static str, route: fn(&str) -> Route) -> Self {
+        Self { methods, path, documentation: false, route }
+    }
+
+    const fn documentation(path: &'static str, route: fn(&str) -> Route) -> Self {
+        Self { documentation: true, ..Self::new(READ, path, route) }
+    }
+
+    /// The route, where the path has these segments.
+    fn route(&self, segments: &[&str]) -> Option<Route> {
+        let (mut expected, mut in_braces) = (self.path.split('/').skip(1), "");
+        for segment in segments {
+            match expected.next()? {
+                variable if variable.starts_with('{') => in_braces = segment,
+                literal if literal == *segment => {}
+                _ => return None,
+            }
+        }
+        expected.next().is_none().then(|| (self.route)(in_braces))
+    }
+}
+
+const READ: &[&str] = &["GET", "HEAD"];
+
+/// Every route but [`Route::Options`], which every path has.
+pub const ROUTES: [Entry; 7] = [
+    Entry::new(READ, "/health", |_| Route::Health),
+    Entry::documentation("/openapi.json", |_| Route::OpenApi),
+    Entry::documentation("/docs", |_| Route::Docs),
+    Entry::new(READ, "/api/v1/echo", |_| Route::Echo),
+    Entry::new(&["POST"], "/api/v1/chat", |_| Route::Chat),
+    Entry::new(READ, "/api/v1/conversations/{conversation_id}", |id| Route::ReadConversation(id.to_owned())),
+    Entry::new(&["DELETE"], "/api/v1/conversations/{conversation_id}", |id| Route::DeleteConversation(id.to_owned())),
+];
+
 /// The methods that `Allow` may name, in its order.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// The route of `method` and `path`; `path` begins with `/` and is percent-encoded.
+/// The route of `method` and `path`; `path` begins with `/` and is percent-encoded. With
+/// `documentation` the routes of the documentation are among those looked at.
 ///
 /// # Errors
 /// [`Miss::NotFound`] for a path that no route has, [`Miss::MethodNotAllowed`] for a path that has
 /// only routes of other methods.
-pub fn find(method: &str, path: &str) -> Result<Route, Miss> {
+pub fn find(method: &str, path: &str, documentation: bool) -> Result<Route, Miss> {
     let decoded = decoded_segments(path);
     let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
+    let route = |method: &str| {
+        entries(documentation)
+            .find_map(|entry| entry.methods.contains(&method).then(|| entry.route(&segments)).flatten())
+    };
 
-    if let Some(route) = route(method, &segments) {
+    if let Some(route) = route(method) {
         return Ok(route);
     }
-    let allow = METHODS.into_iter().filter(|method| *method == "OPTIONS" || route(method, &segments).is_some());
+    let allow = METHODS.into_iter().filter(|method| *method == "OPTIONS" || route(method).is_some());
     let allow = allow.collect::<Vec<_>>().join(", ");
     match (method, allow.as_str()) {
         ("OPTIONS", _) => Ok(Route::Options { allow }),
@@ -76,34 +138,20 @@ pub fn find(method: &str, path: &str) -> Result<Route, Miss> {
 }
 
 /// The template of the routes at `path`, which stands for all paths that they have; `None` for a
-/// path that no route has.
+/// path that no route has. `documentation` as for [`find`].
 #[must_use]
-pub fn template(path: &str) -> Option<&'static str> {
+pub fn template(path: &str, documentation: bool) -> Option<&'static str> {
     let decoded = decoded_segments(path);
     let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
-    match METHODS.into_iter().find_map(|method| route(method, &segments))? {
-        Route::Health => Some("/health"),
-        Route::Echo => Some("/api/v1/echo"),
-        Route::Chat => Some("/api/v1/chat"),
-        Route::ReadConversation(_) | Route::DeleteConversation(_) => Some("/api/v1/conversations/{conversation_id}"),
-        // That is any path.
-        Route::Options { .. } => None,
-    }
+    entries(documentation).find_map(|entry| entry.route(&segments).map(|_| entry.path))
+}
+
+fn entries(documentation: bool) -> impl Iterator<Item = &'static Entry> {
+    ROUTES.iter().filter(move |entry| documentation || !entry.documentation)
 }
 
 fn decoded_segments(path: &str) -> Vec<Cow<'_, str>> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = path.strip_suffix('/').unwrap_or(path);
     path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect()
-}
-
-fn route(method: &str, segments: &[&str]) -> Option<Route> {
-    match (method, segments) {
-        ("GET" | "HEAD", ["health"]) => Some(Route::Health),
-        ("GET" | "HEAD", ["api", "v1", "echo"]) => Some(Route::Echo),
-        ("POST", ["api", "v1", "chat"]) => Some(Route::Chat),
-        ("GET" | "HEAD", ["api", "v1", "conversations", id]) => Some(Route::ReadConversation((*id).to_owned())),
-        ("DELETE", ["api", "v1", "conversations", id]) => Some(Route::DeleteConversation((*id).to_owned())),
-        _ => None,
-    }
 }

@@ -309,7 +309,9 @@ async fn at_once(stack: &LocalStack, events: Vec<Value>) -> Vec<Reply> {
     let all = events.len();
     let call = |event: Value| {
         let function = stack.function.clone();
-        tokio::spawn(async move { reply(function.invoke(event.to_string()).await.expect("the function starts")) })
+        tokio::spawn(
+            async move { reply(function.invoke(event.to_string()).await.expect("the function starts"), &event) },
+        )
     };
     let calls: Vec<_> = events.into_iter().map(call).collect();
     gate.arrived(all).await;

@@ -23,6 +23,7 @@ fn a_value_that_cannot_be_used_is_named_with_what_is_expected_in_one_line() {
         ("AWS_LAMBDA_LOG_LEVEL", "LOUD", "expected TRACE, DEBUG, INFO, WARN, ERROR or FATAL"),
         ("AWS_CA_BUNDLE", "/nowhere/ca.pem", "expected the path of a file of PEM certificates"),
         ("AWS_CA_BUNDLE", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "it holds no PEM certificate"),
+        ("DOCS", "no", "expected on or off"),
         ("BASE_PATH", "/team a", "expected a path such as /team-a"),
         ("BASE_PATH", "/team//a", "expected a path such as /team-a"),
         ("BASE_PATH", "/team?x", "expected a path such as /team-a"),
@@ -98,6 +99,7 @@ fn an_empty_value_counts_as_not_set() {
         "CORS_ALLOW_CREDENTIALS",
         "CORS_MAX_AGE",
         "BASE_PATH",
+        "DOCS",
     ];
     let empty = configure(&names.map(|name| (name, " "))).expect("empty values can be used");
     let unset = configure(&[]).expect("the defaults can be used");

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kus_aws_backend::endpoints::docs;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::events_chat;
 use crate::local::environment::Outcome;
 use crate::local::{Backends, LocalOptions, LocalStack};
+use crate::openapi::assert_described;
 
 /// In a row, the id of a conversation that the server begins.
 pub(crate) const NEW_CONVERSATION: &str = "a new conversation's";
@@ -28,13 +30,10 @@ fn rows() -> Vec<Row> {
     let health = |file, variables: Variables| (file, variables, 200, json_headers(), healthy());
     let echo = |file, text| (file, &[][..], 200, json_headers(), Some(json!({"echo": text})));
     let not_allowed = |file| not_allowed(file, "GET, HEAD, OPTIONS");
-    let not_found = |file| {
-        problem(
-            file,
-            404,
-            "not_found",
-            "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.",
-        )
+    let not_found = |file, variables: Variables| {
+        let detail = "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.";
+        let (file, _, status, headers, body) = problem(file, 404, "not_found", detail);
+        (file, variables, status, headers, body)
     };
     let unsupported = |file, reason: &str| {
         let detail = format!(
@@ -75,6 +74,10 @@ fn rows() -> Vec<Row> {
             json!({"content-type": "application/json", "vary": "origin"}),
             healthy(),
         ),
+        ("get-openapi", &[], 200, json_headers(), serde_json::from_str(docs::openapi().body()).ok()),
+        page("get-docs"),
+        page("get-docs-named-stage"),
+        not_found("get-docs-switched-off", &[("DOCS", "off")]),
         echo("get-echo", "hello"),
         ("head-echo", &[], 200, json_headers(), None),
         echo("get-echo-encoded", "안녕 a+b, c, 100%"),
@@ -86,8 +89,8 @@ fn rows() -> Vec<Row> {
             "missing_parameter",
             "The query parameter \"q\" is missing: send it as in /api/v1/echo?q=hello.",
         ),
-        not_found("get-unknown"),
-        not_found("get-root-empty-path"),
+        not_found("get-unknown", &[]),
+        not_found("get-root-empty-path", &[]),
         not_allowed("post-health"),
         not_allowed("post-health-cargo-lambda"),
         not_allowed("post-echo-base64-body"),
@@ -128,6 +131,13 @@ pub(crate) fn any_origin() -> Value {
 
 pub(crate) fn json_headers() -> Value {
     with(any_origin(), json!({"content-type": "application/json"}))
+}
+
+/// The answer with the documentation's page.
+fn page(file: &'static str) -> Row {
+    let page = docs::page();
+    let headers = page.headers().iter().map(|(name, value)| (name.to_string(), json!(value.to_str().expect("text"))));
+    (file, &[], 200, with(any_origin(), headers.collect()), Some(json!(page.body())))
 }
 
 pub(crate) fn problem(file: &'static str, status: u16, code: &str, detail: &str) -> Row {
@@ -195,13 +205,16 @@ pub(crate) async fn assert_answered((file, variables, status, headers, body): Ro
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function = options.function.with_env(variables.iter().copied());
     let stack = LocalStack::start(options.with_backends(backends)).await.expect("the stack starts");
-    let invoked = stack.invoke(&read(file)).await.expect("the function starts");
+    let event = read(file);
+    let invoked = stack.invoke(&event).await.expect("the function starts");
     let Outcome::Response(answer) = invoked.outcome else { panic!("{file}: {:?}", invoked.outcome) };
     let mut answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
 
+    let answered_status = answer["statusCode"].as_u64().expect("a status");
+    assert_described(&event, answered_status, &answer["headers"], answer["body"].as_str());
     let request_id = invoked.request_id.to_string();
     if let Some(Value::String(text)) = answer.get("body") {
-        let mut answered: Value = serde_json::from_str(text).expect("a body is JSON");
+        let mut answered = serde_json::from_str(text).unwrap_or_else(|_| json!(text));
         if let Some(id) = answered.get_mut("request_id") {
             assert_eq!(*id, request_id, "{file}");
             *id = json!("the invocation's");

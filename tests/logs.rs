@@ -16,7 +16,7 @@ use crate::local::behaviour::Behaviour;
 use crate::local::environment::Outcome;
 use crate::local::upstream::{every_call, operation};
 use crate::local::{LocalOptions, LocalStack, engine, model};
-use crate::talk::{Reply, begin, by, chat_event, delete, path_of, read, reply, send, stack};
+use crate::talk::{Reply, begin, by, chat_event, delete, path_of, read, reply_to_other, send, stack};
 
 const BOOTSTRAP: &str = env!("CARGO_BIN_EXE_kus-aws-backend");
 
@@ -84,7 +84,7 @@ async fn output(stack: &LocalStack) -> Vec<String> {
 }
 
 async fn unsupported(stack: &LocalStack, payload: &str) -> Reply {
-    reply(stack.function.invoke(payload.to_owned()).await.expect("the function starts"))
+    reply_to_other(stack.function.invoke(payload.to_owned()).await.expect("the function starts"))
 }
 
 /// An event, its line's route, method, status, level and code, and the metrics that it has beside

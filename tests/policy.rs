@@ -190,8 +190,8 @@ fn every_variable_of_the_example_has_a_comment_of_one_line() {
     }
 }
 
-#[test]
-fn the_readme_names_every_code_with_its_status() {
+/// Every status and code of `src/error.rs`.
+pub(crate) fn codes_of_the_source() -> BTreeSet<(u16, String)> {
     let status = |name: &str| {
         let named = |status: &StatusCode| {
             status.canonical_reason().is_some_and(|reason| reason.to_uppercase().replace([' ', '-'], "_") == name)
@@ -209,6 +209,18 @@ fn the_readme_names_every_code_with_its_status() {
         })
         .collect();
     assert!(codes.len() > 20, "{codes:?}");
+    codes
+}
+
+/// Method and path of the routes in the README's table, without the query.
+pub(crate) fn routes_of_the_readme() -> BTreeSet<String> {
+    let rows = rows(&section("The API\n"));
+    let routes = rows.iter().filter_map(|cells| code(&cells[0]).first()?.split('?').next());
+    routes.filter(|route| route.contains(" /")).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn the_readme_names_every_code_with_its_status() {
     let documented: BTreeSet<_> = rows(&section("The API\n"))
         .iter()
         .filter_map(|cells| {
@@ -216,7 +228,7 @@ fn the_readme_names_every_code_with_its_status() {
             Some((status, code(&cells[0]).first()?.to_owned().to_owned()))
         })
         .collect();
-    assert_eq!(documented, codes);
+    assert_eq!(documented, codes_of_the_source());
 }
 
 #[test]

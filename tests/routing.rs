@@ -14,6 +14,12 @@ fn every_path_and_method_has_its_route() {
         ("HEAD", "/health", Ok(Route::Health)),
         ("GET", "/health/", Ok(Route::Health)),
         ("GET", "/h%65alth", Ok(Route::Health)),
+        ("GET", "/openapi.json", Ok(Route::OpenApi)),
+        ("HEAD", "/openapi.json/", Ok(Route::OpenApi)),
+        ("GET", "/docs", Ok(Route::Docs)),
+        ("GET", "/docs/", Ok(Route::Docs)),
+        ("POST", "/docs", not_allowed("GET, HEAD, OPTIONS")),
+        ("GET", "/docs/page.js", not_found()),
         ("GET", "/api/v1/echo", Ok(Route::Echo)),
         ("HEAD", "/api/v1/echo/", Ok(Route::Echo)),
         ("POST", "/api/v1/chat", Ok(Route::Chat)),
@@ -51,7 +57,7 @@ fn every_path_and_method_has_its_route() {
         ("POST", "/nothing", not_found()),
     ];
     for (method, path, expected) in rows {
-        assert_eq!(find(method, path), expected, "{method} {path}");
+        assert_eq!(find(method, path, true), expected, "{method} {path}");
     }
 }
 
@@ -68,13 +74,16 @@ fn every_path_that_has_a_route_has_its_template_whatever_the_method() {
         ("/api/v1/conversations/", None),
         ("/api/v1/conversations/1/2", None),
         ("/healthy", None),
+        ("/docs/", Some("/docs")),
+        ("/openapi.json", Some("/openapi.json")),
         ("/", None),
         ("", None),
     ];
+    assert_eq!(template("/docs", false), None);
     for (path, expected) in rows {
-        assert_eq!(template(path), expected, "{path}");
+        assert_eq!(template(path, true), expected, "{path}");
         for method in ["GET", "POST", "DELETE", "BREW"] {
-            assert_eq!(find(method, path) == Err(Miss::NotFound), expected.is_none(), "{method} {path}");
+            assert_eq!(find(method, path, true) == Err(Miss::NotFound), expected.is_none(), "{method} {path}");
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::in_process::event;
 use crate::local::environment::Outcome;
 use crate::local::function::Invoked;
 use crate::local::{Backends, LocalOptions, LocalStack};
+use crate::openapi::assert_described;
 
 /// What the function answered.
 #[derive(Debug)]
@@ -17,6 +18,15 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    fn of(answer: &Value) -> Self {
+        let body = answer["body"].as_str().map(|body| serde_json::from_str(body).expect("a body of JSON"));
+        Self {
+            status: answer["statusCode"].as_u64().expect("a status"),
+            headers: answer["headers"].clone(),
+            body: body.unwrap_or_default(),
+        }
+    }
+
     /// Status and code of a problem.
     pub(crate) fn problem(&self) -> (u64, &str) {
         (self.status, self.body["code"].as_str().unwrap_or_default())
@@ -40,21 +50,27 @@ pub(crate) async fn share(backends: &Backends, variables: &[(&str, &str)]) -> Lo
 }
 
 pub(crate) async fn send(stack: &LocalStack, event: &Value) -> Reply {
-    reply(stack.invoke(event).await.expect("the function starts"))
+    reply(stack.invoke(event).await.expect("the function starts"), event)
 }
 
-/// What came of an invocation, which is an HTTP answer.
-pub(crate) fn reply(invoked: Invoked) -> Reply {
+/// What came of the invocation with `event`: an HTTP answer as the OpenAPI document describes it.
+pub(crate) fn reply(invoked: Invoked, event: &Value) -> Reply {
+    let answer = answer(invoked);
+    let status = answer["statusCode"].as_u64().expect("a status");
+    assert_described(event, status, &answer["headers"], answer["body"].as_str());
+    Reply::of(&answer)
+}
+
+/// What came of an invocation with something else than an HTTP event.
+pub(crate) fn reply_to_other(invoked: Invoked) -> Reply {
+    Reply::of(&answer(invoked))
+}
+
+fn answer(invoked: Invoked) -> Value {
     let Outcome::Response(answer) = invoked.outcome else {
         panic!("the function did not answer: {:?}", invoked.outcome)
     };
-    let answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
-    let body = answer["body"].as_str().map(|body| serde_json::from_str(body).expect("a body of JSON"));
-    Reply {
-        status: answer["statusCode"].as_u64().expect("a status"),
-        headers: answer["headers"].clone(),
-        body: body.unwrap_or_default(),
-    }
+    serde_json::from_slice(&answer).expect("an answer is JSON")
 }
 
 /// The event of a chat with this body.

@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod conversations;
+pub mod docs;
 pub mod echo;
 pub mod health;
 pub mod options;

@@ -1,0 +1,110 @@
+//! The page that shows the API's documentation: what it may do, its size, and that it can be
+//! switched off. What it does, browsers test.
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use kus_aws_backend::endpoints::docs;
+use kus_aws_backend::router::{self, Miss, ROUTES, Route};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::in_process::{app, ask};
+
+/// The texts of the elements `tag` in `page`.
+fn elements<'a>(page: &'a str, tag: &str) -> Vec<&'a str> {
+    let (opening, closing) = (format!("<{tag}"), format!("</{tag}>"));
+    let found = page.split(&opening).skip(1).filter_map(|rest| rest.split_once('>')?.1.split_once(&closing));
+    found.map(|(text, _)| text).collect()
+}
+
+#[test]
+fn the_page_may_run_its_own_script_ask_its_own_origin_and_nothing_else() {
+    let answer = ask(&app(&[]), "GET", "/docs", &[]);
+    let (headers, page) = (&answer["headers"], answer["body"].as_str().expect("a page"));
+    assert_eq!(
+        (&headers["content-type"], &headers["referrer-policy"]),
+        (&"text/html; charset=utf-8".into(), &"no-referrer".into())
+    );
+    let hash = |tag| {
+        let [text] = elements(page, tag)[..] else { panic!("the page has one {tag}") };
+        format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(text)))
+    };
+    let expected = [
+        "default-src 'none'".to_owned(),
+        format!("script-src {}", hash("script")),
+        format!("style-src {}", hash("style")),
+        "connect-src 'self'".to_owned(),
+        "img-src data:".to_owned(),
+        "base-uri 'none'".to_owned(),
+        "form-action 'none'".to_owned(),
+        "frame-ancestors 'none'".to_owned(),
+        "require-trusted-types-for 'script'".to_owned(),
+        "trusted-types 'none'".to_owned(),
+    ];
+    let policy = headers["content-security-policy"].as_str().expect("a policy");
+    assert_eq!(policy.split("; ").collect::<Vec<_>>(), expected);
+    assert!(!policy.contains("unsafe"), "{policy}");
+}
+
+#[test]
+fn the_page_is_whole_and_names_no_other_server() {
+    let page = docs::page();
+    let page = page.body();
+    assert!(page.starts_with("<!doctype html>\n<html lang=\"en\">") && page.ends_with("</html>\n"), "{page}");
+    assert!(!page.contains("{page."), "a place is left empty");
+    let addresses = page.match_indices("://").map(|(at, _)| page[at + 3..].split('/').next().unwrap_or_default());
+    // The name of SVG in the icon, which is no address that is asked.
+    assert_eq!(addresses.collect::<Vec<_>>(), ["www.w3.org"]);
+    let tags = page.split('<').skip(1).filter_map(|rest| rest.split('>').next());
+    let attributes = tags.flat_map(|tag| tag.split_whitespace().skip(1)).filter_map(|part| part.split_once("=\""));
+    for (name, value) in attributes {
+        assert!(!name.starts_with("on") && !["src", "style"].contains(&name), "{name}={value}");
+        assert!(name != "href" || value.starts_with(['#', 'o']) || value.starts_with("data:"), "{name}={value}");
+    }
+}
+
+#[test]
+fn page_and_document_have_less_than_20_000_bytes_in_the_zip() {
+    let both = format!("{}{}", docs::page().body(), docs::openapi().body());
+    let deflated = miniz_oxide::deflate::compress_to_vec(both.as_bytes(), 6).len();
+    assert!(deflated < 20_000, "{deflated} bytes");
+}
+
+#[test]
+fn switched_off_both_are_unknown_paths() {
+    let off = app(&[("DOCS", "off")]);
+    for path in ["/docs", "/docs/", "/openapi.json"] {
+        for method in ["GET", "HEAD", "POST", "OPTIONS"] {
+            let answer = |path: &str| {
+                let mut answer = ask(&off, method, path, &[]);
+                let body = answer["body"].take();
+                (answer, body)
+            };
+            assert_eq!(answer(path), answer("/nothing"), "{method} {path}");
+        }
+        for on in [app(&[]), app(&[("DOCS", "on")])] {
+            assert_eq!(ask(&on, "GET", path, &[])["statusCode"], 200, "{path}");
+        }
+    }
+    assert_eq!(ask(&off, "GET", "/docs", &[])["statusCode"], 404);
+    assert_eq!(ask(&off, "GET", "/health", &[])["statusCode"], 200);
+}
+
+#[test]
+fn no_other_route_is_switched_off() {
+    for entry in &ROUTES {
+        let path = entry.path.replace("{conversation_id}", "1");
+        let (on, off) = (router::find(entry.methods[0], &path, true), router::find(entry.methods[0], &path, false));
+        match on {
+            Ok(Route::Docs | Route::OpenApi) => assert_eq!(off, Err(Miss::NotFound), "{path}"),
+            on => assert_eq!(on, off, "{path}"),
+        }
+    }
+}
+
+#[test]
+fn the_document_is_answered_as_it_stands() {
+    let answer = ask(&app(&[]), "GET", "/openapi.json", &[]);
+    assert_eq!(answer["headers"]["content-type"], "application/json");
+    let document: Value = serde_json::from_str(answer["body"].as_str().expect("a body")).expect("JSON");
+    assert_eq!(document["servers"][0]["url"], ".", "it is right on every stage");
+}

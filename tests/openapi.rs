@@ -1,0 +1,534 @@
+//! The OpenAPI document, held against the code: routes, codes, examples, and every answer that a
+//! test gets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use jsonschema::Validator;
+use kus_aws_backend::endpoints::docs;
+use kus_aws_backend::router::{self, ROUTES};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::in_process::{app, ask, event};
+use crate::local::behaviour::{Behaviour, Gate};
+use crate::local::engine::{self, Engine};
+use crate::local::model::{self, Model};
+use crate::local::upstream::{every_call, operation};
+use crate::local::{Backends, LocalOptions, LocalStack};
+use crate::policy::{codes_of_the_source, routes_of_the_readme};
+use crate::talk::{Reply, begin, chat_event, delete, path_of, read, say, send, share, stack};
+
+/// The document.
+static DOCUMENT: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(docs::openapi().body()).expect("the document is JSON"));
+
+/// The document where no answer may have a member that it does not name. Its own schemas leave that
+/// open, so that a client does not break when an answer grows.
+static STRICT: LazyLock<Value> = LazyLock::new(|| {
+    let mut document = DOCUMENT.clone();
+    for (name, schema) in document["components"]["schemas"].as_object_mut().expect("schemas") {
+        if name != "ChatRequest" {
+            schema["additionalProperties"] = json!(false);
+        }
+    }
+    document
+});
+
+/// The answers of no operation, which are components of their own.
+const ELSEWHERE: [(&str, &str); 3] =
+    [("unsupported_event", "UnsupportedEvent"), ("not_found", "NotFound"), ("method_not_allowed", "MethodNotAllowed")];
+
+/// The answers of the gateway, which the function does not see.
+const GATEWAYS: [&str; 3] = ["Unauthorized", "Forbidden", "HeadRefused"];
+
+fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    value.as_object().into_iter().flatten().map(|(name, member)| (name.as_str(), member))
+}
+
+fn strings(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// One step of a JSON pointer (RFC 6901 §3).
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// The pointer to what stands at `pointer`, followed through references.
+fn target(pointer: &str) -> String {
+    let found = DOCUMENT.pointer(pointer).unwrap_or_else(|| panic!("the document has no {pointer}"));
+    match found["$ref"].as_str() {
+        Some(reference) => target(reference.strip_prefix('#').expect("a reference within the document")),
+        None => pointer.to_owned(),
+    }
+}
+
+fn resolved(pointer: &str) -> &'static Value {
+    DOCUMENT.pointer(&target(pointer)).expect("a target")
+}
+
+/// Every operation: its path, its method in lower case, and the pointer to it.
+fn operations() -> Vec<(&'static str, &'static str, String)> {
+    let methods = ["get", "head", "post", "put", "patch", "delete", "options"];
+    let paths = members(&DOCUMENT["paths"]);
+    let of_path = |(path, item): (&'static str, &'static Value)| {
+        let found = members(item).filter(move |(name, _)| methods.contains(name));
+        found.map(move |(method, _)| (path, method, format!("/paths/{}/{method}", escaped(path))))
+    };
+    paths.flat_map(of_path).collect()
+}
+
+/// The status and the pointer, references followed, of each answer of the operation at `operation`.
+fn responses(operation: &str) -> Vec<(&'static str, String)> {
+    let responses = format!("{operation}/responses");
+    let named = members(resolved(&responses)).map(|(status, _)| status);
+    named.map(|status| (status, target(&format!("{responses}/{status}")))).collect()
+}
+
+/// The problems that the answer at `response` names: status, code and example.
+fn problems(response: &str) -> Vec<(u64, &'static str, &'static Value)> {
+    let content = &resolved(response)["content"]["application/problem+json"];
+    let said = &content["schema"]["properties"];
+    let status = || said["status"]["const"].as_u64().expect("a status");
+    let example = |code: &str| &content["examples"][code]["value"];
+    strings(&said["code"]["enum"]).into_iter().map(|code| (status(), code, example(code))).collect()
+}
+
+/// What `schema`, a pointer into the document, has against `value`.
+fn violations(schema: &str, value: &Value) -> Vec<String> {
+    static VALIDATORS: Mutex<BTreeMap<String, Arc<Validator>>> = Mutex::new(BTreeMap::new());
+    let mut validators = VALIDATORS.lock().expect("no test panics in here");
+    let validator = validators.entry(schema.to_owned()).or_insert_with(|| {
+        // The components stand where the schema's references look for them.
+        let mut root = STRICT.pointer(schema).expect("a schema").clone();
+        root["components"] = STRICT["components"].clone();
+        let options = jsonschema::draft202012::options().should_validate_formats(true);
+        Arc::new(options.build(&root).unwrap_or_else(|error| panic!("{schema} is no schema: {error}")))
+    });
+    let validator = Arc::clone(validator);
+    drop(validators);
+    validator.iter_errors(value).map(|error| format!("{error} at {}", error.instance_path())).collect()
+}
+
+/// The pointer to the operation that a request asks for: its path ends as the operation's does, with
+/// a stage or a base path before it.
+fn asked_for(method: &str, path: &str) -> Option<String> {
+    let segments =
+        |path: &str| path.trim_end_matches('/').split('/').skip(1).map(ToOwned::to_owned).collect::<Vec<_>>();
+    let asked = segments(path);
+    let fits = |template: &str| {
+        let template = segments(template);
+        let same = |(template, asked): (&String, &String)| template.starts_with('{') || template == asked;
+        template.len() <= asked.len() && template.iter().rev().zip(asked.iter().rev()).all(same)
+    };
+    let mut operations = operations().into_iter();
+    operations.find(|(path, named, _)| named.eq_ignore_ascii_case(method) && fits(path)).map(|(.., pointer)| pointer)
+}
+
+/// Holds an answer to what the document says about the one to `event`: its status, headers, media
+/// type and body.
+pub(crate) fn assert_described(event: &Value, status: u64, headers: &Value, body: Option<&str>) {
+    let http = &event["requestContext"]["http"];
+    let (method, path) = (http["method"].as_str().unwrap_or_default(), event["rawPath"].as_str().unwrap_or_default());
+    let body = body.map(|text| serde_json::from_str(text).unwrap_or_else(|_| json!(text)));
+    let code = body.as_ref().and_then(|body: &Value| body["code"].as_str());
+    let at_hand = format!("{status} {code:?} to {method} {path}");
+    let elsewhere = ELSEWHERE.into_iter().find(|(named, _)| code == Some(named));
+    let response = match (elsewhere, asked_for(method, path)) {
+        (Some((_, component)), _) => format!("/components/responses/{component}"),
+        (None, Some(operation)) => {
+            let responses = responses(&operation);
+            let named = responses.into_iter().find(|(named, _)| *named == status.to_string());
+            named.unwrap_or_else(|| panic!("the document does not name {at_hand}")).1
+        }
+        // A `HEAD` or an `OPTIONS` elsewhere, whose answer has no body that names a component.
+        (None, None) => return assert!(body.is_none(), "{at_hand}: {body:?}"),
+    };
+    assert_headers_described(&response, headers, &at_hand);
+
+    let content = &resolved(&response)["content"];
+    let media_type = headers["content-type"].as_str().map(|value| value.split(';').next().unwrap_or_default());
+    let Some(body) = body else { return assert!(content.is_null() || method == "HEAD", "{at_hand} has no body") };
+    let media_type = media_type.filter(|media_type| content.get(media_type).is_some());
+    let media_type = media_type.unwrap_or_else(|| panic!("{at_hand} has the type {}", headers["content-type"]));
+    let schema = format!("{response}/content/{}/schema", escaped(media_type));
+    assert_eq!(violations(&schema, &body), [""; 0], "{at_hand}: {body}");
+}
+
+fn assert_headers_described(response: &str, headers: &Value, at_hand: &str) {
+    let described = &resolved(response)["headers"];
+    for (name, _) in members(described) {
+        let header = target(&format!("{response}/headers/{name}"));
+        match headers[name].as_str() {
+            None => assert_ne!(resolved(&header)["required"], true, "{at_hand} has no {name}"),
+            Some(text) => {
+                let is_number = resolved(&header)["schema"]["type"] == "integer";
+                let value = if is_number { json!(text.parse::<u64>().ok()) } else { json!(text) };
+                assert_eq!(violations(&format!("{header}/schema"), &value), [""; 0], "{name} of {at_hand}");
+            }
+        }
+    }
+    for (name, _) in members(headers) {
+        assert!(name == "content-type" || described.get(name).is_some(), "the document has no {name} of {at_hand}");
+    }
+}
+
+#[test]
+fn the_document_has_the_routes_of_the_router_and_no_others() {
+    let routed =
+        ROUTES.iter().flat_map(|entry| entry.methods.iter().chain(&["OPTIONS"]).map(|method| (*method, entry.path)));
+    let routed: BTreeSet<_> = routed.map(|(method, path)| (method.to_owned(), path)).collect();
+    let documented: BTreeSet<_> = operations().iter().map(|(path, method, _)| (method.to_uppercase(), *path)).collect();
+    assert_eq!(documented, routed);
+
+    let told = routed.iter().filter(|(method, _)| !["HEAD", "OPTIONS"].contains(&method.as_str()));
+    let told: BTreeSet<_> = told.map(|(method, path)| format!("{method} {path}")).collect();
+    assert_eq!(routes_of_the_readme(), told);
+}
+
+#[test]
+fn every_route_is_found_at_its_path() {
+    for entry in &ROUTES {
+        let path = entry.path.replace("{conversation_id}", "1");
+        assert!(!path.contains('{'), "{path}");
+        for method in entry.methods {
+            assert!(router::find(method, &path, true).is_ok(), "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn the_document_has_the_codes_of_the_code_and_no_others() {
+    let of_operations = operations().into_iter().flat_map(|(.., operation)| responses(&operation));
+    let of_components = members(&DOCUMENT["components"]["responses"]);
+    let of_components = of_components.map(|(name, _)| ("", format!("/components/responses/{name}")));
+    let named = of_operations.chain(of_components).flat_map(|(_, response)| problems(&response));
+    let named: BTreeSet<_> = named.map(|(status, code, _)| (status, code.to_owned())).collect();
+    let given: BTreeSet<_> =
+        codes_of_the_source().into_iter().map(|(status, code)| (u64::from(status), code)).collect();
+    assert_eq!(named, given);
+    let schema = strings(&DOCUMENT["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]);
+    assert_eq!(schema.iter().copied().collect::<BTreeSet<_>>(), given.iter().map(|(_, code)| code.as_str()).collect());
+    assert_eq!(schema.len(), given.len());
+}
+
+/// Does `look` with every value in the document and its pointer.
+fn walk(value: &'static Value, pointer: &str, look: &mut impl FnMut(&str, &'static Value)) {
+    look(pointer, value);
+    for (name, member) in members(value) {
+        walk(member, &format!("{pointer}/{}", escaped(name)), look);
+    }
+    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+        walk(item, &format!("{pointer}/{index}"), look);
+    }
+}
+
+#[test]
+fn the_document_is_whole_in_itself() {
+    assert!(DOCUMENT["openapi"].as_str().is_some_and(|version| version.starts_with("3.1.")));
+    assert_eq!(DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(DOCUMENT["info"]["title"], env!("CARGO_PKG_NAME"));
+
+    let mut referred = BTreeSet::new();
+    walk(&DOCUMENT, "", &mut |_, value| {
+        if let Some(reference) = value["$ref"].as_str() {
+            referred.insert(target(reference.strip_prefix('#').expect("a reference within the document")));
+        }
+    });
+    for kind in ["parameters", "headers", "schemas", "responses"] {
+        for (name, _) in members(&DOCUMENT["components"][kind]) {
+            let is_elsewhere = ELSEWHERE.iter().any(|(_, component)| *component == name);
+            assert!(is_elsewhere || referred.contains(&format!("/components/{kind}/{name}")), "nothing has {name}");
+        }
+    }
+
+    let tags = DOCUMENT["tags"].as_array().into_iter().flatten().map(|tag| tag["name"].as_str());
+    let tags: Vec<_> = tags.map(|tag| tag.expect("a name")).collect();
+    let mut ids = BTreeSet::new();
+    for (path, method, pointer) in operations() {
+        let operation = resolved(&pointer);
+        assert!(ids.insert(operation["operationId"].as_str().expect("an id")), "{method} {path}");
+        assert!(strings(&operation["tags"]).iter().all(|tag| tags.contains(tag)), "{method} {path}");
+        assert!(operation["summary"].is_string() && operation["tags"][0].is_string(), "{method} {path}");
+        for scheme in operation["security"].as_array().into_iter().flatten().flat_map(members) {
+            assert!(DOCUMENT["components"]["securitySchemes"].get(scheme.0).is_some(), "{method} {path}: {scheme:?}");
+        }
+    }
+    walk(&DOCUMENT, "", &mut |pointer, value| {
+        if pointer.contains("/links/") && value.is_object() && value.get("operationId").is_some() {
+            assert!(ids.contains(value["operationId"].as_str().expect("an id")), "{pointer}");
+        }
+    });
+}
+
+/// Name, place and pointer of an operation's parameters, those of its path among them unless it has
+/// one of that name itself.
+fn parameters(path: &str, operation: &str) -> BTreeMap<&'static str, (&'static str, String)> {
+    let path = format!("/paths/{}", escaped(path));
+    let listed = [path, operation.to_owned()].into_iter().flat_map(|owner| {
+        let all = DOCUMENT.pointer(&format!("{owner}/parameters")).and_then(Value::as_array).map_or(0, Vec::len);
+        (0..all).map(move |index| target(&format!("{owner}/parameters/{index}")))
+    });
+    let named = listed.map(|pointer| {
+        let parameter = resolved(&pointer);
+        (parameter["name"].as_str().expect("a name"), (parameter["in"].as_str().expect("a place"), pointer))
+    });
+    named.collect()
+}
+
+#[test]
+fn an_operation_has_the_parameters_of_its_path_and_head_those_of_get() {
+    for (path, method, operation) in operations() {
+        let parameters = parameters(path, &operation);
+        let in_path =
+            parameters.iter().filter(|(_, (place, _))| *place == "path").map(|(name, _)| format!("{{{name}}}"));
+        let in_braces = path.split('/').filter(|segment| segment.starts_with('{')).map(ToOwned::to_owned);
+        assert_eq!(in_path.collect::<Vec<_>>(), in_braces.collect::<Vec<_>>(), "{method} {path}");
+        if method == "head" {
+            let get = operation.replace("/head", "/get");
+            assert_eq!(parameters, self::parameters(path, &get), "{path}");
+            let statuses =
+                |operation: &str| responses(operation).into_iter().map(|(status, _)| status).collect::<Vec<_>>();
+            assert_eq!(statuses(&operation), statuses(&get), "{path}");
+        }
+    }
+}
+
+#[test]
+fn every_answer_of_the_function_has_the_headers_that_all_answers_have() {
+    let all: BTreeSet<_> = operations().into_iter().flat_map(|(.., operation)| responses(&operation)).collect();
+    for (_, response) in all {
+        if GATEWAYS.iter().any(|name| response.ends_with(&format!("/{name}"))) {
+            continue;
+        }
+        for name in ["x-request-id", "cache-control", "x-content-type-options"] {
+            assert_eq!(resolved(&format!("{response}/headers/{name}"))["required"], true, "{name} of {response}");
+        }
+        assert!(resolved(&response)["headers"].get("access-control-allow-origin").is_some(), "{response}");
+    }
+}
+
+#[test]
+fn every_example_is_valid() {
+    let mut checked = 0;
+    walk(&DOCUMENT, "", &mut |pointer, value| {
+        if value.get("schema").is_none() {
+            return;
+        }
+        let schema = target(&format!("{pointer}/schema"));
+        let named = members(&value["examples"]).map(|(_, example)| &example["value"]);
+        for example in named.chain(value.get("example")) {
+            assert_eq!(violations(&schema, example), [""; 0], "{pointer}: {example}");
+            checked += 1;
+        }
+    });
+    assert!(checked > 50, "{checked} examples");
+    for (_, header) in members(&DOCUMENT["components"]["headers"]) {
+        let schema = &header["schema"];
+        assert!(
+            header.get("example").is_some() || schema.get("const").is_some() || schema == &json!({"type": "string"})
+        );
+    }
+    for schema in members(&DOCUMENT["components"]["schemas"]).map(|(_, schema)| schema) {
+        assert!(jsonschema::meta::is_valid(schema), "{schema}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_as_described_is_found_out() {
+    let health = event("GET", "/health", &[]);
+    let headers = json!({
+        "content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff", "x-request-id": "1"
+    });
+    let fails = |event: &Value, status, headers: &Value, body: Option<&str>| {
+        std::panic::catch_unwind(|| assert_described(event, status, headers, body)).is_err()
+    };
+    assert!(!fails(&health, 200, &headers, Some(r#"{"status":"ok"}"#)));
+    let with = |name: &str, value: Value| {
+        let mut headers = headers.clone();
+        headers[name] = value;
+        headers
+    };
+    let rows = [
+        (200, headers.clone(), Some(r#"{"status":"ill"}"#)),
+        (200, headers.clone(), Some(r#"{"status":"ok","since":1}"#)),
+        (200, headers.clone(), Some("{}")),
+        (200, headers.clone(), None),
+        (201, headers.clone(), Some(r#"{"status":"ok"}"#)),
+        (200, with("content-type", json!("text/plain")), Some(r#"{"status":"ok"}"#)),
+        (200, with("cache-control", json!("public")), Some(r#"{"status":"ok"}"#)),
+        (200, with("x-request-id", Value::Null), Some(r#"{"status":"ok"}"#)),
+        (200, with("x-other", json!("1")), Some(r#"{"status":"ok"}"#)),
+    ];
+    for (status, headers, body) in rows {
+        assert!(fails(&health, status, &headers, body), "{status} {headers} {body:?}");
+    }
+}
+
+/// What each operation has answered: by path and method, status and code.
+#[derive(Default)]
+struct Given(BTreeSet<(String, String, u64, String)>);
+
+impl Given {
+    /// Takes the problem that `reply` is. Only the request's id is another one than in the example.
+    fn take(&mut self, path: &str, method: &str, mut reply: Reply) {
+        let code = reply.body["code"].as_str().unwrap_or_else(|| panic!("{reply:?} is no problem")).to_owned();
+        let responses = responses(&format!("/paths/{}/{method}", escaped(path)));
+        let mut named = responses.iter().flat_map(|(_, response)| problems(response));
+        let (.., example) = named
+            .find(|(status, named, _)| (*status, *named) == (reply.status, &*code))
+            .unwrap_or_else(|| panic!("{method} {path} does not name {reply:?}"));
+        reply.body["request_id"] = example["request_id"].clone();
+        assert_eq!(&reply.body, example);
+        assert!(self.0.insert((path.to_owned(), method.to_owned(), reply.status, code)), "{method} {path} {reply:?}");
+    }
+}
+
+const CHAT: &str = "/api/v1/chat";
+const CONVERSATION: &str = "/api/v1/conversations/{conversation_id}";
+
+/// A chat with this body.
+async fn chat(stack: &LocalStack, body: Value) -> Reply {
+    send(stack, &chat_event(&body, &[])).await
+}
+
+/// The table cannot be read.
+fn break_the_table(engine: &Engine) {
+    engine.script(every_call, [engine::error("AccessDeniedException")]);
+}
+
+/// What the caller can do wrong in a chat.
+async fn refuse_chats(given: &mut Given) {
+    let stack = stack(&[]).await;
+    let mut cut_off = chat_event(&Value::Null, &[]);
+    cut_off["body"] = json!("{\"message\":");
+    given.take(CHAT, "post", send(&stack, &cut_off).await);
+    given.take(CHAT, "post", chat(&stack, json!({})).await);
+    let hello = json!({"message": "Hello"});
+    given.take(CHAT, "post", send(&stack, &chat_event(&hello, &[("idempotency-key", "1")])).await);
+    let nowhere = json!({"message": "Hello", "conversation_id": Uuid::new_v4()});
+    given.take(CHAT, "post", chat(&stack, nowhere).await);
+    given.take(CHAT, "post", chat(&stack, json!({"message": "a".repeat(32 * 1024 + 1)})).await);
+    let mut form = chat_event(&hello, &[]);
+    form["headers"]["content-type"] = json!("application/x-www-form-urlencoded");
+    given.take(CHAT, "post", send(&stack, &form).await);
+    let key = [("idempotency-key", "7c9e6679-7425-40de-944b-e07fc1f90ae7")];
+    assert_eq!(send(&stack, &chat_event(&hello, &key)).await.status, 200);
+    given.take(CHAT, "post", send(&stack, &chat_event(&json!({"message": "Another"}), &key)).await);
+
+    let id = begin(&stack, &["one"]).await;
+    let gate = Gate::new();
+    stack.model().script(every_call, [Behaviour::Answer.held_at(&gate)]);
+    let (reply, ()) = tokio::join!(chat(&stack, json!({"message": "two", "conversation_id": id})), async {
+        gate.arrived(1).await;
+        assert_eq!(delete(&stack, &id).await.status, 204);
+        gate.open();
+    });
+    given.take(CHAT, "post", reply);
+}
+
+/// What the model and the table can fail of in a chat.
+async fn fail_chats(given: &mut Given) {
+    let stack = stack(&[]).await;
+    let again = |behaviour: Behaviour| vec![behaviour.with_header("retry-after-ms", "1"); 3];
+    let failures: [(&Model, Vec<Behaviour>); 8] = [
+        vec![model::context_length_exceeded()],
+        vec![model::error(400, "invalid_request_error", "content_policy_violation", "x")],
+        vec![model::error(401, "invalid_request_error", "invalid_api_key", "x")],
+        vec![model::error(404, "invalid_request_error", "model_not_found", "x")],
+        vec![model::error(400, "invalid_request_error", "unknown_parameter", "x")],
+        vec![Behaviour::json(200, &json!([]))],
+        vec![model::insufficient_quota()],
+        again(Behaviour::json(503, &json!({}))),
+    ]
+    .map(|behaviours| (stack.model(), behaviours));
+    for (model, behaviours) in failures {
+        model.script(every_call, behaviours);
+        given.take(CHAT, "post", chat(&stack, json!({"message": "Hello"})).await);
+    }
+    stack.model().script(every_call, again(model::rate_limited()));
+    given.take(CHAT, "post", chat(&stack, json!({"message": "Hello"})).await);
+
+    let id = begin(&stack, &["one"]).await;
+    break_the_table(stack.engine());
+    given.take(CHAT, "post", chat(&stack, json!({"message": "two", "conversation_id": id})).await);
+
+    let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    options.function.timeout = Duration::from_secs(2);
+    let hurried = LocalStack::start(options.with_backends(Backends::start().await)).await.expect("the stack starts");
+    hurried.model().script(every_call, [Behaviour::Hang]);
+    given.take(CHAT, "post", chat(&hurried, json!({"message": "Hello"})).await);
+}
+
+/// What a conversation cannot be read or deleted for.
+async fn refuse_conversations(given: &mut Given) {
+    let stack = stack(&[]).await;
+    let id = say(&stack, None, "Hello").await["conversation_id"].as_str().expect("an id").to_owned();
+    given.take(CONVERSATION, "get", read(&stack, &id, "limit=0").await);
+    let nowhere = Uuid::new_v4().to_string();
+    given.take(CONVERSATION, "get", read(&stack, &nowhere, "").await);
+    given.take(CONVERSATION, "delete", delete(&stack, &nowhere).await);
+    stack.engine().script(operation("Query"), [engine::error("AccessDeniedException")]);
+    given.take(CONVERSATION, "get", read(&stack, &id, "").await);
+    break_the_table(stack.engine());
+    given.take(CONVERSATION, "delete", delete(&stack, &id).await);
+
+    let no_table = Backends { engine: None, ..Backends::start().await };
+    let no_table = share(&no_table, &[]).await;
+    given.take(CHAT, "post", chat(&no_table, json!({"message": "Hello"})).await);
+    given.take(CONVERSATION, "get", read(&no_table, &id, "").await);
+    given.take(CONVERSATION, "delete", delete(&no_table, &id).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_gives_every_problem_that_the_document_names_for_it_as_in_the_example() {
+    let mut given = Given::default();
+    refuse_chats(&mut given).await;
+    fail_chats(&mut given).await;
+    refuse_conversations(&mut given).await;
+    let without_docs = share(&Backends::default(), &[("DOCS", "off")]).await;
+    for (path, stack) in [("/api/v1/echo", share(&Backends::default(), &[]).await)] {
+        given.take(path, "get", send(&stack, &event("GET", path, &[])).await);
+    }
+    for path in ["/docs", "/openapi.json"] {
+        given.take(path, "get", send(&without_docs, &event("GET", path, &[])).await);
+    }
+
+    let mut named = BTreeSet::new();
+    for (path, method, operation) in operations() {
+        for (status, code, _) in responses(&operation).iter().flat_map(|(_, response)| problems(response)) {
+            // A defect, which no request brings about.
+            if code != "internal_error" {
+                named.insert((path.to_owned(), method.to_owned(), status, code.to_owned()));
+            }
+        }
+    }
+    assert_eq!(given.0, named);
+}
+
+#[test]
+fn the_examples_of_no_operation_are_answers_too() {
+    let answered =
+        |answer: &Value| serde_json::from_str::<Value>(answer["body"].as_str().expect("a body")).expect("JSON");
+    let app = app(&[]);
+    for (code, component) in ELSEWHERE {
+        let answer = match code {
+            "unsupported_event" => crate::in_process::answer(&app, b"{}"),
+            "not_found" => ask(&app, "GET", "/nothing", &[]),
+            _ => ask(&app, "POST", "/health", &[]),
+        };
+        let [(_, named, example)] = problems(&format!("/components/responses/{component}"))[..] else {
+            panic!("{component} names one code")
+        };
+        let mut body = answered(&answer);
+        body["request_id"] = example["request_id"].clone();
+        assert_eq!((named, &body), (code, example));
+    }
+}
+
+#[test]
+fn the_path_of_a_conversation_is_the_documents() {
+    assert_eq!(path_of("1"), CONVERSATION.replace("{conversation_id}", "1"));
+}
