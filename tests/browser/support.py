@@ -11,6 +11,7 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.support.ui import WebDriverWait
 
 # The built example `local`.
@@ -133,7 +134,9 @@ class BrowserTest(unittest.TestCase):
         return stack
 
     def until(self, condition, what):
-        return WebDriverWait(self.driver, PATIENCE, poll_frequency=0.02).until(lambda _: condition(), what)
+        # What is looked at may be replaced meanwhile.
+        wait = WebDriverWait(self.driver, PATIENCE, 0.02, ignored_exceptions=[StaleElementReferenceException])
+        return wait.until(lambda _: condition(), what)
 
     def console(self):
         """What the browser has said since this was last asked: errors, warnings, violations of a policy."""
