@@ -380,6 +380,7 @@ class Docs(BrowserTest):
         self.assertEqual(active().get_attribute("id"), "message")
         tab_to("#operation-echo > summary")
         press(Keys.ENTER)
+        self.until(lambda: any(input.is_displayed() for input in self.all("#operation-echo form input")), "it opens")
         tab_to("#operation-echo form input")
         press(Keys.END, " and more", Keys.ENTER)
         self.until(lambda: 'hello and more"' in self.one("#operation-echo form").text, "the form is sent")
