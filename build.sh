@@ -193,6 +193,9 @@ collect_compiler_flags() {
   if [ "$linkage" = static ]; then
     # Frame pointers make the tables for unwinding smaller by more than they cost.
     flags+=(-Ctarget-feature=+crt-static -Cforce-frame-pointers=yes)
+    # The crate getrandom looks for the C library's function by its name, does not find it in a static
+    # program, and would read /dev/urandom instead.
+    flags+=('--cfg=getrandom_backend="linux_getrandom"')
     if packs_relocations; then
       flags+=("-Clink-arg=-Wl,-z,pack-relative-relocs")
     fi
@@ -207,7 +210,8 @@ pass_compiler_flags() {
   cargo_arguments=()
   if [ -z "${CARGO_ENCODED_RUSTFLAGS+set}" ] && [ -z "${RUSTFLAGS+set}" ]; then
     for flag in "${flags[@]}"; do
-      toml="$toml\"${flag//\\/\\\\}\","
+      flag=${flag//\\/\\\\}
+      toml="$toml\"${flag//\"/\\\"}\","
     done
     cargo_arguments=(--config "build.rustflags=[$toml]")
     return
