@@ -2,13 +2,15 @@
 
 import subprocess
 import unittest
+import urllib.request
+import uuid
 
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from support import BrowserTest
+from support import BrowserTest, Site
 
 # Nobody listens there, so the model cannot be reached.
 NO_MODEL = "http://127.0.0.1:1/v1"
@@ -73,7 +75,8 @@ class Docs(BrowserTest):
 
     def said(self):
         """Who said what, by the log."""
-        return [tuple(entry.text.split("\n", 1)) for entry in self.all("#log > div")]
+        entries = "return [...document.querySelectorAll('#log > div')].map(({ firstChild: who, lastChild: text }) => "
+        return [tuple(entry) for entry in self.driver.execute_script(entries + "[who.textContent, text.data])")]
 
     def state(self):
         return self.one("#state").text
@@ -266,6 +269,29 @@ class Docs(BrowserTest):
         self.assertEqual(self.one("#message").get_property("value"), "Hello again")
         keys = [headers["idempotency-key"] for method, url, headers in self.requests() if method == "POST"]
         self.assertEqual((len(keys), keys[0] == keys[1], keys[1] == keys[2]), (3, True, False))
+
+    def test_without_a_secure_context_there_are_keys_too(self):
+        self.open(self.stack())
+        # It is missing where a page comes by plain HTTP from another machine.
+        self.driver.execute_script("delete Crypto.prototype.randomUUID")
+        self.requests()
+        self.say("Hello", "Turn 1")
+        self.say("And now?", "Turn 2")
+        first, second = [headers["idempotency-key"] for method, _, headers in self.requests() if method == "POST"]
+        self.assertEqual([uuid.UUID(key).version for key in (first, second)], [4, 4])
+        self.assertNotEqual(first, second)
+
+    def test_a_page_of_somebody_else_is_no_answer(self):
+        with urllib.request.urlopen(self.stack().url + "/docs") as answer:
+            site = Site({"/docs": answer.read()})
+        self.addCleanup(site.close)
+        self.driver.get(site.origin("localhost") + "/docs")
+        self.until(lambda: "A page" in self.one("#loading").text, "it is told in the place of the reference")
+        self.say("Hello", "Not answered")
+        self.assertEqual([who for who, _ in self.said()], ["200"])
+        self.one("#conversation").send_keys(UNKNOWN)
+        self.click("Load history", "Not loaded.")
+        self.assertEqual(self.console(), [])
 
     def test_a_conversation_that_is_unknown_and_an_api_that_is_gone_are_told(self):
         stack = self.stack()

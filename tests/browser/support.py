@@ -66,20 +66,26 @@ class Stack:
 
 
 class Site:
-    """A server of empty pages on 127.0.0.1, which is also localhost and every name below it.
+    """A server on 127.0.0.1, which is also localhost and every name below it, that answers everything with a page.
 
-    The page /sandboxed has an opaque origin, which browsers send as `null`.
+    It is an empty one, if `pages` has no other for the path. The page /sandboxed has an opaque origin, which browsers
+    send as `null`.
     """
 
-    def __init__(self):
+    def __init__(self, pages=None):
         class Page(BaseHTTPRequestHandler):
             def do_GET(self):
+                # A connection that is closed with something unread is reset.
+                self.rfile.read(int(self.headers.get("content-length", 0)))
                 self.send_response(200)
                 self.send_header("content-type", "text/html")
                 if self.path == "/sandboxed":
                     self.send_header("content-security-policy", "sandbox allow-scripts")
                 self.end_headers()
-                self.wfile.write(b"<!doctype html><title>A page</title><link rel=icon href=data:,>")
+                empty = b"<!doctype html><title>A page</title><link rel=icon href=data:,>"
+                self.wfile.write((pages or {}).get(self.path, empty))
+
+            do_POST = do_GET
 
             def log_message(self, *_):
                 pass

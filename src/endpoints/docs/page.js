@@ -48,6 +48,9 @@ async function call(method, path, headers = {}, body) {
   }
 }
 
+// Whether an answer is what was asked for, and not a problem or somebody else's page.
+const isGood = ({ status, json }) => status === 200 && json !== undefined;
+
 // A UUID of version 4. `randomUUID` is there in secure contexts only.
 function uuid() {
   if (crypto.randomUUID) return crypto.randomUUID();
@@ -144,7 +147,7 @@ async function say() {
   byId("message").value = "";
   const headers = { "content-type": "application/json", "idempotency-key": chat.unanswered.key };
   const answer = await call("POST", "/api/v1/chat", headers, body);
-  if (answer.status !== 200) {
+  if (!isGood(answer)) {
     mine.remove();
     if (!byId("message").value) byId("message").value = message;
     add(failed(answer));
@@ -165,7 +168,7 @@ async function load(cursor) {
   if (!id) return "There is no conversation to load.";
   const answer = await call("GET", conversationPath(id, cursor ? `?cursor=${encodeURIComponent(cursor)}` : ""));
   if (!cursor) show(id);
-  if (answer.status !== 200) {
+  if (!isGood(answer)) {
     add(failed(answer));
     return "Not loaded.";
   }
@@ -483,7 +486,7 @@ function showErrors() {
 async function beginReference() {
   byId("document").href = `${base}/openapi.json`;
   const answer = await call("GET", "/openapi.json");
-  if (answer.status !== 200) {
+  if (!isGood(answer)) {
     byId("loading").replaceChildren(failed(answer));
     return;
   }
