@@ -132,8 +132,9 @@ async fn backends(function: &FunctionOptions, data: Option<&Path>) -> Result<(Ba
 
 /// Runs the stack until Ctrl-C or SIGTERM; `told` is said about its back ends.
 async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
-    let LocalOptions { port, ref gateway, .. } = options;
+    let LocalOptions { port, ref gateway, ref function, .. } = options;
     let stage = gateway.stage.clone();
+    let has_docs = function.variable("DOCS").is_none_or(|value| value != "off");
     let ended = ended()?;
     let stack = LocalStack::start(options).await.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => Failure(format!("Port {port} is taken. Choose another one with --port N."), 1),
@@ -150,6 +151,9 @@ async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
         r#"  curl -s {} -H 'content-type: application/json' -d '{{"message":"Hello"}}'"#,
         stack.url("/api/v1/chat")
     );
+    if has_docs {
+        println!("  or in a browser: {}", stack.url("/docs"));
+    }
     ended.await;
     stack.stop().await;
     Ok(())
