@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use crate::in_process::{configure, event};
 use crate::local::Backends;
 use crate::local::engine::{self, HISTORY_TABLE};
+use crate::local::environment::Outcome;
 use crate::local::upstream::operation;
 use crate::policy::{read, variables_read};
-use crate::talk::{begin, say, send, share, stack};
+use crate::talk::{begin, chat_event, say, send, share, stack};
 
 /// `.aws/template.yaml` with its tags written out: `!Ref Name` is `{"Ref": "Name"}`, and every
 /// other one, such as `!GetAtt`, a function ("Intrinsic function reference" of AWS
@@ -230,10 +231,12 @@ fn an_api_that_asks_for_tokens_has_no_function_url_that_is_open_to_everybody() {
     assert!(["FunctionUrl=NONE", "FunctionUrl=AWS_IAM", "JwtIssuer"].iter().all(|name| told.contains(name)), "{told}");
 }
 
-/// The function's log of two chats, of one that is not saved, and of a request that fails.
+/// The function's log of two chats, of one that is streamed, of one that is not saved, and of a request that fails.
 async fn log() -> Vec<Value> {
     let stack = stack(&[]).await;
     begin(&stack, &["My name is Ada.", "What is my name?"]).await;
+    let streamed = stack.invoke(&chat_event(&json!({"message": "Slowly, please.", "stream": true}), &[])).await;
+    assert!(matches!(streamed.expect("the function starts").outcome, Outcome::Response(_)));
     stack.engine().script(operation("TransactWriteItems"), [engine::error("AccessDeniedException")]);
     assert_eq!(say(&stack, None, "Remember me.").await["saved"], false);
     assert_eq!(send(&stack, &event("GET", "/nowhere", &[])).await.status, 404);
