@@ -69,7 +69,7 @@ impl Gateway {
         let api = Arc::new(Api { options, function, port: address.port() });
         let server = http_server::serve(listener, move |request, client| {
             let api = Arc::clone(&api);
-            async move { api.answer(request, client).await }
+            async move { api.answer(request, client.address).await }
         });
         Ok(Self { address, _server: server })
     }
@@ -121,6 +121,7 @@ impl Api {
                     Ok(response) => return response,
                     Err(reason) => format!("The function's answer is malformed: {reason}."),
                 },
+                Ok(Outcome::Stream(_)) => "The function's answer is malformed: it is streamed.".to_owned(),
                 Ok(Outcome::Error(error)) => format!("The function reported an error: {}", error.escape_ascii()),
                 Ok(Outcome::Exited(status)) => format!("The function ended while it handled a request ({status})."),
                 Ok(Outcome::TimedOut) => "The function reached its timeout.".to_owned(),

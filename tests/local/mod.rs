@@ -11,6 +11,7 @@
 //! | [`gateway`] | the API Gateway HTTP API; [`event`] and [`answer`] are its payload format 2.0 |
 //! | [`function`] | Lambda: starts, keeps and ends processes of the function |
 //! | [`environment`] | one process, with its [`runtime_api`] |
+//! | [`streamed`] | an answer that the process streams |
 //! | [`engine`] | DynamoDB |
 //! | [`model`] | the model: the Chat Completions API |
 //! | [`upstream`] | what these two have in common: they record, and misbehave as a [`behaviour`] says |
@@ -35,6 +36,7 @@ pub(crate) mod http_server;
 pub(crate) mod model;
 pub(crate) mod name_server;
 pub(crate) mod runtime_api;
+pub(crate) mod streamed;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 
