@@ -1,5 +1,5 @@
-//! Streamed answers through the local stack. The function is a process that only waits; what a
-//! function says to its Runtime API the test says in its place.
+//! Streamed answers through the local stack: Runtime API, processes and gateway. The function is a
+//! process that only waits; what a function says to its Runtime API the test says in its place.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use http::StatusCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::local::environment::Outcome;
 use crate::local::function::{Function, FunctionOptions, Invoked};
 use crate::local::streamed::{StreamEnd, Streamed};
+use crate::local::{LocalOptions, LocalStack};
 
 /// How long a test waits for what never comes. One that passes never waits so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,10 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const HTTP_INTEGRATION: &str = "content-type: application/vnd.awslambda.http-integration-response\r\n";
 const PRELUDE: &[u8] = b"{\"statusCode\":200,\"headers\":{\"content-type\":\"text/event-stream\"}}\0\0\0\0\0\0\0\0";
 
-/// One process, which says where its Runtime API is, and who it is.
+/// One process, which says where its Runtime API is, who it is, and what it has been told.
 fn options() -> FunctionOptions {
     let mut options = FunctionOptions::new("/bin/sh");
-    let script = "echo $AWS_LAMBDA_RUNTIME_API $$; exec sleep 3600";
+    let script = "echo $AWS_LAMBDA_RUNTIME_API $$ $FUNCTION_URL_INVOKE_MODE; exec sleep 3600";
     options.args = ["-c", script].map(Into::into).into();
     options.max_processes = 1;
     options
@@ -83,6 +84,7 @@ impl Connection {
 struct Runtime {
     address: String,
     process: i32,
+    invoke_mode: Option<String>,
 }
 
 impl Runtime {
@@ -92,7 +94,7 @@ impl Runtime {
         let mut words = lines[number - 1].split(' ').map(ToOwned::to_owned);
         let address = words.next().expect("an address");
         let process = words.next().and_then(|process| process.parse().ok()).expect("a process id");
-        Self { address, process }
+        Self { address, process, invoke_mode: words.next() }
     }
 
     /// Asks for the next invocation; its id and its event.
@@ -409,4 +411,183 @@ async fn what_has_no_proper_prelude_is_an_error_or_has_an_implied_one() {
     let mut late = runtime.begin(&id).await;
     late.read_until("HTTP/1.1 400 ").await;
     late.read_until("InvalidRequestID").await;
+}
+
+/// The function that the test plays, behind the local gateway.
+async fn local_stack(change: impl FnOnce(&mut LocalOptions)) -> LocalStack {
+    let mut options = LocalOptions::new("");
+    options.function = self::options();
+    options.gateway.function_url = true;
+    change(&mut options);
+    LocalStack::start(options).await.expect("the stack starts")
+}
+
+/// A request under way through the gateway.
+struct Exchange {
+    client: Connection,
+    runtime: Runtime,
+    /// The invocation's id.
+    id: String,
+    event: Value,
+}
+
+/// Sends a request, and takes its invocation.
+async fn ask(stack: &LocalStack, request: &str) -> Exchange {
+    let client = send(stack, request).await;
+    let runtime = Runtime::of(&stack.function, 1).await;
+    let (id, event) = runtime.next().await;
+    Exchange { client, runtime, id, event }
+}
+
+async fn send(stack: &LocalStack, request: &str) -> Connection {
+    let mut client = Connection::open(&stack.gateway.address().to_string()).await;
+    client.send(format!("{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await;
+    client
+}
+
+/// A prelude and what separates it from the body.
+fn prelude(prelude: &Value) -> Vec<u8> {
+    [prelude.to_string().as_bytes(), &[0; 8]].concat()
+}
+
+#[tokio::test]
+async fn a_function_url_sends_each_chunk_on_before_the_next_one_is_there() {
+    let stack = local_stack(|_| {}).await;
+    let Exchange { mut client, runtime, id, event } = ask(&stack, "GET /a%2Fb?c=d").await;
+    assert_eq!(event["rawPath"], "/a%2Fb");
+    assert_eq!(event["requestContext"]["requestId"], id.as_str());
+    let domain = event["requestContext"]["domainName"].as_str().expect("a name");
+    assert!(domain.ends_with(".lambda-url.us-east-1.on.aws"), "{domain}");
+
+    let told = json!({"statusCode": 201, "headers": {"x-a": "b", "content-length": "3"}, "cookies": ["a=1", "b=2"]});
+    let mut answer = runtime.stream(&id, HTTP_INTEGRATION).await;
+    answer.send_chunk(prelude(&told)).await;
+    let head = client.read_until("\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 201 Created\r\n"), "{head}");
+    let request_id = format!("x-amzn-requestid: {id}");
+    let headers = [
+        "x-a: b",
+        "set-cookie: a=1",
+        "set-cookie: b=2",
+        "content-type: application/octet-stream",
+        "transfer-encoding: chunked",
+        &request_id,
+        "x-amzn-trace-id: Root=1-",
+    ];
+    for header in headers {
+        assert!(head.contains(&format!("\r\n{header}")), "{header} is not in {head}");
+    }
+    assert!(!head.contains("content-length") && !head.contains("apigw-requestid"), "{head}");
+    for text in ["one", "two"] {
+        answer.send_chunk(text).await;
+        assert_eq!(client.read_until("\r\n").await, "3\r\n");
+        assert_eq!(client.read_until("\r\n").await, format!("{text}\r\n"));
+    }
+    finish(answer).await;
+    assert_eq!(client.read_until("\r\n\r\n").await, "0\r\n\r\n");
+}
+
+#[tokio::test]
+async fn a_function_url_answers_head_and_204_without_a_body() {
+    let stack = local_stack(|_| {}).await;
+    for (request, status) in [("HEAD /", 200), ("OPTIONS /", 204)] {
+        let Exchange { client, runtime, id, .. } = ask(&stack, request).await;
+        let mut answer = runtime.stream(&id, HTTP_INTEGRATION).await;
+        answer.send_chunk([prelude(&json!({"statusCode": status})), b"body".to_vec()].concat()).await;
+        finish(answer).await;
+        let (answered, _) = client.read_to_end().await;
+        let (head, body) = answered.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")) && body.is_empty(), "{answered}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_breaks_the_client_s_connection_off() {
+    for what in ["the connection", "the process"] {
+        let stack = local_stack(|_| {}).await;
+        let Exchange { mut client, runtime, id, .. } = ask(&stack, "GET /").await;
+        let mut answer = runtime.begin(&id).await;
+        client.read_until("\r\n\r\n").await;
+        answer.send_chunk("half").await;
+        if what == "the process" {
+            runtime.kill();
+        }
+        drop(answer);
+        assert_eq!(client.read_to_end().await.0, "4\r\nhalf\r\n", "{what}");
+    }
+    let stack = local_stack(|options| options.function.timeout = Duration::from_millis(300)).await;
+    let Exchange { mut client, runtime, id, .. } = ask(&stack, "GET /").await;
+    let _answer = runtime.begin(&id).await;
+    client.read_until("\r\n\r\n").await;
+    assert_eq!(client.read_to_end().await.0, "", "the timeout");
+}
+
+#[tokio::test]
+async fn a_function_url_answers_502_when_the_function_fails_before_it_answers() {
+    let refused = |answered: String, what: &str| {
+        let (head, body) = answered.split_once("\r\n\r\n").expect("a head");
+        assert!(
+            head.starts_with("HTTP/1.1 502 Bad Gateway\r\n") && head.contains("\r\nx-amzn-requestid: "),
+            "{what}: {head}"
+        );
+        assert_eq!(body, "Internal Server Error", "{what}");
+    };
+    let stack = local_stack(|_| {}).await;
+    let Exchange { mut client, runtime, id, .. } = ask(&stack, "GET /").await;
+    let mut answer = runtime.stream(&id, HTTP_INTEGRATION).await;
+    answer.send_chunk("no JSON\0\0\0\0\0\0\0\0").await;
+    refused(client.read_until("Internal Server Error").await, "no prelude");
+    let Exchange { mut client, runtime, .. } = ask(&stack, "GET /").await;
+    runtime.kill();
+    refused(client.read_until("Internal Server Error").await, "the process");
+
+    let stack = local_stack(|options| options.function.timeout = Duration::from_millis(100)).await;
+    let mut client = ask(&stack, "GET /").await.client;
+    refused(client.read_until("Internal Server Error").await, "the timeout");
+
+    let stack = local_stack(|options| options.function.program = "/nowhere/bootstrap".into()).await;
+    refused(send(&stack, "GET /").await.read_until("Internal Server Error").await, "the program");
+}
+
+#[tokio::test]
+async fn a_function_url_shows_an_answer_that_is_not_streamed_as_it_is() {
+    let stack = local_stack(|_| {}).await;
+    let Exchange { mut client, runtime, id, .. } = ask(&stack, "GET /").await;
+    let answer = r#"{"statusCode":204,"body":"x"}"#;
+    runtime.respond(&id, answer).await;
+    let head = client.read_until("\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"), "{head}");
+    assert_eq!(client.read_until("}").await, answer);
+}
+
+#[tokio::test]
+async fn a_function_goes_on_when_the_client_of_its_url_has_gone() {
+    let stack = local_stack(|_| {}).await;
+    let Exchange { mut client, runtime, id, .. } = ask(&stack, "GET /").await;
+    let mut answer = runtime.begin(&id).await;
+    client.read_until("\r\n\r\n").await;
+    drop(client);
+    send_much(&mut answer).await;
+    assert_eq!(finish(answer).await, "HTTP/1.1 202 Accepted\r\n");
+}
+
+#[tokio::test]
+async fn only_behind_a_function_url_the_function_is_told_to_stream_and_may_do_so() {
+    let stack = local_stack(|_| {}).await;
+    let Exchange { runtime, .. } = ask(&stack, "GET /").await;
+    assert_eq!(runtime.invoke_mode.as_deref(), Some("RESPONSE_STREAM"));
+    let told = |options: &mut LocalOptions| {
+        options.function = options.function.clone().with_env([("FUNCTION_URL_INVOKE_MODE", "BUFFERED")]);
+    };
+    let Exchange { runtime, .. } = ask(&local_stack(told).await, "GET /").await;
+    assert_eq!(runtime.invoke_mode.as_deref(), Some("BUFFERED"));
+
+    let stack = local_stack(|options| options.gateway.function_url = false).await;
+    let Exchange { mut client, runtime, id, .. } = ask(&stack, "GET /").await;
+    assert_eq!(runtime.invoke_mode, None);
+    let answer = runtime.begin(&id).await;
+    let head = client.read_until("\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 500 ") && head.contains("\r\napigw-requestid: "), "{head}");
+    assert_eq!(client.read_until("}").await, r#"{"message":"Internal Server Error"}"#);
+    assert_eq!(finish(answer).await, "HTTP/1.1 202 Accepted\r\n");
 }
