@@ -40,6 +40,8 @@
 //! Nothing below [`app`] knows Lambda, nothing below [`event`] knows API Gateway.
 
 pub mod app;
+pub mod call;
+pub mod completion;
 pub mod config;
 pub mod cors;
 pub mod dns;
@@ -53,8 +55,10 @@ pub mod openai;
 pub mod request;
 pub mod response;
 pub mod router;
+pub mod runtime_api;
 pub mod secret;
 pub mod timestamp;
+pub mod ui_message_stream;
 
 pub use app::App;
 pub use config::Config;
