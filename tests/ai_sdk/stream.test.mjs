@@ -20,7 +20,7 @@ const SECOND_REPLY = 'You have said 2 things; before this: "My name is Ada.". No
 
 /** What the model does after its first words, and the problem that the caller is told of then. */
 const FAILURES = {
-  "whose connection breaks": [({ breakOff }) => breakOff(), { status: 503, code: "model_unavailable" }],
+  "whose connection breaks": [({ breakOff }) => breakOff(), { status: 502, code: "model_bad_response" }],
   "that tells of an error": [
     ({ fail }) => fail({ message: "The server had an error", type: "server_error" }),
     { status: 503, code: "model_unavailable" },
