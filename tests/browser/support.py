@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 # The built example `local`.
@@ -19,6 +20,13 @@ LOCAL = os.path.abspath(os.environ["LOCAL_STACK"])
 
 # How long a page may take for anything, in seconds. A test that passes never waits so long.
 PATIENCE = 20
+
+# What does not fit the width of the page.
+TOO_WIDE = """
+const page = document.documentElement.clientWidth;
+const wide = [...document.querySelectorAll("*")].filter((node) => node.getBoundingClientRect().right > page);
+return wide.map((node) => node.outerHTML.slice(0, 80));
+"""
 
 
 class Stack:
@@ -138,6 +146,25 @@ class BrowserTest(unittest.TestCase):
         stack = Stack(*arguments, **variables)
         self.addCleanup(stack.close)
         return stack
+
+    def all(self, selector):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector):
+        [found] = self.all(selector)
+        return found
+
+    def media(self, **features):
+        """Makes the browser prefer this, as in `media(prefers_color_scheme="dark")`, until the test ends."""
+        listed = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": listed})
+        self.addCleanup(self.driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": []})
+
+    def screen(self, width, height):
+        """Gives the browser a screen of this size until the test ends: a phone's where it is narrow."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.addCleanup(self.driver.execute_cdp_cmd, "Emulation.clearDeviceMetricsOverride", {})
 
     def until(self, condition, what):
         # What is looked at may be replaced meanwhile.
