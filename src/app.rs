@@ -1,20 +1,21 @@
 //! The pipeline: what happens to every request, in its order.
 
-use std::any::Any;
 use std::future::poll_fn;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use lambda_runtime::Context;
 
 use crate::config::Config;
 use crate::cors::Policy;
-use crate::endpoints::{chat, conversations, docs, echo, health, options};
+use crate::endpoints::chat::{self, Reply, Speaker};
+use crate::endpoints::{conversations, docs, echo, health, home, options};
 use crate::error::Error;
 use crate::event::{self, Answer, Payload, Unsupported};
 use crate::history::History;
@@ -22,7 +23,8 @@ use crate::log::{Invocation, Record};
 use crate::request::Request;
 use crate::response::{self, Response};
 use crate::router::{self, Route};
-use crate::{http_client, log, openai};
+use crate::runtime_api::WayBack;
+use crate::{http_client, log, openai, ui_message_stream};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -30,6 +32,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug)]
 pub struct App {
     config: Config,
+    http: OnceLock<http_client::Client>,
     upstreams: OnceLock<Upstreams>,
     was_invoked: AtomicBool,
 }
@@ -37,7 +40,7 @@ pub struct App {
 /// The clients of the model and of the table, or the variable that is missing for one.
 #[derive(Debug)]
 struct Upstreams {
-    openai: Result<openai::Client, &'static str>,
+    openai: Result<Arc<openai::Client>, &'static str>,
     history: Result<History, &'static str>,
 }
 
@@ -45,76 +48,121 @@ impl App {
     /// An application of this configuration.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, upstreams: OnceLock::new(), was_invoked: AtomicBool::new(false) }
+        Self { config, http: OnceLock::new(), upstreams: OnceLock::new(), was_invoked: AtomicBool::new(false) }
+    }
+
+    /// What it was configured with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The client of everything that is called. Made when it is first asked for: `/health` and
+    /// `/api/v1/echo` do without.
+    pub fn http(&self) -> &http_client::Client {
+        self.http.get_or_init(|| http_client::Client::new(self.config.roots.as_deref()))
     }
 
     /// Answers one invocation. Whatever the payload, and whatever happens on the way, the answer
-    /// is an HTTP response.
-    pub async fn handle(&self, payload: Payload, context: &Context) -> Answer {
+    /// is an HTTP response. It is returned, except where the caller gets it as it is written: then
+    /// it has gone by `way_back`, and nothing is returned.
+    pub async fn handle(&self, payload: Payload, context: &Context, way_back: Option<&WayBack>) -> Option<Answer> {
         let is_cold_start = !self.was_invoked.swap(true, Ordering::Relaxed);
         let invocation = Invocation::begin(&context.request_id, context.xray_trace_id.as_deref(), is_cold_start);
-        match payload.into_request(context, &self.config.base_path) {
-            Ok(request) => {
-                let work = self.respond(&request, &invocation.record);
-                event::answer(self.answer(&request, work, &invocation).await)
-            }
+        let request = match payload.into_request(context, &self.config.base_path, way_back.is_some()) {
+            Ok(request) => request,
             Err(unsupported) => {
                 let Unsupported { error, headers } = *unsupported;
                 invocation.record.note(|notes| notes.route = Some("unsupported"));
-                event::answer_unsupported(self.complete(Err(error), "", &headers, &invocation))
+                return Some(event::answer_unsupported(self.complete(Err(error), "", &headers, &invocation)));
+            }
+        };
+        let way_back = way_back.filter(|_| request.streams);
+        let outcome = match caught(self.respond(&request, &invocation.record)).await {
+            Ok(Reply::Stream(stream)) => self.stream(*stream, &request, &invocation, way_back).await.transpose()?,
+            Ok(Reply::Whole(response)) => Ok(response),
+            Err(error) => Err(error),
+        };
+        let response = self.complete(outcome, &request.method, &request.headers, &invocation);
+        match way_back {
+            None => Some(event::answer(response)),
+            Some(way_back) => {
+                way_back.send(response).await;
+                None
             }
         }
-    }
-
-    /// The answer that `work` makes to `request`, whatever becomes of it.
-    async fn answer(
-        &self,
-        request: &Request,
-        work: impl Future<Output = Result<Response, Error>>,
-        invocation: &Invocation<'_>,
-    ) -> Response {
-        self.complete(caught(work).await, &request.method, &request.headers, invocation)
     }
 
     /// What the request asks for.
-    async fn respond(&self, request: &Request, record: &Record) -> Result<Response, Error> {
+    async fn respond<'a>(&'a self, request: &'a Request, record: &'a Record) -> Result<Reply<'a>, Error> {
         if Policy::is_preflight(&request.method, &request.headers) {
             record.note(|notes| notes.route = Some("preflight"));
-            return Ok(response::no_content());
+            return Ok(Reply::Whole(response::no_content()));
         }
         record.note(|notes| notes.route = router::template(&request.path, self.config.docs));
-        match router::find(&request.method, &request.path, self.config.docs)? {
-            Route::Health => Ok(health::get()),
-            Route::OpenApi => Ok(docs::openapi()),
-            Route::Docs => Ok(docs::page()),
-            Route::Echo => echo::get(request),
+        let response = match router::find(&request.method, &request.path, self.config.docs)? {
+            Route::Home => home::get(request),
+            Route::Health => health::get(),
+            Route::OpenApi => docs::openapi(),
+            Route::Docs => docs::page(),
+            Route::Echo => echo::get(request)?,
             Route::Chat => {
-                let (openai, history) = (self.openai(record)?, self.history(record)?);
-                chat::post(request, &self.config.chat, &openai, &history, record).await
+                return chat::post(request, &self.config.chat, self.openai()?, self.history()?, record).await;
             }
-            Route::ReadConversation(id) => conversations::get(request, &id, &self.history(record)?, record).await,
-            Route::DeleteConversation(id) => conversations::delete(request, &id, &self.history(record)?, record).await,
-            Route::Options { allow } => Ok(options::options(&allow)),
-        }
+            Route::ReadConversation(id) => conversations::get(request, &id, self.history()?, record).await?,
+            Route::DeleteConversation(id) => conversations::delete(request, &id, self.history()?, record).await?,
+            Route::Options { allow } => options::options(&allow),
+        };
+        Ok(Reply::Whole(response))
     }
 
-    fn openai(&self, record: &Record) -> Result<openai::Client, Error> {
-        let openai = self.upstreams().openai.as_ref().map_err(|variable| Error::NotConfigured(variable))?;
-        Ok(openai.counting(&record.model_retries))
+    /// Has the model speak. The response in one piece; `None` where it has gone by `way_back` as it
+    /// was written.
+    async fn stream(
+        &self,
+        stream: chat::Stream<'_>,
+        request: &Request,
+        invocation: &Invocation<'_>,
+        way_back: Option<&WayBack>,
+    ) -> Result<Option<Response>, Error> {
+        let head = ui_message_stream::head();
+        let Some(way_back) = way_back else {
+            let in_one_piece = |speaker: &mut Speaker| {
+                let mut text = Vec::new();
+                // Reading it never fails.
+                let _ = speaker.read_to_end(&mut text);
+                text
+            };
+            let mut delivery = caught(stream.begin(in_one_piece)).await?;
+            let end = end_of(&mut delivery, invocation).await;
+            let text = delivery.end(end).await.unwrap_or_default();
+            return Ok(Some(response::with_body(head, text)));
+        };
+        way_back.get_ready();
+        let head = self.completed(head, &request.method, &request.headers, invocation.request_id);
+        let by = way_back.clone();
+        let mut delivery = caught(stream.begin(move |speaker| by.stream(head, speaker))).await?;
+        let end = end_of(&mut delivery, invocation).await;
+        self.log(invocation, &request.method, StatusCode::OK);
+        delivery.end(end).await;
+        Ok(None)
     }
 
-    fn history(&self, record: &Record) -> Result<History, Error> {
-        let history = self.upstreams().history.as_ref().map_err(|variable| Error::NotConfigured(variable))?;
-        Ok(history.counting(&record.history_retries))
+    fn openai(&self) -> Result<&Arc<openai::Client>, Error> {
+        self.upstreams().openai.as_ref().map_err(|variable| Error::NotConfigured(variable))
     }
 
-    /// Made when they are first asked for: `/health` and `/api/v1/echo` do without.
+    fn history(&self) -> Result<&History, Error> {
+        self.upstreams().history.as_ref().map_err(|variable| Error::NotConfigured(variable))
+    }
+
     fn upstreams(&self) -> &Upstreams {
         self.upstreams.get_or_init(|| {
-            let http = http_client::Client::new(self.config.roots.as_deref());
+            let http = self.http();
+            let Config { openai, history, .. } = &self.config;
             Upstreams {
-                openai: self.config.openai.clone().map(|settings| openai::Client::new(http.clone(), settings)),
-                history: self.config.history.clone().map(|settings| History::new(http, settings)),
+                openai: openai.clone().map(|settings| Arc::new(openai::Client::new(http.clone(), settings))),
+                history: history.clone().map(|settings| History::new(http.clone(), settings)),
             }
         })
     }
@@ -129,14 +177,26 @@ impl App {
         invocation: &Invocation<'_>,
     ) -> Response {
         let id = invocation.request_id;
-        let mut response = outcome.unwrap_or_else(|error| {
-            let (_, code) = error.status_and_code();
-            invocation.record.note(|notes| notes.failure = Some((code, error.log_detail())));
+        let response = outcome.unwrap_or_else(|error| {
+            invocation.record.note(|notes| notes.failure = Some(error.failure()));
             error.to_response(id)
         });
+        let mut response = self.completed(response, method, headers, id);
         if method == Method::HEAD.as_str() {
             response.body_mut().clear();
         }
+        self.log(invocation, method, response.status());
+        response
+    }
+
+    /// `response` with the headers that all answers carry.
+    fn completed<B>(
+        &self,
+        mut response: http::Response<B>,
+        method: &str,
+        headers: &HeaderMap,
+        id: &str,
+    ) -> http::Response<B> {
         let answered = response.headers_mut();
         answered.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         answered.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -144,28 +204,35 @@ impl App {
             answered.insert(X_REQUEST_ID, id);
         }
         self.config.cors.decorate(method, headers, answered);
-        // Before the answer is handed on: Lambda may freeze the process right after that.
-        if let Some(line) = invocation.line(self.config.log_level, method, response.status()) {
+        response
+    }
+
+    /// Writes the invocation's line. Before the answer is handed on, or ends: Lambda may freeze the
+    /// process right after that.
+    fn log(&self, invocation: &Invocation<'_>, method: &str, status: StatusCode) {
+        if let Some(line) = invocation.line(self.config.log_level, method, status) {
             log::write(&line);
         }
-        response
     }
 }
 
+/// The end of a stream, when the model has finished and the turn is stored, or why it is not.
+async fn end_of<T>(delivery: &mut chat::Delivery<'_, T>, invocation: &Invocation<'_>) -> Vec<u8> {
+    caught(delivery.close()).await.unwrap_or_else(|error| {
+        invocation.record.note(|notes| notes.failure = Some(error.failure()));
+        error.to_stream_end(invocation.request_id)
+    })
+}
+
 /// The outcome of `work`; a panic in it becomes [`Error::Panic`], and the process lives on.
-async fn caught(work: impl Future<Output = Result<Response, Error>>) -> Result<Response, Error> {
+async fn caught<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let mut work = pin!(work);
     // `work` is not polled again after a panic, so nothing sees what the panic left behind.
     poll_fn(|context| {
         catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)))
-            .unwrap_or_else(|panic| Poll::Ready(Err(Error::Panic(panic_message(panic.as_ref())))))
+            .unwrap_or_else(|panic| Poll::Ready(Err(Error::from_panic(panic.as_ref()))))
     })
     .await
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
 #[cfg(test)]
@@ -189,12 +256,14 @@ mod tests {
             body: Body::default(),
             owner: "public".to_owned(),
             deadline: Instant::now(),
+            streams: false,
         };
         let panics: [fn() -> Result<Response, Error>; 3] =
             [|| panic!("a secret in a literal"), || panic!("a secret in {}", "a format"), || std::panic::panic_any(7)];
         for panics in panics {
             let invocation = Invocation::begin("request-1", None, false);
-            let response = app.answer(&request, async { panics() }, &invocation).await;
+            let outcome = caught(async { panics() }).await;
+            let response = app.complete(outcome, &request.method, &request.headers, &invocation);
             assert_eq!(response.status(), 500);
             assert_eq!(response.headers()["content-type"], "application/problem+json");
             assert_eq!(response.headers()["access-control-allow-origin"], "*");

@@ -27,8 +27,11 @@ pub struct Config {
     pub cors: cors::Policy,
     /// `BASE_PATH` without leading and trailing slash; empty when there is none.
     pub base_path: String,
-    /// `DOCS`: whether the API shows its documentation.
+    /// `DOCS`: whether the API shows its pages and its documentation.
     pub docs: bool,
+    /// `FUNCTION_URL_INVOKE_MODE`: where a Function URL hands an answer on as it is written, the address
+    /// of the Runtime API (`AWS_LAMBDA_RUNTIME_API`) that it is written to.
+    pub response_stream: Option<Uri>,
     /// `AWS_CA_BUNDLE`: the certificates that replace the built-in roots.
     pub roots: Option<Vec<Certificate<'static>>>,
     /// `OPENAI_*`; the name of the variable that is missing when there is no model to ask.
@@ -102,7 +105,7 @@ impl Config {
             parsed.map_err(|reason| roots.error(format!("{reason}; expected the path of a file of PEM certificates")))
         });
         let chat = chat::Settings {
-            system_prompt: variable("SYSTEM_PROMPT")?.value,
+            system_prompt: variable("SYSTEM_PROMPT")?.value.map(Into::into),
             window_turns: variable("HISTORY_WINDOW_TURNS")?.scalar(20, "a number of turns from 0 to 65535")?,
             window_chars: variable("HISTORY_WINDOW_CHARS")?
                 .scalar(48_000, "a number of characters from 0 to 4294967295")?,
@@ -111,6 +114,13 @@ impl Config {
             cors,
             base_path: variable("BASE_PATH")?.base_path()?,
             docs: variable("DOCS")?.one_of(&["on", "off"])? != Some("off"),
+            response_stream: match variable("FUNCTION_URL_INVOKE_MODE")?.one_of(&["BUFFERED", "RESPONSE_STREAM"])? {
+                Some("RESPONSE_STREAM") => {
+                    let name = "AWS_LAMBDA_RUNTIME_API";
+                    Some(Variable::read(name, lookup(name))?.authority()?)
+                }
+                _ => None,
+            },
             roots: roots.transpose()?,
             openai: Self::openai(variable)?,
             history: Self::history(variable)?,
@@ -230,6 +240,13 @@ impl Variable {
         let url = value.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
         let url = url.filter(|url| url.host().is_some_and(|host| !host.is_empty()));
         url.map(Some).ok_or_else(|| self.error(format!("expected a URL such as {OPENAI}")))
+    }
+
+    /// The value as the address of an HTTP server, without a path.
+    fn authority(&self) -> Result<Uri, Error> {
+        let url = format!("http://{}", self.value.as_deref().unwrap_or_default());
+        let url = url.parse::<Uri>().ok().filter(|url| url.host().is_some_and(|host| !host.is_empty()));
+        url.ok_or_else(|| self.error("expected a host and a port, such as 127.0.0.1:9001".to_owned()))
     }
 
     /// The value, a secret, as the text of a header.

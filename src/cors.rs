@@ -101,7 +101,9 @@ impl Policy {
         }
         if !vary.is_empty() {
             // One field line, because the answer's headers are a map of single values.
-            let vary: Vec<&str> = vary.iter().map(HeaderName::as_str).collect();
+            let mut vary: Vec<&str> = vary.iter().map(HeaderName::as_str).collect();
+            let of_the_answer = response.get(VARY).cloned();
+            vary.extend(of_the_answer.as_ref().and_then(|names| names.to_str().ok()));
             if let Ok(vary) = HeaderValue::try_from(vary.join(", ")) {
                 response.insert(VARY, vary);
             }

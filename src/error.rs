@@ -1,5 +1,6 @@
 //! The one place where a failure becomes an HTTP problem (RFC 9457).
 
+use std::any::Any;
 use std::borrow::Cow;
 
 use http::StatusCode;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::openai::Cause;
 use crate::response::{self, Response};
 use crate::router::Miss;
-use crate::{history, openai};
+use crate::{history, openai, ui_message_stream};
 
 /// Why a request is not answered as asked. Each variant names the status and code it becomes.
 #[derive(Debug)]
@@ -62,6 +63,12 @@ pub enum Error {
     Model(openai::Error),
     /// The table did not do what was asked.
     History(history::Error),
+    /// The model has answered and the turn could not be stored. The caller gets the answer, which says
+    /// so; in the log it is `not_saved`.
+    NotSaved(history::Error),
+    /// Another request with the same key was answered first, and in other words than those that have
+    /// been streamed already: 409 `idempotency_conflict`.
+    IdempotencyConflict,
     /// No route has the path: 404 `not_found`.
     NotFound,
     /// The path has other methods: 405 `method_not_allowed` with `Allow`.
@@ -73,13 +80,24 @@ pub enum Error {
     Panic(String),
 }
 
+/// A failure, as the log tells it.
+#[derive(Debug)]
+pub struct Failure {
+    /// The status: that of the response, or of the problem within a stream.
+    pub status: StatusCode,
+    /// The stable word.
+    pub code: &'static str,
+    /// What an upstream or a panic said. `None` where the caller has been told everything.
+    pub detail: Option<String>,
+}
+
 /// The members of a problem document, in the order in which they are written.
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: &'static str,
     title: &'static str,
     status: u16,
-    detail: &'a str,
+    detail: Cow<'static, str>,
     code: &'static str,
     request_id: &'a str,
 }
@@ -116,6 +134,8 @@ impl Error {
                 Cause::Rejected => (StatusCode::BAD_GATEWAY, "model_request_rejected"),
             },
             Self::History(history::Error::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "history_unavailable"),
+            Self::NotSaved(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_saved"),
+            Self::IdempotencyConflict => (StatusCode::CONFLICT, "idempotency_conflict"),
             Self::History(history::Error::Deleted) => (StatusCode::CONFLICT, "conversation_deleted"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
@@ -123,17 +143,26 @@ impl Error {
         }
     }
 
-    /// What the log tells beside the code: what an upstream or a panic said. `None` where the
-    /// caller has been told everything.
+    /// What the log tells of it.
     #[must_use]
-    pub fn log_detail(&self) -> Option<String> {
-        match self {
+    pub fn failure(&self) -> Failure {
+        let (status, code) = self.status_and_code();
+        let detail = match self {
             Self::Model(error) => Some(chain(error)),
-            Self::History(error) => Some(chain(error)),
+            Self::History(error) | Self::NotSaved(error) => Some(chain(error)),
             Self::NotConfigured(variable) => Some(format!("{variable} is not set")),
             Self::Panic(message) => Some(format!("panicked: {message}")),
             _ => None,
-        }
+        };
+        Failure { status, code, detail }
+    }
+
+    /// The failure that a panic with this payload is.
+    #[must_use]
+    pub fn from_panic(payload: &(dyn Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+        Self::Panic(text.unwrap_or_else(|| "no message".to_owned()))
     }
 
     /// What the caller can do about it; nothing internal.
@@ -169,6 +198,11 @@ impl Error {
             }
             Self::Model(error) => model_detail(&error.cause),
             Self::History(history::Error::Unavailable(_)) => "The conversation's history cannot be reached. Try again later.".into(),
+            Self::NotSaved(_) => "The turn could not be saved: it will not be remembered.".into(),
+            Self::IdempotencyConflict => {
+                "Another request with this Idempotency-Key was answered first, in other words than these. Send it again to get that answer."
+                    .into()
+            }
             Self::History(history::Error::Deleted) => {
                 "The conversation was deleted while the answer was made, and the answer was not kept.".into()
             }
@@ -192,28 +226,38 @@ impl Error {
         Some(asked.map_or(RETRY_AFTER_SECONDS, |wait| (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)))
     }
 
-    /// The problem document for the request `request_id`.
+    /// The response with the problem document for the request `request_id`.
     #[must_use]
     pub fn to_response(&self, request_id: &str) -> Response {
-        let (status, code) = self.status_and_code();
-        let mut response = response::problem(
-            status,
-            &Problem {
-                r#type: "about:blank",
-                // RFC 9457 §4.2.1: with about:blank the title is the status phrase.
-                title: status.canonical_reason().unwrap_or_default(),
-                status: status.as_u16(),
-                detail: &self.detail(),
-                code,
-                request_id,
-            },
-        );
+        let (status, _) = self.status_and_code();
+        let mut response = response::problem(status, &self.problem(request_id));
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         match self {
             Self::MethodNotAllowed { allow } => response::allowing(response, allow),
             _ => response,
+        }
+    }
+
+    /// The end of a stream that has begun and cannot be completed, for the request `request_id`.
+    #[must_use]
+    pub fn to_stream_end(&self, request_id: &str) -> Vec<u8> {
+        let mut stream = Vec::new();
+        ui_message_stream::fail(&mut stream, &self.problem(request_id), &self.detail());
+        stream
+    }
+
+    fn problem<'a>(&self, request_id: &'a str) -> Problem<'a> {
+        let (status, code) = self.status_and_code();
+        Problem {
+            r#type: "about:blank",
+            // RFC 9457 §4.2.1: with about:blank the title is the status phrase.
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: self.detail(),
+            code,
+            request_id,
         }
     }
 }

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayV2httpResponse};
 use aws_lambda_events::encodings;
+use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
-use lambda_runtime::Context;
+use lambda_runtime::{Context, MetadataPrelude};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ use crate::response::Response;
 /// API Gateway ends an HTTP API's integration after 30 s at most; its answer has to be on its way
 /// before ("Quotas for HTTP APIs").
 const LONGEST_ANSWER: Duration = Duration::from_secs(29);
+
+/// Far longer than an invocation can take, which is 15 minutes.
+const A_DAY: Duration = Duration::from_hours(24);
 
 /// What is kept of an invocation's time to write the answer, at most; of a short one less.
 const TO_ANSWER: Duration = Duration::from_millis(250);
@@ -82,8 +86,11 @@ struct Event {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RequestContext {
     stage: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    domain_name: Option<String>,
     http: Option<Object<Http>>,
     /// Its form differs with the authorizer, so it is read as it comes.
     #[serde(default)]
@@ -113,12 +120,26 @@ pub struct Unsupported {
 }
 
 impl Payload {
+    /// The payload in the bytes of an invocation's event.
+    #[must_use]
+    pub fn from_slice(event: &[u8]) -> Self {
+        // As `lambda_runtime` reads it: what follows the first JSON value is not looked at.
+        let payload = Self::deserialize(&mut serde_json::Deserializer::from_slice(event));
+        payload.unwrap_or_else(|error| Self(Err(error.to_string())))
+    }
+
     /// The HTTP request that the payload carries. `base_path` is stripped from its path after the
     /// stage; it has neither a leading nor a trailing slash and is empty when there is none.
+    /// `function_url_streams` says that a Function URL hands an answer on as it is written.
     ///
     /// # Errors
     /// [`Unsupported`] when the payload is no payload format 2.0 event.
-    pub fn into_request(self, context: &Context, base_path: &str) -> Result<Request, Box<Unsupported>> {
+    pub fn into_request(
+        self,
+        context: &Context,
+        base_path: &str,
+        function_url_streams: bool,
+    ) -> Result<Request, Box<Unsupported>> {
         let unsupported = |reason, headers| Box::new(Unsupported { error: Error::UnsupportedEvent(reason), headers });
         let Event { version, raw_path, raw_query_string, headers, request_context, body, is_base64_encoded } =
             self.0.map_err(|error| unsupported(format!("this event is not one ({error})"), HeaderMap::new()))?;
@@ -130,6 +151,9 @@ impl Payload {
             return Err(unsupported(no_method.to_owned(), headers));
         };
         let owner = request_context.owner();
+        let streams = function_url_streams && request_context.domain_name.as_deref().is_some_and(is_function_url);
+        // The cap is API Gateway's.
+        let longest = if streams { Duration::MAX } else { LONGEST_ANSWER };
         let Some(method) = request_context.http.and_then(|Object(http)| http.method) else {
             return Err(unsupported(no_method.to_owned(), headers));
         };
@@ -143,7 +167,8 @@ impl Payload {
             headers,
             body: Body { encoded: body.unwrap_or_default(), is_base64: is_base64_encoded.unwrap_or_default() },
             owner,
-            deadline: Instant::now() + for_upstreams(time_left(context.deadline, SystemTime::now())),
+            deadline: Instant::now() + for_upstreams(time_left(context.deadline, SystemTime::now(), longest)),
+            streams,
         })
     }
 }
@@ -160,13 +185,20 @@ fn strip_segments<'a>(path: &'a str, prefix: &str) -> &'a str {
     }
 }
 
+/// Whether an event with this `requestContext.domainName` came by a Function URL, whose host is
+/// `<url-id>.lambda-url.<region>.on.aws` (Lambda Developer Guide, "Invoking Lambda function URLs").
+fn is_function_url(domain_name: &str) -> bool {
+    let labels: Vec<&str> = domain_name.split('.').collect();
+    matches!(labels.as_slice(), [id, "lambda-url", region, "on", "aws"] if !id.is_empty() && !region.is_empty())
+}
+
 /// The time until the invocation's deadline, given in milliseconds since the Unix epoch, at most
-/// [`LONGEST_ANSWER`]. A deadline that has already passed is no deadline: Lambda never hands out
-/// such an event, and local emulators send 1970.
-fn time_left(deadline_ms: u64, now: SystemTime) -> Duration {
+/// `longest`. A deadline that has already passed, or is a day away, is no deadline: Lambda never hands
+/// out such an event, and local emulators send 1970. [`LONGEST_ANSWER`] stands for it.
+fn time_left(deadline_ms: u64, now: SystemTime, longest: Duration) -> Duration {
     let deadline = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(deadline_ms));
     match deadline.map(|deadline| deadline.duration_since(now)) {
-        Some(Ok(left)) if !left.is_zero() => left.min(LONGEST_ANSWER),
+        Some(Ok(left)) if !left.is_zero() && left < A_DAY => left.min(longest),
         _ => LONGEST_ANSWER,
     }
 }
@@ -239,12 +271,33 @@ pub enum Answer {
 /// `response` to a payload format 2.0 event.
 #[must_use]
 pub fn answer(response: Response) -> Answer {
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let mut answer = ApiGatewayV2httpResponse::default();
     answer.status_code = i64::from(parts.status.as_u16());
+    answer.cookies = take_cookies(&mut parts.headers);
     answer.headers = parts.headers;
     answer.body = (!body.is_empty()).then_some(encodings::Body::Text(body));
     Answer::Http(answer)
+}
+
+/// What a streaming response begins with: status, headers and cookies of `head` (Lambda Developer
+/// Guide, "Using the Lambda runtime API for custom runtimes", "Response streaming").
+#[must_use]
+pub fn prelude(head: http::Response<()>) -> Vec<u8> {
+    let (mut parts, ()) = head.into_parts();
+    let cookies = take_cookies(&mut parts.headers);
+    let prelude = MetadataPrelude { status_code: parts.status, headers: parts.headers, cookies };
+    let mut prelude = serde_json::to_vec(&prelude).expect("a status and headers serialise");
+    prelude.extend([0; 8]);
+    prelude
+}
+
+/// Cookies are not among the headers in what Lambda is answered.
+fn take_cookies(headers: &mut HeaderMap) -> Vec<String> {
+    let cookies = headers.get_all(SET_COOKIE).iter();
+    let cookies = cookies.filter_map(|cookie| cookie.to_str().ok().map(ToOwned::to_owned)).collect();
+    headers.remove(SET_COOKIE);
+    cookies
 }
 
 /// `response` to an invocation that is no HTTP request as far as it is understood here.
@@ -300,7 +353,43 @@ mod tests {
             (u64::MAX, LONGEST_ANSWER),
         ];
         for (deadline_ms, expected) in rows {
-            assert_eq!(time_left(deadline_ms, now), expected, "deadline {deadline_ms}");
+            assert_eq!(time_left(deadline_ms, now, LONGEST_ANSWER), expected, "deadline {deadline_ms}");
+        }
+    }
+
+    #[test]
+    fn a_streamed_answer_may_last_until_the_functions_own_deadline() {
+        let now_ms = 1_800_000_000_000;
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms);
+        let rows = [
+            (now_ms + 3_000, Duration::from_secs(3)),
+            (now_ms + 900_000, Duration::from_mins(15)),
+            (now_ms - 1, LONGEST_ANSWER),
+            (0, LONGEST_ANSWER),
+            (u64::MAX, LONGEST_ANSWER),
+        ];
+        for (deadline_ms, expected) in rows {
+            assert_eq!(time_left(deadline_ms, now, Duration::MAX), expected, "deadline {deadline_ms}");
+        }
+    }
+
+    #[test]
+    fn only_the_host_of_a_function_url_is_one() {
+        let rows = [
+            ("abc123.lambda-url.us-east-1.on.aws", true),
+            ("abc123.lambda-url.ap-northeast-2.on.aws", true),
+            (".lambda-url.us-east-1.on.aws", false),
+            ("abc123.lambda-url..on.aws", false),
+            ("abc123.lambda-url.on.aws", false),
+            ("a.b.lambda-url.us-east-1.on.aws", false),
+            ("abc123.lambda-url.us-east-1.on.aws.example.com", false),
+            ("abc123xlambda-url.us-east-1.on.aws", false),
+            ("abc123.execute-api.us-east-1.amazonaws.com", false),
+            ("localhost", false),
+            ("", false),
+        ];
+        for (domain_name, expected) in rows {
+            assert_eq!(is_function_url(domain_name), expected, "{domain_name:?}");
         }
     }
 

@@ -16,8 +16,8 @@ mod items;
 mod sdk;
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
@@ -30,12 +30,13 @@ use aws_smithy_runtime_api::client::retries::RequestAttempts;
 use http::Uri;
 use uuid::Uuid;
 
-pub use self::items::{Address, NewTurn, Turn};
+pub use self::items::{Address, Exchange, LONGEST_TURN, Turn};
 use self::items::{
     CONVERSATION, Conversation, Item, idempotency_sort_key, key, number, seconds, string, text, turn, turn_item,
     turn_key,
 };
-use crate::http_client::{self, Retries};
+use crate::call::Call;
+use crate::http_client;
 use crate::secret::Secret;
 use crate::timestamp::rfc3339;
 
@@ -101,11 +102,11 @@ pub struct Page {
     pub next_before: Option<u64>,
 }
 
-/// What became of a turn that was to be appended.
+/// What became of an exchange that was to be appended.
 #[derive(Debug)]
 pub enum Appended {
-    /// It is this turn.
-    Stored(Turn),
+    /// It is the turn with this number.
+    Stored(u64),
     /// The same `Idempotency-Key` has made this turn meanwhile.
     AlreadyThere(Turn),
 }
@@ -131,15 +132,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The history. Clones share the client and its connections.
-#[derive(Clone, Debug)]
-pub struct History {
-    table: Arc<Table>,
-    retries: Retries,
-}
-
+/// The history in one table. It lives as long as the process.
 #[derive(Debug)]
-struct Table {
+pub struct History {
     http: http_client::Client,
     settings: Settings,
     client: OnceLock<Client>,
@@ -151,35 +146,28 @@ impl History {
     /// The history in the table that `settings` names.
     #[must_use]
     pub fn new(http: http_client::Client, settings: Settings) -> Self {
-        let table = Table { http, settings, client: OnceLock::new(), endpoint: OnceLock::new() };
-        Self { table: Arc::new(table), retries: Retries::default() }
-    }
-
-    /// The same history, whose repeated calls are counted in `retries`.
-    #[must_use]
-    pub fn counting(&self, retries: &Retries) -> Self {
-        Self { retries: retries.clone(), ..self.clone() }
+        Self { http, settings, client: OnceLock::new(), endpoint: OnceLock::new() }
     }
 
     /// Does what can be done ahead of the first call to the table, so that it takes less time:
     /// makes the SDK's client and begins to open a connection. Does nothing where there is one.
     pub async fn get_ready(&self) {
         self.client();
-        if self.table.endpoint.get().is_none() {
+        if self.endpoint.get().is_none() {
             // It fails where another request was faster.
-            let _ = self.table.endpoint.set(sdk::endpoint(&self.table.settings).await);
+            let _ = self.endpoint.set(sdk::endpoint(&self.settings).await);
         }
-        if let Some(Some(uri)) = self.table.endpoint.get() {
-            self.table.http.open_ahead(uri);
+        if let Some(Some(uri)) = self.endpoint.get() {
+            self.http.open_ahead(uri);
         }
     }
 
     fn client(&self) -> &Client {
-        self.table.client.get_or_init(|| sdk::client(self.table.http.clone(), &self.table.settings))
+        self.client.get_or_init(|| sdk::client(self.http.clone(), &self.settings))
     }
 
     fn name(&self) -> &str {
-        &self.table.settings.table
+        &self.settings.table
     }
 
     /// The newest turns of a conversation, at most `max_turns` and as many whole ones as fit into
@@ -193,14 +181,14 @@ impl History {
         address: Address<'_>,
         max_turns: usize,
         max_chars: usize,
-        deadline: Instant,
+        call: &Call,
     ) -> Result<Option<Memory>, Error> {
         let mut chars = 0;
         let fits = |turn: &Turn, _: &[Turn]| {
-            chars += turn.said.user.chars().count() + turn.said.assistant.chars().count();
+            chars += turn.exchange.user.chars().count() + turn.exchange.completion.content.chars().count();
             chars <= max_chars
         };
-        let Some((conversation, mut remembered, _)) = self.newest(address, max_turns, fits, deadline).await? else {
+        let Some((conversation, mut remembered, _)) = self.newest(address, max_turns, fits, call).await? else {
             return Ok(None);
         };
         remembered.reverse();
@@ -218,23 +206,23 @@ impl History {
         address: Address<'_>,
         before: Option<u64>,
         limit: usize,
-        deadline: Instant,
+        call: &Call,
     ) -> Result<Option<Page>, Error> {
         let mut bytes = 0;
         let fits = |turn: &Turn, page: &[Turn]| {
-            bytes += turn.said.user.len() + turn.said.assistant.len();
+            bytes += turn.exchange.user.len() + turn.exchange.completion.content.len();
             page.len() < limit && (bytes <= LONGEST_PAGE || page.is_empty())
         };
         // One turn more than the page tells whether there is another page.
         let (conversation, mut page, more) = match before {
-            None => match self.newest(address, limit + 1, fits, deadline).await? {
+            None => match self.newest(address, limit + 1, fits, call).await? {
                 Some(found) => found,
                 None => return Ok(None),
             },
             Some(before) => {
-                let conversation = self.conversation(address, deadline);
+                let conversation = self.conversation(address, call);
                 let last = turn_key(before.saturating_sub(1));
-                let turns = self.descend(address, &last, limit + 1, fits, deadline);
+                let turns = self.descend(address, &last, limit + 1, fits, call);
                 let (conversation, (_, page, more)) = tokio::try_join!(conversation, turns)?;
                 let Some(conversation) = conversation.filter(|conversation| !conversation.deleted) else {
                     return Ok(None);
@@ -252,14 +240,14 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn turn_of_key(&self, address: Address<'_>, key: Uuid, deadline: Instant) -> Result<Option<Turn>, Error> {
-        let Some(item) = self.get(address, &idempotency_sort_key(key), deadline).await? else { return Ok(None) };
+    pub async fn turn_of_key(&self, address: Address<'_>, key: Uuid, call: &Call) -> Result<Option<Turn>, Error> {
+        let Some(item) = self.get(address, &idempotency_sort_key(key), call).await? else { return Ok(None) };
         let number = number(&item, "turn").unwrap_or_default();
-        Ok(self.get(address, &turn_key(number), deadline).await?.as_ref().and_then(turn))
+        Ok(self.get(address, &turn_key(number), call).await?.as_ref().and_then(turn))
     }
 
-    /// Appends `said` to a conversation that had `turns` turns when it was read; 0 begins it. When
-    /// others were faster it becomes the next turn after theirs.
+    /// Appends `exchange` to a conversation that had `turns` turns when it was read; 0 begins it.
+    /// When others were faster it becomes the next turn after theirs.
     ///
     /// # Errors
     /// [`Error::Deleted`] when the conversation is no more, [`Error::Unavailable`].
@@ -267,26 +255,25 @@ impl History {
         &self,
         address: Address<'_>,
         mut turns: u64,
-        said: NewTurn,
-        deadline: Instant,
+        exchange: &Exchange,
+        call: &Call,
     ) -> Result<Appended, Error> {
         // A new conversation's id is nobody else's, but for the requests with the same key.
         let mut may_begin = turns == 0;
-        let mut pause = Pause::new(deadline, &self.retries);
+        let mut pause = Pause::new(call);
         loop {
-            let now = SystemTime::now();
-            let turn = Turn { number: turns + 1, created_at: rfc3339(now), said: said.clone() };
-            let Err(error) = self.write_turn(address, &turn, now, deadline, &mut pause).await else {
-                return Ok(Appended::Stored(turn));
+            let number = turns + 1;
+            let Err(error) = self.write_turn(address, number, exchange, call, &mut pause).await else {
+                return Ok(Appended::Stored(number));
             };
             let lost = lost_to(&error).ok_or_else(|| self.unavailable("TransactWriteItems", &error))?;
-            if let (Lost::Key, Some(key)) = (lost, said.idempotency_key) {
-                if let Some(turn) = self.turn_of_key(address, key, deadline).await? {
+            if let (Lost::Key, Some(key)) = (lost, exchange.idempotency_key) {
+                if let Some(turn) = self.turn_of_key(address, key, call).await? {
                     return Ok(Appended::AlreadyThere(turn));
                 }
                 may_begin = false;
             }
-            match self.conversation(address, deadline).await? {
+            match self.conversation(address, call).await? {
                 Some(conversation) if !conversation.deleted => {
                     turns = conversation.turns;
                     may_begin = false;
@@ -305,18 +292,20 @@ impl History {
     async fn write_turn(
         &self,
         address: Address<'_>,
-        turn: &Turn,
-        now: SystemTime,
-        deadline: Instant,
+        number: u64,
+        exchange: &Exchange,
+        call: &Call,
         pause: &mut Pause<'_>,
     ) -> Result<(), SdkError<TransactWriteItemsError>> {
-        let writes = self.turn_writes(address, turn, now);
-        // The same token for every attempt: one whose confirmation was lost is not done again.
+        let now = SystemTime::now();
+        // The same token and the same items for every attempt: one whose confirmation was lost is not
+        // done again.
         let token = Uuid::new_v4().to_string();
         loop {
-            let request = self.client().transact_write_items().set_transact_items(Some(writes.clone()));
+            let writes = self.turn_writes(address, number, exchange, now);
+            let request = self.client().transact_write_items().set_transact_items(Some(writes));
             let request = request.client_request_token(&token);
-            let Err(error) = request.customize().config_override(self.within(deadline)).send().await else {
+            let Err(error) = request.customize().config_override(within(call)).send().await else {
                 return Ok(());
             };
             let in_progress = error.code() == Some("TransactionInProgressException");
@@ -330,8 +319,8 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`]; what is left is not shown any more, and another call deletes it.
-    pub async fn delete(&self, address: Address<'_>, deadline: Instant) -> Result<bool, Error> {
-        if self.conversation(address, deadline).await?.is_none() {
+    pub async fn delete(&self, address: Address<'_>, call: &Call) -> Result<bool, Error> {
+        if self.conversation(address, call).await?.is_none() {
             return Ok(false);
         }
         // Marked first: from here on no turn can be added, so none is left behind.
@@ -343,7 +332,7 @@ impl History {
             .update_expression("SET deleted_at = if_not_exists(deleted_at, :now)")
             .condition_expression("attribute_exists(pk)")
             .expression_attribute_values(":now", text(rfc3339(SystemTime::now())));
-        match mark.customize().config_override(self.within(deadline)).send().await {
+        match mark.customize().config_override(within(call)).send().await {
             Ok(_) => {}
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => return Ok(false),
             Err(error) => return Err(self.unavailable("UpdateItem", &error)),
@@ -360,10 +349,10 @@ impl History {
                 .projection_expression("pk, sk")
                 .consistent_read(true)
                 .set_exclusive_start_key(start);
-            let found = keys.customize().config_override(self.within(deadline)).send().await;
+            let found = keys.customize().config_override(within(call)).send().await;
             let found = found.map_err(|error| self.unavailable("Query", &error))?;
             for keys in found.items.unwrap_or_default().chunks(BATCH) {
-                self.delete_batch(keys.to_vec(), deadline).await?;
+                self.delete_batch(keys.to_vec(), call).await?;
             }
             start = found.last_evaluated_key;
             if start.is_none() {
@@ -378,23 +367,23 @@ impl History {
             .table_name(self.name())
             .set_key(Some(key(address, CONVERSATION)))
             .condition_expression("attribute_exists(deleted_at)");
-        match end.customize().config_override(self.within(deadline)).send().await {
+        match end.customize().config_override(within(call)).send().await {
             Ok(_) => Ok(true),
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(true),
             Err(error) => Err(self.unavailable("DeleteItem", &error)),
         }
     }
 
-    async fn delete_batch(&self, keys: Vec<Item>, deadline: Instant) -> Result<(), Error> {
+    async fn delete_batch(&self, keys: Vec<Item>, call: &Call) -> Result<(), Error> {
         let delete = |key| {
             let request = DeleteRequest::builder().set_key(Some(key)).build().expect(COMPLETE);
             WriteRequest::builder().delete_request(request).build()
         };
         let mut writes: Vec<_> = keys.into_iter().map(delete).collect();
-        let mut pause = Pause::new(deadline, &self.retries);
+        let mut pause = Pause::new(call);
         loop {
             let batch = self.client().batch_write_item().request_items(self.name(), writes);
-            let done = batch.customize().config_override(self.within(deadline)).send().await;
+            let done = batch.customize().config_override(within(call)).send().await;
             let done = done.map_err(|error| self.unavailable("BatchWriteItem", &error))?;
             writes = done.unprocessed_items.unwrap_or_default().into_values().flatten().collect();
             if writes.is_empty() {
@@ -416,9 +405,9 @@ impl History {
         address: Address<'_>,
         max_turns: usize,
         fits: impl FnMut(&Turn, &[Turn]) -> bool,
-        deadline: Instant,
+        call: &Call,
     ) -> Result<Option<(Conversation, Vec<Turn>, bool)>, Error> {
-        let (conversation, turns, more) = self.descend(address, CONVERSATION, max_turns, fits, deadline).await?;
+        let (conversation, turns, more) = self.descend(address, CONVERSATION, max_turns, fits, call).await?;
         Ok(conversation.filter(|conversation| !conversation.deleted).map(|conversation| (conversation, turns, more)))
     }
 
@@ -430,7 +419,7 @@ impl History {
         last: &str,
         max_turns: usize,
         mut fits: impl FnMut(&Turn, &[Turn]) -> bool,
-        deadline: Instant,
+        call: &Call,
     ) -> Result<(Option<Conversation>, Vec<Turn>, bool), Error> {
         let now = seconds(SystemTime::now());
         let (mut conversation, mut turns, mut start) = (None, Vec::new(), None);
@@ -448,7 +437,7 @@ impl History {
                 .consistent_read(true)
                 .limit(i32::try_from(wanted).unwrap_or(i32::MAX))
                 .set_exclusive_start_key(start);
-            let found = query.customize().config_override(self.within(deadline)).send().await;
+            let found = query.customize().config_override(within(call)).send().await;
             let found = found.map_err(|error| self.unavailable("Query", &error))?;
             for item in found.items.unwrap_or_default() {
                 // DynamoDB removes what has expired within days.
@@ -472,31 +461,35 @@ impl History {
     }
 
     /// The conversation's own item, also while it is being deleted.
-    async fn conversation(&self, address: Address<'_>, deadline: Instant) -> Result<Option<Conversation>, Error> {
-        Ok(self.get(address, CONVERSATION, deadline).await?.as_ref().map(items::conversation))
+    async fn conversation(&self, address: Address<'_>, call: &Call) -> Result<Option<Conversation>, Error> {
+        Ok(self.get(address, CONVERSATION, call).await?.as_ref().map(items::conversation))
     }
 
     /// An item that has not expired.
-    async fn get(&self, address: Address<'_>, sort_key: &str, deadline: Instant) -> Result<Option<Item>, Error> {
+    async fn get(&self, address: Address<'_>, sort_key: &str, call: &Call) -> Result<Option<Item>, Error> {
         let get = self
             .client()
             .get_item()
             .table_name(self.name())
             .set_key(Some(key(address, sort_key)))
             .consistent_read(true);
-        let found = get.customize().config_override(self.within(deadline)).send().await;
+        let found = get.customize().config_override(within(call)).send().await;
         let item = found.map_err(|error| self.unavailable("GetItem", &error))?.item;
         let now = seconds(SystemTime::now());
         Ok(item.filter(|item| number(item, "expires_at").is_none_or(|expires_at| expires_at > now)))
     }
 
     /// The writes of a turn: the conversation's count, the turn, and the key if there is one.
-    fn turn_writes(&self, address: Address<'_>, turn: &Turn, now: SystemTime) -> Vec<TransactWriteItem> {
-        let expires_at = self
-            .table
-            .settings
-            .time_to_live
-            .map(|time_to_live| AttributeValue::N(seconds(now + time_to_live).to_string()));
+    fn turn_writes(
+        &self,
+        address: Address<'_>,
+        number: u64,
+        exchange: &Exchange,
+        now: SystemTime,
+    ) -> Vec<TransactWriteItem> {
+        let created_at = rfc3339(now);
+        let expires_at =
+            self.settings.time_to_live.map(|time_to_live| AttributeValue::N(seconds(now + time_to_live).to_string()));
         // What has expired and is not yet removed is as good as absent.
         let put = |mut item: Item| {
             item.insert("v".to_owned(), AttributeValue::N(VERSION.to_owned()));
@@ -510,21 +503,21 @@ impl History {
                 .expect(COMPLETE);
             TransactWriteItem::builder().put(put).build()
         };
-        let count = if turn.number == 1 {
+        let count = if number == 1 {
             let mut item = key(address, CONVERSATION);
             item.insert("turns".to_owned(), AttributeValue::N("1".to_owned()));
             item.insert("owner".to_owned(), text(address.owner));
-            item.insert("created_at".to_owned(), text(&turn.created_at));
-            item.insert("updated_at".to_owned(), text(&turn.created_at));
+            item.insert("created_at".to_owned(), text(&created_at));
+            item.insert("updated_at".to_owned(), text(&created_at));
             put(item)
         } else {
             let mut update = Update::builder()
                 .table_name(self.name())
                 .set_key(Some(key(address, CONVERSATION)))
                 .condition_expression("turns = :before AND attribute_not_exists(deleted_at)")
-                .expression_attribute_values(":before", AttributeValue::N((turn.number - 1).to_string()))
-                .expression_attribute_values(":turns", AttributeValue::N(turn.number.to_string()))
-                .expression_attribute_values(":now", text(&turn.created_at));
+                .expression_attribute_values(":before", AttributeValue::N((number - 1).to_string()))
+                .expression_attribute_values(":turns", AttributeValue::N(number.to_string()))
+                .expression_attribute_values(":now", text(&created_at));
             update = match &expires_at {
                 Some(expires_at) => update
                     .update_expression("SET turns = :turns, updated_at = :now, expires_at = :expires_at")
@@ -533,29 +526,19 @@ impl History {
             };
             TransactWriteItem::builder().update(update.build().expect(COMPLETE)).build()
         };
-        let mut writes = vec![count, put(turn_item(address, turn))];
-        if let Some(idempotency_key) = turn.said.idempotency_key {
+        let mut writes = vec![count, put(turn_item(address, number, &created_at, exchange))];
+        if let Some(idempotency_key) = exchange.idempotency_key {
             let mut item = key(address, &idempotency_sort_key(idempotency_key));
-            item.insert("turn".to_owned(), AttributeValue::N(turn.number.to_string()));
+            item.insert("turn".to_owned(), AttributeValue::N(number.to_string()));
             writes.push(put(item));
         }
         writes
     }
 
-    /// The time limits of a call that has to be over by `deadline`; its repetitions are counted.
-    fn within(&self, deadline: Instant) -> Builder {
-        // The SDK refuses a limit of zero.
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        // Half of what is left, so that a call that hangs can be repeated.
-        let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
-        let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
-        Builder::default().timeout_config(limits).interceptor(CountRetries(self.retries.clone()))
-    }
-
     /// A failed call, in words for the log: what to do about it where its reason is a common one.
     /// The answer itself is not among them: it can hold what was said.
     fn unavailable<E: ProvideErrorMetadata + std::error::Error>(&self, operation: &str, error: &E) -> Error {
-        let (table, region) = (self.name(), &self.table.settings.region);
+        let (table, region) = (self.name(), &self.settings.region);
         let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
         let mut causes: Vec<_> = causes.map(ToString::to_string).collect();
         // The SDK's errors repeat what their own causes say.
@@ -587,16 +570,25 @@ impl History {
     }
 }
 
+/// The time limits of a request of the SDK's within `call`, and the count of its retries.
+fn within(call: &Call) -> Builder {
+    // The SDK refuses a limit of zero.
+    let left = call.time_left().max(Duration::from_millis(1));
+    // Half of what is left, so that a request that hangs can be repeated.
+    let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
+    let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
+    Builder::default().timeout_config(limits).interceptor(CountRetries(call.clone()))
+}
+
 /// Waits between the attempts at a write that others were faster at.
 struct Pause<'a> {
-    deadline: Instant,
+    call: &'a Call,
     longest: Duration,
-    retries: &'a Retries,
 }
 
 impl<'a> Pause<'a> {
-    fn new(deadline: Instant, retries: &'a Retries) -> Self {
-        Self { deadline, longest: Duration::from_millis(10), retries }
+    fn new(call: &'a Call) -> Self {
+        Self { call, longest: Duration::from_millis(10) }
     }
 
     /// Waits a random while, longer each time, and counts what follows as a repetition; `false`
@@ -604,9 +596,9 @@ impl<'a> Pause<'a> {
     async fn wait(&mut self) -> bool {
         let pause = self.longest.mul_f64(fastrand::f64());
         self.longest = (self.longest * 2).min(Duration::from_millis(250));
-        let fits = Instant::now() + pause < self.deadline;
+        let fits = pause < self.call.time_left();
         if fits {
-            self.retries.count();
+            self.call.count_retry();
             tokio::time::sleep(pause).await;
         }
         fits
@@ -643,7 +635,7 @@ const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 
 /// Counts the attempts of a call that the SDK makes beyond the first.
 #[derive(Debug)]
-struct CountRetries(Retries);
+struct CountRetries(Call);
 
 impl Intercept for CountRetries {
     fn name(&self) -> &'static str {
@@ -657,7 +649,7 @@ impl Intercept for CountRetries {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         if config.load::<RequestAttempts>().is_some_and(|attempts| attempts.attempts() > 1) {
-            self.0.count();
+            self.0.count_retry();
         }
         Ok(())
     }

@@ -3,10 +3,10 @@
 //! connection pool and one set of rules about time and size.
 
 mod connections;
+mod ureq_assumptions;
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use aws_smithy_runtime_api::client::http::{
@@ -19,10 +19,11 @@ use aws_smithy_types::body::SdkBody;
 use http::{Request, Response, Uri};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::{Agent, BodyReader, SendBody};
 
-use self::connections::{Names, Opener, Progress, Servers, begin_call, progress};
+use self::connections::{Names, Opener, Servers};
+use self::ureq_assumptions::{Progress, begin_call, progress};
 
 /// How long a connection may take to be made, name resolution and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -51,23 +52,6 @@ pub struct Client {
     agent: Agent,
     opener: Opener,
     servers: Servers,
-}
-
-/// How often calls were made again. Clones share the number.
-#[derive(Clone, Debug, Default)]
-pub struct Retries(Arc<AtomicU32>);
-
-impl Retries {
-    /// One call more is made again.
-    pub fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many there were.
-    #[must_use]
-    pub fn number(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// Why there is no answer.
@@ -176,6 +160,15 @@ impl Client {
     /// # Errors
     /// [`Error`], by how far the call came.
     pub fn send(&self, request: Request<&[u8]>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
+        read_whole(self.open(request, timeout)?)
+    }
+
+    /// Sends `request` and returns when the head of its answer is there, whatever its status. The
+    /// body is read afterwards, on the same thread, and within the same `timeout`.
+    ///
+    /// # Errors
+    /// [`Error`], by how far the call came.
+    pub fn open(&self, request: Request<&[u8]>, timeout: Duration) -> Result<Response<Incoming>, Error> {
         begin_call();
         let uri = request.uri().clone();
         let to_connect = Some(timeout.min(CONNECT_TIMEOUT));
@@ -186,26 +179,96 @@ impl Client {
             .timeout_resolve(to_connect)
             .timeout_connect(to_connect)
             .build();
-        let (parts, mut body) = self.agent.run(request).map_err(before_the_answer)?.into_parts();
-        let body = body.with_config().limit(MAX_RESPONSE).read_to_vec().map_err(in_the_answer)?;
-        self.servers.called(&uri);
+        let (parts, body) = self.agent.run(request).map_err(before_the_answer)?.into_parts();
+        let body = Incoming { reader: body.into_reader(), uri, servers: self.servers.clone() };
         Ok(Response::from_parts(parts, body))
+    }
+
+    /// Sends `request` with the body that `body` gives, each piece as soon as it is read, and reads
+    /// its answer. `write_timeout` limits each piece's way to the server, not the time until there is
+    /// one.
+    ///
+    /// # Errors
+    /// [`Error`], by how far the call came. `body` may not have been read to its end.
+    pub fn upload(
+        &self,
+        request: Request<()>,
+        body: &mut dyn Read,
+        write_timeout: Duration,
+    ) -> Result<Response<Vec<u8>>, Error> {
+        begin_call();
+        let uri = request.uri().clone();
+        let request = request.map(|()| SendBody::from_reader(body));
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_write(Some(write_timeout))
+            .timeout_recv_response(Some(LONGEST_CALL))
+            .build();
+        let (parts, body) = self.agent.run(request).map_err(before_the_answer)?.into_parts();
+        let body = Incoming { reader: body.into_reader(), uri, servers: self.servers.clone() };
+        read_whole(Response::from_parts(parts, body))
     }
 
     /// As [`Client::send`], but again on the next connection as long as they are stale: for
     /// requests that do no harm when they are done twice.
-    fn send_repeatable(&self, request: Request<Vec<u8>>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
+    fn send_repeatable(&self, request: Request<SdkBody>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
         let (parts, body) = request.into_parts();
+        let body = body.bytes().unwrap_or_default();
         let deadline = Instant::now().checked_add(timeout);
         let mut stale = 0;
         loop {
             let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-            match self.send(Request::from_parts(parts.clone(), &body), left) {
+            match self.send(Request::from_parts(parts.clone(), body), left) {
                 Err(Error::Stale(_)) if stale < MAX_IDLE_CONNECTIONS => stale += 1,
                 outcome => return outcome,
             }
         }
     }
+}
+
+/// The body of an answer, as it arrives.
+pub struct Incoming {
+    reader: BodyReader<'static>,
+    uri: Uri,
+    servers: Servers,
+}
+
+impl Incoming {
+    /// Waits for the next bytes, at most as many as `buffer` takes; 0 at the end of the body.
+    ///
+    /// # Errors
+    /// [`Error::Cut`], [`Error::TimedOut`].
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let read = self.reader.read(buffer).map_err(|error| in_the_answer(error.into()))?;
+        if read == 0 && !buffer.is_empty() {
+            self.servers.called(&self.uri);
+        }
+        Ok(read)
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Incoming").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
+/// `response` with its whole body.
+///
+/// # Errors
+/// [`Error::Cut`], [`Error::TimedOut`], and [`Error::TooLong`] for a body above 8 MiB.
+pub fn read_whole(response: Response<Incoming>) -> Result<Response<Vec<u8>>, Error> {
+    let (parts, mut incoming) = response.into_parts();
+    let mut body = Vec::new();
+    let reader = &mut incoming.reader;
+    reader.take(MAX_RESPONSE + 1).read_to_end(&mut body).map_err(|error| in_the_answer(error.into()))?;
+    if body.len() as u64 > MAX_RESPONSE {
+        return Err(Error::TooLong(ureq::Error::BodyExceedsLimit(MAX_RESPONSE)));
+    }
+    incoming.servers.called(&incoming.uri);
+    Ok(Response::from_parts(parts, body))
 }
 
 fn before_the_answer(error: ureq::Error) -> Error {
@@ -221,7 +284,6 @@ fn before_the_answer(error: ureq::Error) -> Error {
 fn in_the_answer(error: ureq::Error) -> Error {
     match error {
         ureq::Error::Timeout(_) => Error::TimedOut(error),
-        ureq::Error::BodyExceedsLimit(_) => Error::TooLong(error),
         _ => Error::Cut(error),
     }
 }
@@ -248,7 +310,6 @@ impl HttpConnector for SdkConnector {
         // done twice.
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
-            let request = request.map(|body| body.bytes().map(<[u8]>::to_vec).unwrap_or_default());
             let answer = tokio::task::spawn_blocking(move || client.send_repeatable(request, timeout)).await;
             let response =
                 answer.map_err(|panic| ConnectorError::other(panic.into(), None))?.map_err(|error| match error {

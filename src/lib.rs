@@ -4,8 +4,8 @@
 //! # The way of a request
 //!
 //! 1. `main` reads the [`Config`], makes the [`App`] and hands it to `lambda_runtime`.
-//! 2. [`event`] turns the invocation's payload into a [`request::Request`]; whatever is no HTTP
-//!    event becomes an error like any other.
+//! 2. [`event`] turns the invocation's payload into a [`request::Request`]; what is not an HTTP event
+//!    becomes an error like any other.
 //! 3. [`app`] answers a preflight from the [`cors::Policy`], otherwise asks [`router::find`] for
 //!    the [`router::Route`] and calls its function in [`endpoints`].
 //! 4. A chat reads the conversation from the [`history`], asks the model by [`openai`] and writes
@@ -14,6 +14,12 @@
 //!    answer carries, lets [`cors`] decorate it, and has [`log`] write the invocation's line.
 //! 6. [`event`] writes the [`response::Response`] as the answer that API Gateway expects.
 //!
+//! A chat that is streamed differs in steps 4 to 6. When the model has begun to speak, the head of the
+//! response is made as in step 5. A thread then reads the model's answer, writes the parts of the
+//! [`ui_message_stream`], and [`runtime_api`] sends each at once, or they are collected for a caller who
+//! cannot be sent a part of an answer. When the model has finished the turn is written, the log gets its
+//! line, and the stream its end.
+//!
 //! # Layout
 //!
 //! | module | what it knows |
@@ -21,25 +27,31 @@
 //! | [`app`] | the pipeline above; the one place that writes the log |
 //! | [`config`] | the environment; nothing else reads it |
 //! | [`event`] | API Gateway's payload format 2.0; no other module names its fields |
+//! | [`runtime_api`] | how a streamed response gets back to Lambda |
 //! | [`request`], [`response`] | HTTP as the endpoints see it |
 //! | [`router`] | which path and method is which [`router::Route`] |
 //! | [`cors`] | the Fetch standard's CORS protocol |
 //! | [`error`] | every failure's status, code and words |
 //! | [`endpoints`] | one module a resource |
+//! | [`ui_message_stream`] | the wire format of a streamed answer |
 //! | [`openai`] | the Chat Completions API |
 //! | [`history`] | the table and its items; no other module names a type of DynamoDB |
 //! | [`log`] | the line of an invocation, its levels and metrics, and what is noted for it on the way |
+//! | [`call`] | what a call to an upstream carries with it |
+//! | [`completion`] | what a model answered |
 //! | [`secret`] | values that no log and no answer may show |
 //! | [`timestamp`] | times as texts |
 //! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
 //! | [`dns`] | the addresses of a host |
 //!
-//! Imports run one way: `main` → [`app`] → [`event`], [`config`], [`endpoints`] → [`error`],
-//! [`cors`], [`log`] → [`openai`], [`history`], [`router`] → [`http_client`], [`request`],
-//! [`response`], [`secret`], [`timestamp`] → [`dns`].
+//! Imports run one way: `main` → [`app`], [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
+//! [`error`], [`cors`], [`log`] → [`openai`], [`history`], [`router`], [`ui_message_stream`] →
+//! [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`] → [`dns`].
 //! Nothing below [`app`] knows Lambda, nothing below [`event`] knows API Gateway.
 
 pub mod app;
+pub mod call;
+pub mod completion;
 pub mod config;
 pub mod cors;
 pub mod dns;
@@ -53,8 +65,10 @@ pub mod openai;
 pub mod request;
 pub mod response;
 pub mod router;
+pub mod runtime_api;
 pub mod secret;
 pub mod timestamp;
+pub mod ui_message_stream;
 
 pub use app::App;
 pub use config::Config;

@@ -6,17 +6,18 @@
 //! What is told of an invocation is noted in its [`Record`] on the way, so that it is there whatever
 //! becomes of the request. Of what was said and answered nothing is.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::str::FromStr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::http_client::Retries;
-use crate::openai::Usage;
+use crate::call::Call;
+use crate::completion::Usage;
+use crate::error::Failure;
 use crate::timestamp::rfc3339;
 
 /// The namespace of the metrics.
@@ -76,20 +77,31 @@ impl FromStr for Level {
 pub struct Notes {
     /// The template of the request's path, or what it is instead of a request to a route.
     pub route: Option<&'static str>,
-    /// The code of what failed, and for the log its cause where the caller is not told it.
-    pub failure: Option<(&'static str, Option<String>)>,
+    /// What failed.
+    pub failure: Option<Failure>,
     /// The model that was asked, and that answered when it has.
     pub model: Option<String>,
     /// The token counts of its answer.
     pub usage: Usage,
-    /// Of how many turns it was reminded, the last time that it was asked.
+    /// How many earlier turns it was sent, the last time that it was asked.
     pub remembered_turns: Option<usize>,
-    model_time: Option<Duration>,
-    history_read_time: Option<Duration>,
-    history_write_time: Option<Duration>,
+    /// Whether the answer was streamed, or would have been.
+    pub streamed: bool,
+    /// When the first delta of a streamed answer was there.
+    pub first_token: Option<Instant>,
+    model_calls: Option<Calls>,
+    history_reads: Option<Calls>,
+    history_writes: Option<Calls>,
 }
 
-/// What an upstream is waited for.
+/// The calls to an upstream for one purpose.
+#[derive(Clone, Copy, Debug, Default)]
+struct Calls {
+    time: Duration,
+    retries: u32,
+}
+
+/// What an upstream is called for.
 #[derive(Clone, Copy, Debug)]
 pub enum Upstream {
     /// The model's answer.
@@ -100,51 +112,46 @@ pub enum Upstream {
     HistoryWrite,
 }
 
-/// The notes of one invocation, written by all who handle it.
+/// The notes of one invocation, written by all who handle it on the runtime's own thread.
 #[derive(Debug, Default)]
-pub struct Record {
-    notes: Mutex<Notes>,
-    /// How often the model was asked again.
-    pub model_retries: Retries,
-    /// How often a call to the table was repeated.
-    pub history_retries: Retries,
-}
+pub struct Record(RefCell<Notes>);
 
 impl Record {
     /// Has `note` write into the notes.
     pub fn note(&self, note: impl FnOnce(&mut Notes)) {
-        note(&mut self.notes());
+        note(&mut self.0.borrow_mut());
     }
 
-    /// Takes the time that `upstream` is waited for, with all tries and the waits between them,
-    /// until what is returned is dropped.
-    #[must_use = "it takes no time when it is dropped at once"]
-    pub fn time(&self, upstream: Upstream) -> Stopwatch<'_> {
-        Stopwatch { record: self, upstream, started: Instant::now() }
-    }
-
-    fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Begins a call to `upstream` that has to be over by `deadline`. Its time and its retries are
+    /// noted when what is returned is dropped.
+    #[must_use = "the call is over when it is dropped"]
+    pub fn begin(&self, upstream: Upstream, deadline: Instant) -> Begun<'_> {
+        Begun { record: self, upstream, started: Instant::now(), call: Call::new(deadline) }
     }
 }
 
-/// Notes the time that has passed when it is dropped.
+/// A call that has begun. It is over when this is dropped.
 #[derive(Debug)]
-pub struct Stopwatch<'a> {
+pub struct Begun<'a> {
     record: &'a Record,
     upstream: Upstream,
     started: Instant,
+    /// What the call carries with it.
+    pub call: Call,
 }
 
-impl Drop for Stopwatch<'_> {
+impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        let mut notes = self.record.notes();
-        let time = match self.upstream {
-            Upstream::Model => &mut notes.model_time,
-            Upstream::HistoryRead => &mut notes.history_read_time,
-            Upstream::HistoryWrite => &mut notes.history_write_time,
-        };
-        *time = Some(time.unwrap_or_default() + self.started.elapsed());
+        self.record.note(|notes| {
+            let calls = match self.upstream {
+                Upstream::Model => &mut notes.model_calls,
+                Upstream::HistoryRead => &mut notes.history_reads,
+                Upstream::HistoryWrite => &mut notes.history_writes,
+            };
+            let calls = calls.get_or_insert_default();
+            calls.time += self.started.elapsed();
+            calls.retries += self.call.retries();
+        });
     }
 }
 
@@ -249,6 +256,10 @@ struct Line<'a> {
     completion_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remembered_turns: Option<usize>,
+    #[serde(skip_serializing_if = "is_false")]
+    streamed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_token_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     model_retries: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -276,8 +287,8 @@ impl<'a> Invocation<'a> {
     /// level is below `least`. `method` is empty for an invocation that is no HTTP request.
     #[must_use]
     pub fn line(&self, least: Level, method: &str, status: StatusCode) -> Option<Vec<u8>> {
-        let notes = self.record.notes();
-        let level = level(status, notes.failure.is_some());
+        let notes = self.record.0.borrow();
+        let level = level(notes.failure.as_ref().map_or(status, |failure| failure.status));
         if level < least {
             return None;
         }
@@ -289,17 +300,22 @@ impl<'a> Invocation<'a> {
 
     fn members<'b>(&'b self, notes: &'b Notes, level: Level, method: &'b str, status: StatusCode) -> Line<'b> {
         let now = SystemTime::now();
-        let Notes { usage, model_time, history_read_time, history_write_time, .. } = notes;
-        let history_time =
-            history_read_time.map_or(*history_write_time, |read| Some(read + history_write_time.unwrap_or_default()));
-        let retries = |retries: &Retries, time: Option<Duration>| time.map(|_| retries.number());
+        let Notes { usage, model_calls, history_reads, history_writes, .. } = notes;
+        let history_calls = match (history_reads, history_writes) {
+            (None, None) => None,
+            (reads, writes) => {
+                let (reads, writes) = (reads.unwrap_or_default(), writes.unwrap_or_default());
+                Some(Calls { time: reads.time + writes.time, retries: reads.retries + writes.retries })
+            }
+        };
+        let time = |calls: &Option<Calls>| calls.map(|calls| milliseconds(calls.time));
         let metrics = Metrics([
             ("Requests", Some(Figure::Count(1))),
             ("Errors", Some(Figure::Count((level == Level::Error).into()))),
             ("Latency", Some(Figure::Milliseconds(milliseconds(self.began.elapsed())))),
             ("ColdStart", Some(Figure::Count(self.is_cold_start.into()))),
-            ("ModelLatency", model_time.map(milliseconds).map(Figure::Milliseconds)),
-            ("HistoryLatency", history_time.map(milliseconds).map(Figure::Milliseconds)),
+            ("ModelLatency", time(model_calls).map(Figure::Milliseconds)),
+            ("HistoryLatency", time(&history_calls).map(Figure::Milliseconds)),
             ("Tokens", tokens(*usage).map(Figure::Count)),
         ]);
         let metadata = Metadata {
@@ -320,16 +336,18 @@ impl<'a> Invocation<'a> {
             route: notes.route.unwrap_or(UNMATCHED),
             method: cut(method, LONGEST_NAME),
             status: status.as_u16(),
-            code: notes.failure.as_ref().map(|(code, _)| *code),
-            detail: notes.failure.as_ref().and_then(|(_, detail)| Some(cut(detail.as_deref()?, LONGEST_DETAIL))),
+            code: notes.failure.as_ref().map(|failure| failure.code),
+            detail: notes.failure.as_ref().and_then(|failure| Some(cut(failure.detail.as_deref()?, LONGEST_DETAIL))),
             model: notes.model.as_deref().map(|model| cut(model, LONGEST_NAME)),
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
             remembered_turns: notes.remembered_turns,
-            model_retries: retries(&self.record.model_retries, *model_time),
-            history_read_ms: history_read_time.map(milliseconds),
-            history_write_ms: history_write_time.map(milliseconds),
-            history_retries: retries(&self.record.history_retries, history_time),
+            streamed: notes.streamed,
+            first_token_ms: notes.first_token.map(|at| milliseconds(at.saturating_duration_since(self.began))),
+            model_retries: model_calls.map(|calls| calls.retries),
+            history_read_ms: time(history_reads),
+            history_write_ms: time(history_writes),
+            history_retries: history_calls.map(|calls| calls.retries),
             metrics,
             metadata,
         }
@@ -342,14 +360,18 @@ pub fn write(line: &[u8]) {
     let _ = io::stdout().lock().write_all(line);
 }
 
-/// The level of an invocation that is answered with `status`; a success can have a failure too.
-fn level(status: StatusCode, has_failed: bool) -> Level {
+/// The level of an invocation that ended with `status`.
+fn level(status: StatusCode) -> Level {
     match status {
         status if status.is_server_error() => Level::Error,
         status if status.is_client_error() => Level::Warn,
-        _ if has_failed => Level::Error,
         _ => Level::Info,
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// All tokens, as the server counts them or otherwise as the sum of what it counts.

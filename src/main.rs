@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::process::ExitCode;
 
+use kus_aws_backend::runtime_api::Responder;
 use kus_aws_backend::{App, Config, config};
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use tokio::runtime::{Builder, LocalOptions};
@@ -23,10 +24,16 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), lambda_runtime::Error> {
-    let app = App::new(config);
-    let handler =
-        service_fn(async |LambdaEvent { payload, context }| Ok::<_, Infallible>(app.handle(payload, &context).await));
+    // It lives as long as the process.
+    let app: &'static App = Box::leak(Box::new(App::new(config)));
+    let handler = service_fn(async |LambdaEvent { payload, context }| {
+        Ok::<_, Infallible>(app.handle(payload, &context, None).await)
+    });
     // A local runtime leaves the multi-threaded scheduler, and libm with it, out of the binary.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(Runtime::new(handler).run())
+    let lambda = Runtime::new(handler);
+    match &app.config().response_stream {
+        None => runtime.block_on(lambda.run()),
+        Some(api) => runtime.block_on(lambda.layer(Responder::new(app, api)).run()),
+    }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use http::header::{ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN};
+use http::header::{ACCEPT, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderName};
 
 /// The header that makes a request safe to repeat (IETF draft "The Idempotency-Key HTTP Header
@@ -13,8 +13,8 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 
 /// The headers that a [`Request`] carries. Most of an event is headers that nobody reads, so only
 /// these are copied out of it: a header that new code is to read must be named here.
-pub const READ_HEADERS: [HeaderName; 5] =
-    [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, IDEMPOTENCY_KEY];
+pub const READ_HEADERS: [HeaderName; 6] =
+    [ACCEPT, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, IDEMPOTENCY_KEY];
 
 /// One HTTP request.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub struct Request {
     pub owner: String,
     /// When the upstreams have to be done; what the invocation has left then is for the answer.
     pub deadline: Instant,
+    /// Whether the caller gets each byte of the answer's body when it is written.
+    pub streams: bool,
 }
 
 /// A body as it came; decoded by those who read it.
@@ -58,6 +60,19 @@ impl Body {
 }
 
 impl Request {
+    /// Whether the header `Accept` names the media type `wanted` (RFC 9110 §12.5.1), with whatever
+    /// weight but 0. Ranges such as `*/*` do not name it.
+    #[must_use]
+    pub fn accepts(&self, wanted: &str) -> bool {
+        let accept = self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        accept.split(',').any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let names = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
+            let weight = parts.find_map(|parameter| parameter.strip_prefix("q=").or(parameter.strip_prefix("Q=")));
+            names && weight.is_none_or(|weight| weight.trim().parse::<f32>().is_ok_and(|weight| weight > 0.0))
+        })
+    }
+
     /// The first value of the query parameter `name`, decoded as
     /// `application/x-www-form-urlencoded` (WHATWG URL §5.1): percent-decoded once, `+` is a
     /// space, bytes that are not UTF-8 become U+FFFD. `None` when the parameter is not there.

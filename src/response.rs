@@ -25,6 +25,13 @@ pub fn text(content_type: &'static str, body: impl Into<String>) -> Response {
     response
 }
 
+/// `head` with `body`.
+#[must_use]
+pub fn with_body(head: http::Response<()>, body: Vec<u8>) -> Response {
+    // What is written here is UTF-8.
+    head.map(|()| String::from_utf8(body).unwrap_or_default())
+}
+
 /// 204 No Content.
 #[must_use]
 pub fn no_content() -> Response {

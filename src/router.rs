@@ -2,6 +2,7 @@
 //!
 //! | method | path | route |
 //! | --- | --- | --- |
+//! | `GET`, `HEAD` | `/` | [`Route::Home`] |
 //! | `GET`, `HEAD` | `/health` | [`Route::Health`] |
 //! | `GET`, `HEAD` | `/openapi.json` | [`Route::OpenApi`] |
 //! | `GET`, `HEAD` | `/docs` | [`Route::Docs`] |
@@ -11,7 +12,7 @@
 //! | `DELETE` | `/api/v1/conversations/{conversation_id}` | [`Route::DeleteConversation`] |
 //! | `OPTIONS` | any | [`Route::Options`] |
 //!
-//! The routes of the documentation are there only where it is switched on.
+//! The pages and the documentation are there only where they are switched on.
 //!
 //! A path is split at `/` and each segment percent-decoded afterwards, so that an encoded `/` does
 //! not separate where the gateway hands the path on as it was sent: a Function URL does, an HTTP
@@ -25,6 +26,8 @@ use percent_encoding::percent_decode_str;
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
+    /// The front page.
+    Home,
     /// The health check.
     Health,
     /// The OpenAPI document.
@@ -98,7 +101,8 @@ impl Entry {
 const READ: &[&str] = &["GET", "HEAD"];
 
 /// Every route but [`Route::Options`], which every path has.
-pub const ROUTES: [Entry; 7] = [
+pub const ROUTES: [Entry; 8] = [
+    Entry::documentation("/", |_| Route::Home),
     Entry::new(READ, "/health", |_| Route::Health),
     Entry::documentation("/openapi.json", |_| Route::OpenApi),
     Entry::documentation("/docs", |_| Route::Docs),

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kus_aws_backend::endpoints::docs;
+use kus_aws_backend::endpoints::{docs, home};
+use kus_aws_backend::response::Response;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -75,8 +76,9 @@ fn rows() -> Vec<Row> {
             healthy(),
         ),
         ("get-openapi", &[], 200, json_headers(), serde_json::from_str(docs::openapi().body()).ok()),
-        page("get-docs"),
-        page("get-docs-named-stage"),
+        page("get-docs", &docs::page()),
+        page("get-docs-named-stage", &docs::page()),
+        with_vary(page("get-root-browser", &home::page())),
         not_found("get-docs-switched-off", &[("DOCS", "off")]),
         echo("get-echo", "hello"),
         ("head-echo", &[], 200, json_headers(), None),
@@ -90,7 +92,15 @@ fn rows() -> Vec<Row> {
             "The query parameter \"q\" is missing: send it as in /api/v1/echo?q=hello.",
         ),
         not_found("get-unknown", &[]),
-        not_found("get-root-empty-path", &[]),
+        with_vary((
+            "get-root-empty-path",
+            &[],
+            200,
+            json_headers(),
+            Some(json!({
+                "name": "kus-aws-backend", "health": "health", "chat": "api/v1/chat", "docs": "docs", "openapi": "openapi.json"
+            })),
+        )),
         not_allowed("post-health"),
         not_allowed("post-health-cargo-lambda"),
         not_allowed("post-echo-base64-body"),
@@ -133,9 +143,13 @@ pub(crate) fn json_headers() -> Value {
     with(any_origin(), json!({"content-type": "application/json"}))
 }
 
-/// The answer with the documentation's page.
-fn page(file: &'static str) -> Row {
-    let page = docs::page();
+/// `row`, where it depends on what the request accepts.
+fn with_vary((file, variables, status, headers, body): Row) -> Row {
+    (file, variables, status, with(headers, json!({"vary": "accept"})), body)
+}
+
+/// The answer with this page.
+fn page(file: &'static str, page: &Response) -> Row {
     let headers = page.headers().iter().map(|(name, value)| (name.to_string(), json!(value.to_str().expect("text"))));
     (file, &[], 200, with(any_origin(), headers.collect()), Some(json!(page.body())))
 }

@@ -1,69 +1,114 @@
-//! `/api/v1/chat`: the next turn of a conversation.
+//! `/api/v1/chat`: the next turn of a conversation, answered whole or as it is written.
+
+mod prompt;
+mod request;
+mod stream;
 
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Serialize;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::endpoints::conversations::parse_id;
+use self::prompt::Prompt;
+use self::request::Said;
+pub use self::stream::{Delivery, Speaker, Stream};
+use crate::call::Call;
+use crate::completion::Usage;
 use crate::error::Error;
-use crate::history::{self, Address, Appended, History, Memory, NewTurn, Turn};
+use crate::history::{self, Address, Appended, Exchange, History, Memory, Turn};
 use crate::log::{Record, Upstream};
-use crate::openai::{self, Cause, Completion, Message, Role};
-use crate::request::{IDEMPOTENCY_KEY, Request};
+use crate::openai;
+use crate::request::Request;
 use crate::response::{self, Response};
 
-/// The most bytes of UTF-8 that a message may have.
-const LONGEST_MESSAGE: usize = 32 * 1024;
-
-/// What the model is told and reminded of.
+/// What the model is sent beside the new message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The first message of every request.
-    pub system_prompt: Option<String>,
+    pub system_prompt: Option<Arc<str>>,
     /// The most turns that the model is reminded of.
     pub window_turns: u16,
     /// The most characters of those turns.
     pub window_chars: u32,
 }
 
-/// What the caller says.
-struct Said {
-    message: String,
-    conversation_id: Option<Uuid>,
-    idempotency_key: Option<Uuid>,
+/// The answer to a chat.
+#[derive(Debug)]
+pub enum Reply<'a> {
+    /// It is whole.
+    Whole(Response),
+    /// It is to be written.
+    Stream(Box<Stream<'a>>),
 }
 
+/// A conversation that a turn is added to, and what that takes.
+#[derive(Debug)]
+struct Conversation<'a> {
+    address: Address<'a>,
+    /// How many turns it had when it was read.
+    turns: u64,
+    history: &'a History,
+    record: &'a Record,
+    /// When the turn has to be written.
+    deadline: Instant,
+}
+
+/// The members of an answer: of the body of a whole one, and of the metadata of a streamed one.
 #[derive(Serialize)]
 struct Answer<'a> {
     conversation_id: Uuid,
     turn: u64,
-    reply: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply: Option<&'a str>,
     model: &'a str,
     finish_reason: Option<&'a str>,
     remembered_turns: usize,
     saved: bool,
-    usage: openai::Usage,
+    usage: Usage,
 }
 
-/// 200 with the model's reply to `{"message","conversation_id"?}`.
+impl<'a> Answer<'a> {
+    fn new(conversation_id: Uuid, turn: u64, exchange: &'a Exchange, saved: bool) -> Self {
+        let Exchange { completion, remembered_turns, .. } = exchange;
+        Self {
+            conversation_id,
+            turn,
+            reply: Some(&completion.content),
+            model: &completion.model,
+            finish_reason: completion.finish_reason.as_deref(),
+            remembered_turns: *remembered_turns,
+            saved,
+            usage: completion.usage,
+        }
+    }
+
+    fn without_reply(self) -> Self {
+        Self { reply: None, ..self }
+    }
+
+    fn into_response(self) -> Response {
+        response::json(StatusCode::OK, &self)
+    }
+}
+
+/// 200 with the model's reply to `{"message","conversation_id"?,"stream"?}`.
 ///
 /// # Errors
 /// 400, 413, 415 and 422 for what the caller sent, 404 for a conversation that the owner does not
 /// have, 409 for one that is deleted meanwhile, and what [`openai`] and [`history`] fail of.
-pub async fn post(
-    request: &Request,
+pub async fn post<'a>(
+    request: &'a Request,
     settings: &Settings,
-    openai: &openai::Client,
-    history: &History,
-    record: &Record,
-) -> Result<Response, Error> {
-    let said = read(request)?;
+    openai: &Arc<openai::Client>,
+    history: &'a History,
+    record: &'a Record,
+) -> Result<Reply<'a>, Error> {
+    let said = Said::read(request)?;
+    record.note(|notes| notes.streamed = said.wants_stream);
     let times = Times::of(request.deadline);
     let new_id = said.idempotency_key.map_or_else(Uuid::new_v4, |key| id_of_key(&request.owner, key));
     let address = Address { owner: &request.owner, id: said.conversation_id.unwrap_or(new_id) };
@@ -73,50 +118,42 @@ pub async fn post(
         (_, key) => {
             openai.get_ready();
             let (turns, chars) = (settings.window_turns.into(), settings.window_chars as usize);
-            let _reading = record.time(Upstream::HistoryRead);
-            let memory = history.memory(address, turns, chars, times.read);
-            let (memory, earlier) = tokio::try_join!(memory, earlier(history, address, key, times.read))?;
+            let reading = record.begin(Upstream::HistoryRead, times.read);
+            let memory = history.memory(address, turns, chars, &reading.call);
+            let (memory, earlier) = tokio::try_join!(memory, earlier(history, address, key, &reading.call))?;
             if memory.is_none() && said.conversation_id.is_some() {
                 return Err(Error::ConversationNotFound);
             }
             if let Some(turn) = earlier.filter(|_| memory.is_some()) {
-                return repeated(address.id, &said, &turn);
+                return repeated(address.id, &said, &turn).map(Reply::Whole);
             }
             memory
         }
     };
 
+    record.note(|notes| notes.model = Some(openai.model().to_owned()));
     let Memory { turns, remembered } = memory.unwrap_or_default();
-    let completion = complete(openai, settings, remembered, &said.message, times.model, record);
-    let (completion, ()) = tokio::join!(completion, history.get_ready());
-    let (completion, remembered_turns) = completion?;
-    let mut turn = NewTurn {
-        user: said.message.clone(),
-        assistant: completion.content,
-        model: completion.model,
-        finish_reason: completion.finish_reason,
-        remembered_turns,
-        prompt_tokens: completion.usage.prompt_tokens,
-        completion_tokens: completion.usage.completion_tokens,
-        total_tokens: completion.usage.total_tokens,
-        idempotency_key: said.idempotency_key,
-    };
-    turn.fit();
-    let appended = {
-        let _writing = record.time(Upstream::HistoryWrite);
-        history.append(address, turns, turn.clone(), times.write).await
-    };
-    match appended {
-        Ok(Appended::Stored(turn)) => Ok(answer(address.id, &turn, true)),
-        Ok(Appended::AlreadyThere(turn)) => repeated(address.id, &said, &turn),
-        Err(error @ history::Error::Deleted) => Err(error.into()),
-        Err(error @ history::Error::Unavailable(_)) => {
-            // The model has answered, and that is not thrown away.
-            record.note(|notes| notes.failure = Some(("not_saved", Some(error.to_string()))));
-            let turn = Turn { number: turns + 1, created_at: String::new(), said: turn };
-            Ok(answer(address.id, &turn, false))
-        }
+    let conversation = Conversation { address, turns, history, record, deadline: times.write };
+    let Said { message, idempotency_key, wants_stream, .. } = said;
+    let prompt = Prompt { system_prompt: settings.system_prompt.clone(), remembered, message };
+    if wants_stream {
+        let openai = Arc::clone(openai);
+        let in_one_piece = !request.streams;
+        let stream = Stream::new(conversation, openai, prompt, idempotency_key, times.model, in_one_piece);
+        return Ok(Reply::Stream(Box::new(stream)));
     }
+    let asked = ask(openai, prompt, idempotency_key, record, times.model);
+    let (exchange, ()) = tokio::join!(asked, history.get_ready());
+    let mut exchange = exchange?;
+    exchange.fit();
+    let answer = match conversation.append(&exchange).await? {
+        Outcome::Stored { turn, saved } => Answer::new(address.id, turn, &exchange, saved).into_response(),
+        Outcome::AlreadyThere(turn) if turn.exchange.user == exchange.user => {
+            Answer::new(address.id, turn.number, &turn.exchange, true).into_response()
+        }
+        Outcome::AlreadyThere(_) => return Err(Error::IdempotencyKeyReused),
+    };
+    Ok(Reply::Whole(answer))
 }
 
 /// Until when the upstreams may take: what a later one needs is kept from an earlier one.
@@ -140,146 +177,75 @@ async fn earlier(
     history: &History,
     address: Address<'_>,
     key: Option<Uuid>,
-    deadline: Instant,
+    call: &Call,
 ) -> Result<Option<Turn>, history::Error> {
     match key {
-        Some(key) => history.turn_of_key(address, key, deadline).await,
+        Some(key) => history.turn_of_key(address, key, call).await,
         None => Ok(None),
     }
 }
 
 /// The answer of an earlier request with the same key, which has to have said the same.
 fn repeated(id: Uuid, said: &Said, turn: &Turn) -> Result<Response, Error> {
-    if turn.said.user == said.message { Ok(answer(id, turn, true)) } else { Err(Error::IdempotencyKeyReused) }
+    if turn.exchange.user != said.message {
+        return Err(Error::IdempotencyKeyReused);
+    }
+    let answer = Answer::new(id, turn.number, &turn.exchange, true);
+    Ok(if said.wants_stream { stream::of_one_delta(answer) } else { answer.into_response() })
 }
 
-fn answer(conversation_id: Uuid, turn: &Turn, saved: bool) -> Response {
-    let said = &turn.said;
-    let answer = Answer {
-        conversation_id,
-        turn: turn.number,
-        reply: &said.assistant,
-        model: &said.model,
-        finish_reason: said.finish_reason.as_deref(),
-        remembered_turns: said.remembered_turns,
-        saved,
-        usage: openai::Usage {
-            prompt_tokens: said.prompt_tokens,
-            completion_tokens: said.completion_tokens,
-            total_tokens: said.total_tokens,
-        },
-    };
-    response::json(StatusCode::OK, &answer)
-}
-
-/// The model's reply to `message`, and of how many turns it was reminded: of all that are given,
-/// or where those are too long for it of the newer half.
-async fn complete(
-    openai: &openai::Client,
-    settings: &Settings,
-    mut remembered: Vec<Turn>,
-    message: &str,
-    deadline: Instant,
+/// Asks the model to answer `prompt` in one piece.
+async fn ask(
+    openai: &Arc<openai::Client>,
+    mut prompt: Prompt,
+    idempotency_key: Option<Uuid>,
     record: &Record,
-) -> Result<(Completion, usize), openai::Error> {
-    record.note(|notes| notes.model = Some(openai.model().to_owned()));
-    let (openai, system_prompt, message) = (openai.clone(), settings.system_prompt.clone(), message.to_owned());
-    let retries = record.model_retries.clone();
-    let calls = move || {
-        let ask =
-            |remembered: &[Turn]| openai.complete(&messages(system_prompt.as_deref(), remembered, &message), deadline);
-        let outcome = match ask(&remembered) {
-            Err(error) if error.cause == Cause::ContextTooLong && !remembered.is_empty() => {
-                remembered.drain(..remembered.len().div_ceil(2));
-                retries.count();
-                ask(&remembered)
-            }
-            outcome => outcome,
-        };
-        (outcome, remembered.len())
-    };
-    let called = {
-        let _asking = record.time(Upstream::Model);
-        tokio::task::spawn_blocking(calls).await
-    };
-    let (outcome, remembered_turns) = called.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
+    deadline: Instant,
+) -> Result<Exchange, openai::Error> {
+    let asking = record.begin(Upstream::Model, deadline);
+    let (openai, call) = (Arc::clone(openai), asking.call.clone());
+    let called = tokio::task::spawn_blocking(move || {
+        let outcome = prompt.put(&call, |messages| openai.complete(messages, &call));
+        (prompt, outcome)
+    });
+    let (prompt, outcome) = called.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
+    let remembered_turns = prompt.remembered.len();
+    record.note(|notes| notes.remembered_turns = Some(remembered_turns));
+    let exchange = Exchange { user: prompt.message, completion: outcome?, remembered_turns, idempotency_key };
+    note_completion(record, &exchange);
+    Ok(exchange)
+}
+
+fn note_completion(record: &Record, exchange: &Exchange) {
     record.note(|notes| {
-        notes.remembered_turns = Some(remembered_turns);
-        if let Ok(completion) = &outcome {
-            notes.model = Some(completion.model.clone());
-            notes.usage = completion.usage;
-        }
+        notes.model = Some(exchange.completion.model.clone());
+        notes.usage = exchange.completion.usage;
+        notes.remembered_turns = Some(exchange.remembered_turns);
     });
-    Ok((outcome?, remembered_turns))
 }
 
-fn messages<'a>(system_prompt: Option<&'a str>, remembered: &'a [Turn], message: &'a str) -> Vec<Message<'a>> {
-    let say = |role, content| Message { role, content };
-    let system = system_prompt.map(|prompt| say(Role::System, prompt));
-    let turns = remembered
-        .iter()
-        .flat_map(|turn| [say(Role::User, turn.said.user.as_str()), say(Role::Assistant, &turn.said.assistant)]);
-    system.into_iter().chain(turns).chain([say(Role::User, message)]).collect()
+/// What became of an exchange.
+enum Outcome {
+    /// It is the turn with this number, or would be if it had been `saved`.
+    Stored { turn: u64, saved: bool },
+    /// Another request with the same key was faster, with this turn.
+    AlreadyThere(Turn),
 }
 
-fn read(request: &Request) -> Result<Said, Error> {
-    // A page of another site can post a form or plain text without a preflight, but no JSON.
-    if !is_json(&request.headers) {
-        return Err(Error::UnsupportedMediaType);
-    }
-    let idempotency_key = request.headers.get(IDEMPOTENCY_KEY).map(|key| {
-        let key = key.to_str().ok().map(|key| key.trim().trim_matches('"'));
-        key.and_then(|key| Uuid::try_parse(key).ok()).ok_or(Error::InvalidIdempotencyKey)
-    });
-    let body = request
-        .body
-        .bytes()
-        .ok_or_else(|| Error::InvalidJson("it is not the base64 that it is said to be".to_owned()))?;
-    let body: Value = serde_json::from_slice(&body).map_err(|error| Error::InvalidJson(error.to_string()))?;
-    let Value::Object(mut members) = body else {
-        return Err(Error::InvalidJson("it is not an object, such as {\"message\":\"Hello\"}".to_owned()));
-    };
-    let message = match members.remove("message") {
-        Some(Value::String(message)) => message,
-        found => {
-            return Err(Error::InvalidField { name: "message", found: kind(found.as_ref()), expected: "a string" });
+impl Conversation<'_> {
+    /// Adds the exchange. The model has answered, and that is not thrown away where the table cannot
+    /// be written.
+    async fn append(&self, exchange: &Exchange) -> Result<Outcome, Error> {
+        let writing = self.record.begin(Upstream::HistoryWrite, self.deadline);
+        match self.history.append(self.address, self.turns, exchange, &writing.call).await {
+            Ok(Appended::Stored(turn)) => Ok(Outcome::Stored { turn, saved: true }),
+            Ok(Appended::AlreadyThere(turn)) => Ok(Outcome::AlreadyThere(turn)),
+            Err(error @ history::Error::Deleted) => Err(error.into()),
+            Err(error @ history::Error::Unavailable(_)) => {
+                self.record.note(|notes| notes.failure = Some(Error::NotSaved(error).failure()));
+                Ok(Outcome::Stored { turn: self.turns + 1, saved: false })
+            }
         }
-    };
-    let conversation_id = match members.remove("conversation_id") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(id)) => Some(parse_id(&id)?),
-        found => {
-            let expected = "the id of a conversation, or leave it out to begin one";
-            return Err(Error::InvalidField { name: "conversation_id", found: kind(found.as_ref()), expected });
-        }
-    };
-    if message.trim().is_empty() {
-        return Err(Error::InvalidField { name: "message", found: "blank", expected: "some text" });
-    }
-    if message.len() > LONGEST_MESSAGE {
-        return Err(Error::MessageTooLong { bytes: message.len(), limit: LONGEST_MESSAGE });
-    }
-    Ok(Said { message, conversation_id, idempotency_key: idempotency_key.transpose()? })
-}
-
-/// Whether the body is said to be JSON: `application/json`, or a type with the suffix `+json`
-/// (RFC 6839 §3.1).
-fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
-/// What a member of the body is, in words.
-fn kind(value: Option<&Value>) -> &'static str {
-    match value {
-        None => "missing",
-        Some(Value::Null) => "null",
-        Some(Value::Bool(_)) => "a boolean",
-        Some(Value::Number(_)) => "a number",
-        Some(Value::String(_)) => "a string",
-        Some(Value::Array(_)) => "an array",
-        Some(Value::Object(_)) => "an object",
     }
 }
 

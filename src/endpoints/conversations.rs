@@ -59,17 +59,15 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
         turn_of_cursor(address, &cursor).ok_or(Error::InvalidParameter { name: "cursor", expected })
     });
     let before = before.transpose()?;
-    let page = {
-        let _reading = record.time(Upstream::HistoryRead);
-        history.page(address, before, limit, request.deadline).await?
-    };
+    let reading = record.begin(Upstream::HistoryRead, request.deadline);
+    let page = history.page(address, before, limit, &reading.call).await?;
     let page = page.ok_or(Error::ConversationNotFound)?;
     let message = |role, content, turn, created_at| Message { turn, role, content, created_at };
     let messages = page.page.iter().flat_map(|turn| {
         let (number, created_at) = (turn.number, turn.created_at.as_str());
         [
-            message(Role::User, turn.said.user.as_str(), number, created_at),
-            message(Role::Assistant, &turn.said.assistant, number, created_at),
+            message(Role::User, turn.exchange.user.as_str(), number, created_at),
+            message(Role::Assistant, &turn.exchange.completion.content, number, created_at),
         ]
     });
     let conversation = Conversation {
@@ -89,8 +87,8 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
 /// 404 for a conversation that the owner does not have, 503 when the table cannot be written.
 pub async fn delete(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
     let address = Address { owner: &request.owner, id: parse_id(id)? };
-    let _deleting = record.time(Upstream::HistoryWrite);
-    if history.delete(address, request.deadline).await? {
+    let deleting = record.begin(Upstream::HistoryWrite, request.deadline);
+    if history.delete(address, &deleting.call).await? {
         Ok(response::no_content())
     } else {
         Err(Error::ConversationNotFound)

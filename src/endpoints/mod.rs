@@ -5,4 +5,6 @@ pub mod conversations;
 pub mod docs;
 pub mod echo;
 pub mod health;
+pub mod home;
 pub mod options;
+mod page;

@@ -8,12 +8,14 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::completion::{Completion, Usage};
+
 /// The sort key of the conversation's own item.
 pub(super) const CONVERSATION: &str = "~conversation";
 
 /// The most text of a turn, in bytes of UTF-8. An item has 400 KB with its attributes' names
 /// ("Service, account, and table quotas in Amazon DynamoDB"); the rest of a turn is far below 8 KB.
-const LONGEST_TURN: usize = 400 * 1024 - 8 * 1024;
+pub const LONGEST_TURN: usize = 400 * 1024 - 8 * 1024;
 
 /// The longest owner, in bytes, that stands in a key as it is.
 const LONGEST_OWNER: usize = 1024;
@@ -29,37 +31,28 @@ pub struct Address<'a> {
     pub id: Uuid,
 }
 
-/// What is written of a turn.
+/// What the caller said and the model answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewTurn {
+pub struct Exchange {
     /// What the caller said.
     pub user: String,
     /// What the model answered.
-    pub assistant: String,
-    /// The model's name.
-    pub model: String,
-    /// Why the answer ended.
-    pub finish_reason: Option<String>,
-    /// How many turns the model was reminded of.
+    pub completion: Completion,
+    /// How many earlier turns the model was sent.
     pub remembered_turns: usize,
-    /// Tokens of the request.
-    pub prompt_tokens: Option<u64>,
-    /// Tokens of the answer.
-    pub completion_tokens: Option<u64>,
-    /// The sum of both.
-    pub total_tokens: Option<u64>,
     /// The request's `Idempotency-Key`.
     pub idempotency_key: Option<Uuid>,
 }
 
-impl NewTurn {
-    /// Cuts the answer, at a character's end, to what an item can hold; `finish_reason` then says
+impl Exchange {
+    /// Cuts the answer, at a character's end, to what an item can hold; `finish_reason` is then
     /// `length`.
     pub fn fit(&mut self) {
-        let most = LONGEST_TURN.saturating_sub(self.user.len() + self.model.len());
-        if self.assistant.len() > most {
-            self.assistant.truncate(self.assistant.floor_char_boundary(most));
-            self.finish_reason = Some("length".to_owned());
+        let Completion { content, model, finish_reason, .. } = &mut self.completion;
+        let most = LONGEST_TURN.saturating_sub(self.user.len() + model.len());
+        if content.len() > most {
+            content.truncate(content.floor_char_boundary(most));
+            *finish_reason = Some("length".to_owned());
         }
     }
 }
@@ -71,8 +64,8 @@ pub struct Turn {
     pub number: u64,
     /// When it was written (RFC 3339).
     pub created_at: String,
-    /// What was said.
-    pub said: NewTurn,
+    /// What was said and answered.
+    pub exchange: Exchange,
 }
 
 /// The conversation's own item.
@@ -128,21 +121,22 @@ pub(super) fn conversation(item: &Item) -> Conversation {
     }
 }
 
-pub(super) fn turn_item(address: Address<'_>, turn: &Turn) -> Item {
-    let NewTurn { user, assistant, model, finish_reason, remembered_turns, .. } = &turn.said;
-    let mut item = key(address, &turn_key(turn.number));
+pub(super) fn turn_item(address: Address<'_>, turn: u64, created_at: &str, exchange: &Exchange) -> Item {
+    let Exchange { user, completion, remembered_turns, idempotency_key } = exchange;
+    let Completion { content, model, finish_reason, usage } = completion;
+    let mut item = key(address, &turn_key(turn));
     let count = |count: u64| AttributeValue::N(count.to_string());
     let attributes = [
         ("user", Some(text(user))),
-        ("assistant", Some(text(assistant))),
+        ("assistant", Some(text(content))),
         ("model", Some(text(model))),
         ("finish_reason", finish_reason.as_ref().map(text)),
         ("remembered_turns", Some(AttributeValue::N(remembered_turns.to_string()))),
-        ("prompt_tokens", turn.said.prompt_tokens.map(count)),
-        ("completion_tokens", turn.said.completion_tokens.map(count)),
-        ("total_tokens", turn.said.total_tokens.map(count)),
-        ("created_at", Some(text(&turn.created_at))),
-        ("idempotency_key", turn.said.idempotency_key.map(|key| text(key.to_string()))),
+        ("prompt_tokens", usage.prompt_tokens.map(count)),
+        ("completion_tokens", usage.completion_tokens.map(count)),
+        ("total_tokens", usage.total_tokens.map(count)),
+        ("created_at", Some(text(created_at))),
+        ("idempotency_key", idempotency_key.map(|key| text(key.to_string()))),
     ];
     item.extend(attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     item
@@ -154,17 +148,21 @@ pub(super) fn turn(item: &Item) -> Option<Turn> {
     Some(Turn {
         number: string(item, "sk")?.strip_prefix("turn#")?.parse().ok()?,
         created_at: text("created_at")?,
-        said: NewTurn {
+        exchange: Exchange {
             user: text("user")?,
-            assistant: text("assistant")?,
-            model: text("model").unwrap_or_default(),
-            finish_reason: text("finish_reason"),
+            completion: Completion {
+                content: text("assistant")?,
+                model: text("model").unwrap_or_default(),
+                finish_reason: text("finish_reason"),
+                usage: Usage {
+                    prompt_tokens: number(item, "prompt_tokens"),
+                    completion_tokens: number(item, "completion_tokens"),
+                    total_tokens: number(item, "total_tokens"),
+                },
+            },
             remembered_turns: number(item, "remembered_turns")
                 .and_then(|turns| usize::try_from(turns).ok())
                 .unwrap_or_default(),
-            prompt_tokens: number(item, "prompt_tokens"),
-            completion_tokens: number(item, "completion_tokens"),
-            total_tokens: number(item, "total_tokens"),
             idempotency_key: text("idempotency_key").and_then(|key| key.parse().ok()),
         },
     })

@@ -1,7 +1,6 @@
 //! How a connection comes to be: its server's name is looked up once in a while, it may be opened
 //! ahead of the call that needs it, and each call knows how far it has come.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +14,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::time;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
 
+use super::ureq_assumptions::{Progress, of_the_agent, set_progress};
 use super::{CONNECT_TIMEOUT, MAX_IDLE_AGE};
 use crate::dns::{self, Cause};
 
@@ -23,33 +23,6 @@ const NAME_LIFETIME: Duration = Duration::from_secs(30);
 
 /// How many addresses of a server ureq can take.
 const MAX_ADDRESSES: usize = 16;
-
-/// How far the call that a thread is making has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// The server's name is being resolved, which happens for every call.
-    Resolving,
-    /// It has a connection that was opened before it.
-    Kept,
-    /// It is opening one.
-    Opening,
-    /// It has opened one.
-    Opened,
-}
-
-thread_local! {
-    static PROGRESS: Cell<Progress> = const { Cell::new(Progress::Resolving) };
-}
-
-/// This thread begins a call.
-pub(super) fn begin_call() {
-    PROGRESS.set(Progress::Resolving);
-}
-
-/// How far this thread's call has come, or came.
-pub(super) fn progress() -> Progress {
-    PROGRESS.get()
-}
 
 /// What is known of the servers that are called. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -198,7 +171,7 @@ impl Resolver for Names {
             find(&mut self.0.lock(), uri).addresses = Some((addresses.clone(), Instant::now()));
             addresses
         };
-        PROGRESS.set(Progress::Kept);
+        set_progress(Progress::Kept);
         Ok(addresses)
     }
 }
@@ -216,23 +189,7 @@ impl Opener {
     }
 
     fn open(&self, details: &ConnectionDetails) -> Result<Option<Box<dyn Transport>>, ureq::Error> {
-        let connection = self.connector.connect(
-            &ConnectionDetails {
-                uri: details.uri,
-                addrs: details.addrs.clone(),
-                config: details.config,
-                // A request differs from the agent in its timeouts only. Told so, ureq keeps one
-                // TLS configuration, and with it the sessions that a later handshake resumes.
-                request_level: false,
-                resolver: details.resolver,
-                now: details.now,
-                timeout: details.timeout,
-                current_time: details.current_time.clone(),
-                run_connector: details.run_connector.clone(),
-                register_shutdown: details.register_shutdown.clone(),
-            },
-            None,
-        );
+        let connection = self.connector.connect(&of_the_agent(details), None);
         if connection.is_err() {
             // Perhaps the server has moved.
             find(&mut self.servers.lock(), details.uri).addresses = None;
@@ -268,13 +225,13 @@ impl Connector<()> for Opener {
     type Out = Box<dyn Transport>;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
-        PROGRESS.set(Progress::Opening);
+        set_progress(Progress::Opening);
         if let Some(connection) = self.servers.take_ahead(details.uri, *details.timeout.after) {
-            PROGRESS.set(Progress::Kept);
+            set_progress(Progress::Kept);
             return Ok(Some(connection));
         }
         let connection = self.open(details)?;
-        PROGRESS.set(Progress::Opened);
+        set_progress(Progress::Opened);
         Ok(connection)
     }
 }

@@ -1,0 +1,39 @@
+//! What a call to an upstream carries with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// A call's time limit and the number of its retries. Clones share the number, because the parts
+/// of a call run on several threads.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// When the call has to be over, its retries and the waits between them included.
+    pub deadline: Instant,
+    retries: Arc<AtomicU32>,
+}
+
+impl Call {
+    /// A call that has to be over by `deadline`.
+    #[must_use]
+    pub fn new(deadline: Instant) -> Self {
+        Self { deadline, retries: Arc::default() }
+    }
+
+    /// The time that is left; zero after the deadline.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Counts a retry.
+    pub fn count_retry(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many retries there were.
+    #[must_use]
+    pub fn retries(&self) -> u32 {
+        self.retries.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,27 @@
+//! A model's answer, in the one shape that all of the program uses.
+
+use serde::Serialize;
+
+/// What the model answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Completion {
+    /// The text; never blank.
+    pub content: String,
+    /// The model that wrote it, as the server names it, otherwise as it was asked for.
+    pub model: String,
+    /// Why it ended: `stop`, `length`, `content_filter`, or what else the server says.
+    pub finish_reason: Option<String>,
+    /// Token counts.
+    pub usage: Usage,
+}
+
+/// The token counts of an answer, each as far as the server reported it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Tokens of the request.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens of the answer, those of reasoning included.
+    pub completion_tokens: Option<u64>,
+    /// The sum of both.
+    pub total_tokens: Option<u64>,
+}

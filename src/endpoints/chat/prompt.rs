@@ -1,0 +1,45 @@
+//! What the model is sent.
+
+use std::sync::Arc;
+
+use crate::call::Call;
+use crate::history::Turn;
+use crate::openai::{self, Cause, Message, Role};
+
+/// A new message, with the turns before it.
+#[derive(Debug)]
+pub(super) struct Prompt {
+    pub(super) system_prompt: Option<Arc<str>>,
+    /// Oldest first.
+    pub(super) remembered: Vec<Turn>,
+    pub(super) message: String,
+}
+
+impl Prompt {
+    /// What `ask` makes of the messages, or where those are too long for the model, of the messages
+    /// with the newer half of the turns.
+    pub(super) fn put<T>(
+        &mut self,
+        call: &Call,
+        mut ask: impl FnMut(&[Message<'_>]) -> Result<T, openai::Error>,
+    ) -> Result<T, openai::Error> {
+        match ask(&self.messages()) {
+            Err(error) if error.cause == Cause::ContextTooLong && !self.remembered.is_empty() => {
+                self.remembered.drain(..self.remembered.len().div_ceil(2));
+                call.count_retry();
+                ask(&self.messages())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn messages(&self) -> Vec<Message<'_>> {
+        let say = |role, content| Message { role, content };
+        let system = self.system_prompt.as_deref().map(|prompt| say(Role::System, prompt));
+        let turns = self.remembered.iter().flat_map(|turn| {
+            let exchange = &turn.exchange;
+            [say(Role::User, exchange.user.as_str()), say(Role::Assistant, &exchange.completion.content)]
+        });
+        system.into_iter().chain(turns).chain([say(Role::User, &self.message)]).collect()
+    }
+}

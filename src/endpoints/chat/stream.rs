@@ -1,0 +1,331 @@
+//! A chat that is answered as it is written.
+//!
+//! The model's answer is read, and the stream made of it, on one thread: a [`Speaker`] is a reader of
+//! the stream, and whoever delivers the stream reads from it. So a delta goes from the model's socket
+//! to the caller's without a change of threads. The turn is stored on the runtime's own thread
+//! meanwhile: the speaker waits for the end of the stream, which tells how that went.
+//!
+//! ```text
+//! thread    begin ─ deltas ─ text-end │          │ end of the stream
+//! runtime         connect to table    │ store it │ log
+//! ```
+
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use super::{Answer, Conversation, Outcome, Prompt, note_completion};
+use crate::call::Call;
+use crate::error::Error;
+use crate::history::{Exchange, LONGEST_TURN};
+use crate::log::{Begun, Upstream};
+use crate::openai::{Answering, Client};
+use crate::response::{self, Response};
+use crate::ui_message_stream::{self, delta, end_text};
+
+/// The most text of an answer that is kept to be stored. More than a turn can hold, so that what is
+/// stored is cut where an answer that comes whole is cut.
+const KEPT: usize = LONGEST_TURN + 4;
+
+/// How long a stream that is delivered in one piece may become before what follows is one delta. A
+/// Lambda function answers with 6 MB at most, and its JSON can make a byte seven.
+const LONGEST_IN_PARTS: usize = 1024 * 1024;
+
+/// The metadata of a message that begins.
+#[derive(Serialize)]
+struct Beginning {
+    conversation_id: Uuid,
+    turn: u64,
+}
+
+impl Answer<'_> {
+    fn beginning(&self) -> Beginning {
+        Beginning { conversation_id: self.conversation_id, turn: self.turn }
+    }
+}
+
+/// The stream of an answer that is known already.
+pub(super) fn of_one_delta(answer: Answer<'_>) -> Response {
+    let mut stream = Vec::new();
+    ui_message_stream::begin(&mut stream, &answer.beginning());
+    delta(&mut stream, answer.reply.unwrap_or_default());
+    end_text(&mut stream);
+    ui_message_stream::finish(&mut stream, &answer.without_reply());
+    response::with_body(ui_message_stream::head(), stream)
+}
+
+/// A chat whose model has not been asked yet.
+#[derive(Debug)]
+pub struct Stream<'a> {
+    conversation: Conversation<'a>,
+    asking: Begun<'a>,
+    speaker: Speaker,
+    spoken: oneshot::Receiver<Result<Exchange, Error>>,
+    end: mpsc::Sender<Vec<u8>>,
+}
+
+/// An answer that is being delivered; the delivery gives a `T`.
+#[derive(Debug)]
+pub struct Delivery<'a, T> {
+    conversation: Conversation<'a>,
+    asking: Option<Begun<'a>>,
+    spoken: oneshot::Receiver<Result<Exchange, Error>>,
+    end: mpsc::Sender<Vec<u8>>,
+    delivered: oneshot::Receiver<T>,
+}
+
+impl<'a> Stream<'a> {
+    pub(super) fn new(
+        conversation: Conversation<'a>,
+        openai: Arc<Client>,
+        prompt: Prompt,
+        idempotency_key: Option<Uuid>,
+        deadline: Instant,
+        in_one_piece: bool,
+    ) -> Self {
+        let asking = conversation.record.begin(Upstream::Model, deadline);
+        let (told, spoken) = oneshot::channel();
+        let (end, ending) = mpsc::channel();
+        let mut stream = Vec::new();
+        let beginning = Beginning { conversation_id: conversation.address.id, turn: conversation.turns + 1 };
+        ui_message_stream::begin(&mut stream, &beginning);
+        let speaker = Speaker {
+            openai,
+            prompt,
+            idempotency_key,
+            call: asking.call.clone(),
+            answering: None,
+            told: Some(told),
+            ending,
+            stream,
+            read: 0,
+            has_ended: false,
+            in_one_piece: in_one_piece.then(OnePiece::default),
+        };
+        Self { conversation, asking, speaker, spoken, end }
+    }
+
+    /// Asks the model, and when it has begun to speak, has `deliver` read the stream on a thread where
+    /// it may block.
+    ///
+    /// # Errors
+    /// Why the model did not begin to speak. `deliver` was not called then.
+    pub async fn begin<T: Send + 'static>(
+        self,
+        deliver: impl FnOnce(&mut Speaker) -> T + Send + 'static,
+    ) -> Result<Delivery<'a, T>, Error> {
+        let Self { conversation, asking, mut speaker, spoken, end } = self;
+        let (begins, begun) = oneshot::channel();
+        let (delivers, delivered) = oneshot::channel();
+        let thread = spawn_blocking(move || {
+            let outcome = speaker.begin();
+            let (has_begun, remembered) = (outcome.is_ok(), speaker.prompt.remembered.len());
+            // Whoever waits for these is there, except when the process ends.
+            let _ = begins.send((outcome, remembered));
+            if has_begun {
+                let _ = delivers.send(deliver(&mut speaker));
+                speaker.release();
+            }
+        });
+        let (begun, ()) = tokio::join!(begun, conversation.history.get_ready());
+        let Ok((outcome, remembered_turns)) = begun else {
+            resume_unwind(thread.await.expect_err("only a panic ends it without a word").into_panic());
+        };
+        conversation.record.note(|notes| {
+            notes.remembered_turns = Some(remembered_turns);
+            notes.first_token = outcome.as_ref().ok().copied();
+        });
+        outcome?;
+        Ok(Delivery { conversation, asking: Some(asking), spoken, end, delivered })
+    }
+}
+
+impl<T> Delivery<'_, T> {
+    /// Waits until the model has finished, and stores the turn. The end of the stream, for
+    /// [`Delivery::end`].
+    ///
+    /// # Errors
+    /// Why the stream cannot be completed. Nothing was stored then.
+    pub async fn close(&mut self) -> Result<Vec<u8>, Error> {
+        let spoken = (&mut self.spoken).await;
+        self.asking = None;
+        let mut exchange = spoken.unwrap_or_else(|_| Err(Error::Panic("the delivery of a stream".to_owned())))?;
+        note_completion(self.conversation.record, &exchange);
+        exchange.fit();
+        let id = self.conversation.address.id;
+        let answer = match self.conversation.append(&exchange).await? {
+            Outcome::Stored { turn, saved } => Answer::new(id, turn, &exchange, saved),
+            Outcome::AlreadyThere(turn) if turn.exchange.user != exchange.user => {
+                return Err(Error::IdempotencyKeyReused);
+            }
+            Outcome::AlreadyThere(turn) if turn.exchange.completion.content != exchange.completion.content => {
+                return Err(Error::IdempotencyConflict);
+            }
+            Outcome::AlreadyThere(turn) => Answer::new(id, turn.number, &exchange, true),
+        };
+        let mut end = Vec::new();
+        ui_message_stream::finish(&mut end, &answer.without_reply());
+        Ok(end)
+    }
+
+    /// Ends the stream with `end`. What the delivery gave, when it is over; `None` where it panicked.
+    pub async fn end(self, end: Vec<u8>) -> Option<T> {
+        // The speaker has gone where the delivery panicked.
+        let _ = self.end.send(end);
+        self.delivered.await.ok()
+    }
+}
+
+/// A blocking reader of the stream. Reading never fails: a failure is a part of the stream.
+#[derive(Debug)]
+pub struct Speaker {
+    openai: Arc<Client>,
+    prompt: Prompt,
+    idempotency_key: Option<Uuid>,
+    call: Call,
+    /// `None` until the model speaks.
+    answering: Option<Answering>,
+    /// Gets what the model said, or why it did not finish; gone when it has.
+    told: Option<oneshot::Sender<Result<Exchange, Error>>>,
+    /// Gives the end of the stream.
+    ending: mpsc::Receiver<Vec<u8>>,
+    /// Of the stream what is ready, and how much of it has been read.
+    stream: Vec<u8>,
+    read: usize,
+    has_ended: bool,
+    /// The rules of a stream that is delivered in one piece.
+    in_one_piece: Option<OnePiece>,
+}
+
+/// Keeps a stream short enough for one answer of a Lambda function.
+#[derive(Debug, Default)]
+struct OnePiece {
+    /// How much text there is so far, in bytes.
+    text: usize,
+    /// How long its deltas have become.
+    parts: usize,
+    /// The text that follows those.
+    rest: String,
+}
+
+impl OnePiece {
+    fn delta(&mut self, stream: &mut Vec<u8>, text: &str) {
+        // The text is cut as the one that is stored.
+        let text = &text[..text.floor_char_boundary(KEPT.saturating_sub(self.text))];
+        self.text += text.len();
+        if self.parts > LONGEST_IN_PARTS {
+            self.rest.push_str(text);
+        } else if !text.is_empty() {
+            let before = stream.len();
+            delta(stream, text);
+            self.parts += stream.len() - before;
+        }
+    }
+
+    fn end(&mut self, stream: &mut Vec<u8>) {
+        if !self.rest.is_empty() {
+            delta(stream, &std::mem::take(&mut self.rest));
+        }
+    }
+}
+
+impl Speaker {
+    /// Asks the model, and waits until it begins to speak; when that was.
+    fn begin(&mut self) -> Result<Instant, Error> {
+        let Self { openai, prompt, call, stream, in_one_piece, .. } = self;
+        let answering = prompt.put(call, |messages| {
+            openai.stream(messages, KEPT, call, |text| add(stream, in_one_piece.as_mut(), text))
+        })?;
+        self.answering = Some(answering);
+        Ok(Instant::now())
+    }
+
+    /// Makes the next part of the stream, or several; waits for it. `false` at the end.
+    fn speak(&mut self) -> bool {
+        if let Some(told) = self.told.take() {
+            let more = catch_unwind(AssertUnwindSafe(|| self.go_on()));
+            let said = match more {
+                Ok(Ok(true)) => {
+                    self.told = Some(told);
+                    return true;
+                }
+                Ok(Ok(false)) => Ok(self.exchange()),
+                Ok(Err(error)) => Err(error),
+                Err(panic) => Err(Error::from_panic(panic.as_ref())),
+            };
+            // Whoever waits for it is there, except when the process ends.
+            let _ = told.send(said);
+            return true;
+        }
+        if self.has_ended {
+            return false;
+        }
+        self.has_ended = true;
+        match self.ending.recv() {
+            Ok(end) => {
+                self.stream = end;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Waits for more of the text; whether there may be more.
+    fn go_on(&mut self) -> Result<bool, Error> {
+        let Self { answering, stream, in_one_piece, .. } = self;
+        let Some(answering) = answering else { return Ok(false) };
+        let more = answering.next(|text| add(stream, in_one_piece.as_mut(), text));
+        if let Some(one_piece) = in_one_piece.as_mut().filter(|_| !matches!(more, Ok(true))) {
+            one_piece.end(stream);
+        }
+        let more = more?;
+        if !more {
+            end_text(stream);
+        }
+        Ok(more)
+    }
+
+    fn exchange(&mut self) -> Exchange {
+        Exchange {
+            user: std::mem::take(&mut self.prompt.message),
+            completion: self.answering.as_mut().map(Answering::completion).unwrap_or_default(),
+            remembered_turns: self.prompt.remembered.len(),
+            idempotency_key: self.idempotency_key,
+        }
+    }
+
+    /// Gives the connection to the model back.
+    fn release(self) {
+        if let Some(answering) = self.answering {
+            answering.release();
+        }
+    }
+}
+
+fn add(stream: &mut Vec<u8>, in_one_piece: Option<&mut OnePiece>, text: &str) {
+    match in_one_piece {
+        None => delta(stream, text),
+        Some(one_piece) => one_piece.delta(stream, text),
+    }
+}
+
+impl Read for Speaker {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.read == self.stream.len() {
+            self.stream.clear();
+            self.read = 0;
+            if !self.speak() {
+                return Ok(0);
+            }
+        }
+        let read = (&self.stream[self.read..]).read(buffer)?;
+        self.read += read;
+        Ok(read)
+    }
+}

@@ -1,0 +1,262 @@
+//! Why the model gave no answer: the causes, and how a server's failure is classified.
+//!
+//! An error may come nested (`{"error":{…}}`), flat, as a string, as something that is not JSON, or
+//! inside a 200.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
+use serde_json::Value;
+
+use crate::http_client;
+use crate::secret::Secret;
+
+/// How many characters of a server's own words are kept for the log.
+const LONGEST_DETAIL: usize = 500;
+
+/// Why there is no answer. Each variant's status and code are in [`crate::error`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The key was refused: 401 or 403.
+    AuthFailed,
+    /// The model or the path is unknown: 404.
+    ModelNotFound,
+    /// The rate limit still held after the retries: 429.
+    RateLimited {
+        /// How long the server asked to wait.
+        retry_after: Option<Duration>,
+    },
+    /// Quota or credit is used up: 402, or 429 with `insufficient_quota` or its kin.
+    QuotaExhausted,
+    /// The messages are longer than the model reads.
+    ContextTooLong,
+    /// The content was refused, before or after it was written.
+    ContentRefused {
+        /// The model's own words to the caller, if it said any.
+        refusal: Option<String>,
+    },
+    /// The server failed, was overloaded or was not reached.
+    Unavailable {
+        /// How long the server asked to wait.
+        retry_after: Option<Duration>,
+    },
+    /// There was no answer in time.
+    TimedOut,
+    /// The output limit was reached before a word was said, as reasoning models do.
+    OutputLimitReached,
+    /// The answer is none: no JSON, no text, cut off, or an error that fits no other cause.
+    BadResponse,
+    /// The request was rejected: any other 4xx.
+    Rejected,
+}
+
+/// A failure: its cause, and for the log what the server said.
+#[derive(Debug)]
+pub struct Error {
+    /// What went wrong.
+    pub cause: Cause,
+    /// The server's status and words, without the key; empty where `source` says it.
+    detail: String,
+    source: Option<http_client::Error>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the model gave no answer")?;
+        if self.detail.is_empty() { Ok(()) } else { write!(formatter, ": {}", self.detail) }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+impl Error {
+    pub(super) fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        Self { cause, detail: detail.into(), source: None }
+    }
+
+    /// Whether the same request may do better later.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self.cause, Cause::RateLimited { .. } | Cause::Unavailable { .. })
+    }
+
+    /// The error as it may be told: servers have been seen to repeat the key that they refuse.
+    pub(super) fn without(mut self, key: Option<&Secret>) -> Self {
+        let told = |text: &str| {
+            let text = key.map_or_else(|| text.to_owned(), |key| text.replace(key.expose(), "[key]"));
+            // Cut afterwards, or a part of the key could be left at the end.
+            text.chars().take(LONGEST_DETAIL).collect()
+        };
+        self.detail = told(&self.detail);
+        if let Cause::ContentRefused { refusal: Some(refusal) } = &mut self.cause {
+            *refusal = told(refusal);
+        }
+        self
+    }
+
+    /// How long the server asked to wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.cause {
+            Cause::RateLimited { retry_after } | Cause::Unavailable { retry_after } => retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl From<http_client::Error> for Error {
+    fn from(source: http_client::Error) -> Self {
+        let cause = match source {
+            http_client::Error::NotConnected(_) | http_client::Error::Broken(_) => {
+                Cause::Unavailable { retry_after: None }
+            }
+            http_client::Error::Stale(_) => Cause::Unavailable { retry_after: Some(Duration::ZERO) },
+            http_client::Error::TimedOut(_) => Cause::TimedOut,
+            http_client::Error::Cut(_) | http_client::Error::TooLong(_) | http_client::Error::Invalid(_) => {
+                Cause::BadResponse
+            }
+        };
+        Self { cause, detail: String::new(), source: Some(source) }
+    }
+}
+
+/// Why an answer has no text. `detail` is for the log where neither a refusal nor its end says why.
+pub(super) fn without_text(refusal: &str, finish_reason: Option<&str>, detail: impl FnOnce() -> String) -> Error {
+    match finish_reason {
+        _ if !refusal.is_empty() => {
+            Error::new(Cause::ContentRefused { refusal: Some(refusal.to_owned()) }, "a refusal")
+        }
+        Some("content_filter") => {
+            Error::new(Cause::ContentRefused { refusal: None }, "the content filter left nothing")
+        }
+        Some("length") => Error::new(Cause::OutputLimitReached, "the output limit was reached before a word was said"),
+        _ => Error::new(Cause::BadResponse, detail()),
+    }
+}
+
+/// What an error answer means: its own code first, because servers differ in the status that
+/// they give it, then its words, then the status.
+pub(super) fn classify(status: StatusCode, headers: &HeaderMap, answer: &Value) -> Error {
+    // Gemini's wraps it into an array.
+    let answer = if answer.is_array() { &answer[0] } else { answer };
+    // Nested, flat, or a string; FastAPI's servers say `detail`.
+    let error =
+        ["error", "detail"].map(|name| &answer[name]).into_iter().find(|error| !error.is_null()).unwrap_or(answer);
+    let word = |name: &str| error[name].as_str().or_else(|| answer[name].as_str()).unwrap_or_default();
+    let (code, kind) = (word("code"), word("type"));
+    let message = error.as_str().unwrap_or_else(|| word("message"));
+    // An aggregator's error inside a 200 has the status that the model's own server gave.
+    let inner = error["code"].as_u64().or_else(|| error["status"].as_u64()).and_then(|code| u16::try_from(code).ok());
+    let effective =
+        inner.and_then(|code| StatusCode::from_u16(code).ok()).filter(|_| status.is_success()).unwrap_or(status);
+    let retry_after = retry_after(headers);
+
+    let said = |words: &[&str]| words.iter().any(|word| code == *word || kind == *word);
+    let lower = message.to_lowercase();
+    let mentions = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
+    let rejected = effective.is_client_error() && effective != StatusCode::TOO_MANY_REQUESTS;
+    let cause = if said(&QUOTA_WORDS) || (rejected && mentions(&["credit balance is too low"])) {
+        Cause::QuotaExhausted
+    } else if effective == StatusCode::PAYLOAD_TOO_LARGE
+        || said(&CONTEXT_WORDS)
+        || (rejected && mentions(&CONTEXT_PHRASES))
+    {
+        // A request that is too large for a limit by the minute does not fit later either.
+        Cause::ContextTooLong
+    } else if said(&["content_filter", "content_policy_violation", "moderation_blocked", "invalid_prompt"])
+        || (rejected && mentions(&["content management policy", "usage policy", "flagged", "requires moderation"]))
+    {
+        Cause::ContentRefused { refusal: None }
+    } else if said(&["model_not_found", "model_decommissioned"]) {
+        Cause::ModelNotFound
+    } else if said(&["invalid_api_key", "authentication_error"])
+        || (rejected && mentions(&["api key not valid", "incorrect api key", "invalid api key"]))
+    {
+        Cause::AuthFailed
+    } else if said(&["rate_limit_exceeded", "rate_limit_error"]) {
+        Cause::RateLimited { retry_after }
+    } else if said(&["overloaded_error", "server_error", "service_unavailable"]) {
+        Cause::Unavailable { retry_after }
+    } else {
+        match effective.as_u16() {
+            401 | 403 => Cause::AuthFailed,
+            402 => Cause::QuotaExhausted,
+            404 => Cause::ModelNotFound,
+            429 => Cause::RateLimited { retry_after },
+            408 | 409 | 500.. => Cause::Unavailable { retry_after },
+            400..=499 => Cause::Rejected,
+            _ => Cause::BadResponse,
+        }
+    };
+    let message = if message.is_empty() { outline(answer).to_string() } else { message.to_owned() };
+    Error::new(cause, format!("{status}, code {code:?}, type {kind:?}: {message}"))
+}
+
+/// `insufficient_quota` and what other servers and billing states call it.
+const QUOTA_WORDS: [&str; 6] = [
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "insufficient_credits",
+    "insufficient_balance",
+    "quota_exceeded",
+];
+
+/// How servers call messages that are longer than the model reads.
+const CONTEXT_WORDS: [&str; 4] =
+    ["context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "request_too_large"];
+
+/// How those say it that have no word for it.
+const CONTEXT_PHRASES: [&str; 10] = [
+    "context length",
+    "context limit",
+    "context size",
+    "context window",
+    "exceeds the maximum number of tokens",
+    "input is too long",
+    "maximum prompt length",
+    "prompt is too long",
+    "reduce the length of the messages",
+    "too many tokens",
+];
+
+/// `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let seconds = |number: f64| Duration::try_from_secs_f64(number).ok();
+    if let Some(wait) = text("retry-after-ms").and_then(|text| seconds(text.parse::<f64>().ok()? / 1000.0)) {
+        return Some(wait);
+    }
+    let value = text(RETRY_AFTER.as_str())?;
+    if let Ok(number) = value.parse() {
+        return seconds(number);
+    }
+    let date = SystemTime::try_from(DateTime::from_str(value, Format::HttpDate).ok()?).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+/// `answer` with the length of every text in its place, for it may be what was said or answered;
+/// only the words of [`TELLING`] members stay.
+pub(super) fn outline(answer: &Value) -> Value {
+    match answer {
+        Value::String(text) => Value::String(format!("({} bytes)", text.len())),
+        Value::Array(items) => items.iter().map(outline).collect(),
+        Value::Object(members) => {
+            let tells = |name: &str, value: &Value| value.is_string() && TELLING.contains(&name);
+            let outlined = members
+                .iter()
+                .map(|(name, value)| (name.clone(), if tells(name, value) { value.clone() } else { outline(value) }));
+            outlined.collect()
+        }
+        other => other.clone(),
+    }
+}
+
+/// Members whose texts are words of the API.
+const TELLING: [&str; 6] = ["code", "finish_reason", "object", "param", "status", "type"];

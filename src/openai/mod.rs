@@ -1,0 +1,42 @@
+//! A blocking client of the Chat Completions API (OpenAI API reference, "Create chat completion"),
+//! as OpenAI and every compatible server offer it.
+//!
+//! | module | what it knows |
+//! | --- | --- |
+//! | [`client`] | how a call is made: attempts, retries, an answer whole or as it is written |
+//! | [`wire`] | the JSON of requests and answers |
+//! | [`stream`] | an answer that is read as it is written |
+//! | [`sse`] | the text/event-stream format below it |
+//! | [`failure`] | why there is no answer |
+
+mod client;
+mod failure;
+mod sse;
+mod stream;
+mod wire;
+
+use http::Uri;
+
+pub use self::client::{Answering, Client};
+pub use self::failure::{Cause, Error};
+pub use self::wire::{Message, Role};
+use crate::secret::Secret;
+
+/// What is the same in every request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The API's address, to which `/chat/completions` is added.
+    pub base_url: Uri,
+    /// The key, sent as a bearer token; a server of one's own may need none.
+    pub api_key: Option<Secret>,
+    /// The model's name.
+    pub model: String,
+    /// How many tokens an answer may have.
+    pub max_output_tokens: u32,
+    /// The field in which that is said: `max_completion_tokens`, or `max_tokens` for older servers.
+    pub token_limit_field: &'static str,
+    /// `reasoning_effort`, sent only when set.
+    pub reasoning_effort: Option<String>,
+    /// `temperature`, sent only when set.
+    pub temperature: Option<f64>,
+}

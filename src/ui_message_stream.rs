@@ -1,0 +1,116 @@
+//! The UI message stream of the AI SDK, version 1 (AI SDK documentation, "Stream Protocols", "Data
+//! Stream Protocol"; the parts are those of `uiMessageChunkSchema` in its package `ai`): Server-Sent
+//! Events whose data is a JSON object with a `type`, and `[DONE]` at the end.
+//!
+//! ```text
+//! start ─ text-start ─ text-delta … ─ text-end ─ finish ─ [DONE]
+//!                          └─ data-problem ─ error ─ [DONE]
+//! ```
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, Response};
+use serde::Serialize;
+
+/// The id of a message's only text.
+const TEXT: &str = "0";
+
+/// A part of the stream; some carry a `T`.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+enum Part<'a, T> {
+    Start { message_metadata: T },
+    TextStart { id: &'a str },
+    TextDelta { id: &'a str, delta: &'a str },
+    TextEnd { id: &'a str },
+    Finish { message_metadata: T },
+    DataProblem { data: T },
+    Error { error_text: &'a str },
+}
+
+/// A part that carries nothing else.
+type Plain<'a> = Part<'a, ()>;
+
+/// The head of the response that carries the stream.
+#[must_use]
+pub fn head() -> Response<()> {
+    let mut response = Response::new(());
+    for (name, value) in [
+        (CONTENT_TYPE, "text/event-stream"),
+        (HeaderName::from_static("x-vercel-ai-ui-message-stream"), "v1"),
+        // nginx, where it stands in front, would collect the stream.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The message with this metadata begins, and its text.
+pub fn begin(stream: &mut Vec<u8>, metadata: &impl Serialize) {
+    write(stream, &Part::Start { message_metadata: metadata });
+    write(stream, &Plain::TextStart { id: TEXT });
+}
+
+/// More of the text.
+pub fn delta(stream: &mut Vec<u8>, delta: &str) {
+    write(stream, &Plain::TextDelta { id: TEXT, delta });
+}
+
+/// The text is complete.
+pub fn end_text(stream: &mut Vec<u8>) {
+    write(stream, &Plain::TextEnd { id: TEXT });
+}
+
+/// The message is complete, and has this metadata too.
+pub fn finish(stream: &mut Vec<u8>, metadata: &impl Serialize) {
+    write(stream, &Part::Finish { message_metadata: metadata });
+    done(stream);
+}
+
+/// The message cannot be completed: for programs a problem document, for a person a text.
+pub fn fail(stream: &mut Vec<u8>, problem: &impl Serialize, text: &str) {
+    // A reader may stop at the error, so that the document comes before it.
+    write(stream, &Part::DataProblem { data: problem });
+    write(stream, &Plain::Error { error_text: text });
+    done(stream);
+}
+
+fn write(stream: &mut Vec<u8>, part: &impl Serialize) {
+    stream.extend_from_slice(b"data: ");
+    // A value of ours with string keys always serialises.
+    serde_json::to_writer(&mut *stream, part).expect("a part serialises");
+    stream.extend_from_slice(b"\n\n");
+}
+
+fn done(stream: &mut Vec<u8>) {
+    stream.extend_from_slice(b"data: [DONE]\n\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_parts_are_written_as_the_sdk_reads_them() {
+        let mut stream = Vec::new();
+        begin(&mut stream, &json!({"turn": 1}));
+        delta(&mut stream, "a\n\"한\" 🦀");
+        end_text(&mut stream);
+        finish(&mut stream, &json!({"saved": true}));
+        fail(&mut stream, &json!({"code": "model_timeout"}), "Too late.");
+        let expected = concat!(
+            "data: {\"type\":\"start\",\"messageMetadata\":{\"turn\":1}}\n\n",
+            "data: {\"type\":\"text-start\",\"id\":\"0\"}\n\n",
+            "data: {\"type\":\"text-delta\",\"id\":\"0\",\"delta\":\"a\\n\\\"한\\\" 🦀\"}\n\n",
+            "data: {\"type\":\"text-end\",\"id\":\"0\"}\n\n",
+            "data: {\"type\":\"finish\",\"messageMetadata\":{\"saved\":true}}\n\n",
+            "data: [DONE]\n\n",
+            "data: {\"type\":\"data-problem\",\"data\":{\"code\":\"model_timeout\"}}\n\n",
+            "data: {\"type\":\"error\",\"errorText\":\"Too late.\"}\n\n",
+            "data: [DONE]\n\n",
+        );
+        assert_eq!(String::from_utf8(stream).expect("UTF-8"), expected);
+    }
+}
