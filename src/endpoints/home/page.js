@@ -5,7 +5,8 @@ const base = location.pathname.replace(/\/$/, "");
 
 // In English and Korean. The element with a name as its id shows the text.
 const WORDS = {
-  skip: "Skip to message|메시지로 건너뛰기",
+  __proto__: null,
+  skip: "Skip to message|메시지 입력으로 건너뛰기",
   new: "New chat|새 대화",
   delete: "Delete|삭제",
   settings: "Settings|설정",
@@ -13,7 +14,7 @@ const WORDS = {
   promise: "Answers appear as they are written.|답변이 작성되는 대로 바로 보여 드립니다.",
   prompts:
     "Explain serverless simply/Plan a five-minute demo/Reverse a list in Python|" +
-    "서버리스를 쉽게 설명해 줘/5분짜리 데모를 구성해 줘/Python으로 목록을 뒤집어 줘",
+    "서버리스를 쉽게 설명해 줘/5분짜리 데모를 구성해 줘/Python으로 리스트를 뒤집어 줘",
   older: "Show older messages|이전 메시지 보기",
   keys: "Enter sends, Shift+Enter adds a line.|Enter로 보내고 Shift+Enter로 줄을 바꿉니다.",
   docs: "API reference|API 문서",
@@ -25,7 +26,7 @@ const WORDS = {
   cancel: "Cancel|취소",
   confirmed: "Delete|삭제",
   conversation: "Conversation|대화",
-  input: "Message|메시지",
+  input: "Write a message|메시지를 입력하세요",
   send: "Send|보내기",
   stop: "Stop|중지",
   user: "You|나",
@@ -33,16 +34,13 @@ const WORDS = {
   copy: "Copy|복사",
   copied: "Copied|복사됨",
   writing: "Writing…|답변 작성 중…",
-  stopped: "Stopped. The server may still save all of it.|중지했습니다. 서버에는 모두 저장될 수 있습니다.",
+  stopped: "Stopped. The server may still save all of it.|중지했습니다. 서버에는 답변 전체가 저장될 수 있습니다.",
   unsaved: "Could not be saved, and is not remembered.|저장하지 못해 이 답변을 기억하지 못합니다.",
   deleted: "Deleted|삭제했습니다",
   retry: "Try again|다시 시도",
   wait: "Wait {} s.|{}초 기다리세요.",
-};
 
-// By code or status.
-const FAILURES = {
-  __proto__: null,
+  // What failed, by the problem's code or status.
   model_timeout: "The model took too long.|모델이 제시간에 답하지 못했습니다.",
   model_rate_limited: "The model is busy.|모델에 요청이 몰려 있습니다.",
   model_unavailable: "The model cannot be reached.|모델에 연결할 수 없습니다.",
@@ -62,9 +60,7 @@ const FAILURES = {
 };
 
 const [language = "en"] = navigator.languages.join().match(/\b(en|ko)\b/) ?? [];
-for (const table of [WORDS, FAILURES]) {
-  for (const name in table) table[name] = table[name].split("|")[language === "ko" ? 1 : 0];
-}
+for (const name in WORDS) WORDS[name] = WORDS[name].split("|")[language === "ko" ? 1 : 0];
 
 /* Elements */
 
@@ -74,8 +70,8 @@ for (const node of document.querySelectorAll("[id]")) ui[node.id] = node;
 
 // Text is never read as HTML.
 function element(tag, properties, ...children) {
-  const [name, className = ""] = tag.split(".");
-  const made = Object.assign(document.createElement(name), { className }, properties);
+  const [name, className] = tag.split(".");
+  const made = Object.assign(document.createElement(name), className && { className }, properties);
   made.append(...children);
   return made;
 }
@@ -88,6 +84,7 @@ function copyButton(text) {
   const copy = async () => {
     await navigator.clipboard.writeText(text);
     made.textContent = announce(WORDS.copied);
+    setTimeout(() => (made.textContent = WORDS.copy), 2000);
   };
   const made = button(WORDS.copy, copy, "copy");
   // Only secure contexts have a clipboard.
@@ -146,7 +143,7 @@ function blocks(parent, text, depth = 0) {
   let last = 0;
   for (const match of text.matchAll(BLOCKS)) {
     const [all, fence, info, code, title, rule, quote, list, table] = match;
-    const add = (tag, properties, ...children) => parent.appendChild(element(tag, properties, ...children));
+    const add = (...made) => parent.appendChild(element(...made));
     last = match.index;
     if (fence) {
       const shown = code.replace(/\n$/, "");
@@ -213,12 +210,11 @@ async function stream({ message, key }, signal, write) {
   const body = JSON.stringify({ message, conversation_id: chat.id || undefined, stream: true });
   const headers = { "content-type": "application/json", "idempotency-key": key };
   const response = await call("chat", { method: "POST", headers, body, signal });
-  if (!response.headers.get("content-type")?.startsWith("text/event-stream")) throw {};
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let [rest, problem] = [""];
   for (;;) {
     const { done, value } = await reader.read();
-    if (done) throw new Error("The stream has no end.");
+    if (done) throw new Error();
     const events = (rest + value).split("\n\n");
     rest = events.pop();
     for (const event of events) {
@@ -260,7 +256,7 @@ function refresh() {
   ui.delete.hidden = !chat.id;
   ui.older.hidden = !chat.older;
   ui.go.ariaLabel = chat.running ? WORDS.stop : WORDS.send;
-  ui.icon.setAttribute("d", chat.running ? "M8 8h8v2H8v2h8v2H8v2h8" : "M12 19V5m-6 6 6-6 6 6");
+  ui.icon.setAttribute("d", chat.running ? "M7 7h10v2H7v2h10v2H7v2h10v2H7" : "M12 19V5m-6 6 6-6 6 6");
   ui.log.ariaBusy = !!chat.running;
   if (following) scrollTo(0, page.scrollHeight);
 }
@@ -282,17 +278,17 @@ function said(role, text) {
 function failed(error, again) {
   const problem = error instanceof Error ? { code: navigator.onLine ? "broken" : "offline" } : error;
   const { code, status, detail, wait, request_id } = problem;
-  const told = FAILURES[code] ?? FAILURES[status] ?? FAILURES.other;
+  const told = WORDS[code] ?? WORDS[status] ?? WORDS.other;
   const small = [detail, wait > 0 && WORDS.wait.replace("{}", wait), request_id].filter(Boolean).join(" · ");
+  const card = element("div.card", {}, element("p", {}, told), note(small));
+  const isGone = code === "conversation_not_found";
   const retry = () => {
     card.remove();
     ui.go.focus();
     again();
   };
-  const card = element("div.card", {}, element("p", {}, told), note(small));
-  const isGone = /^conversation_/.test(code);
-  if (isGone) remember((chat.older = ""));
-  else card.append(button(WORDS.retry, retry));
+  if (/^conversation_/.test(code)) remember((chat.older = ""));
+  if (!isGone) card.append(button(WORDS.retry, retry));
   add(card);
   announce(`${told} ${small}`);
   return isGone;
@@ -324,7 +320,7 @@ async function ask(turn) {
   } catch (error) {
     // A new conversation has begun.
     if (chat.running !== running) return;
-    // The server may go on, and save the conversation.
+    // The server may go on and save it, so the conversation stays.
     if (running.signal.aborted) return end(WORDS.stopped);
     end("");
     remember(id);
@@ -368,17 +364,19 @@ async function remove() {
   }
 }
 
+const box = ui.message;
+
 function fill(text) {
-  ui.message.value = text;
-  ui.message.oninput();
-  ui.message.focus();
+  box.value = text;
+  box.oninput();
+  box.focus();
 }
 
-ui.message.oninput = () => {
-  ui.message.style.height = "auto";
-  ui.message.style.height = `${ui.message.scrollHeight + 2}px`;
+box.oninput = () => {
+  box.style.height = "auto";
+  box.style.height = `${box.scrollHeight + 2}px`;
 };
-ui.message.onkeydown = (event) => {
+box.onkeydown = (event) => {
   // While an input method composes, Enter belongs to it.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
@@ -387,7 +385,7 @@ ui.message.onkeydown = (event) => {
 ui.composer.onsubmit = (event) => {
   event.preventDefault();
   if (chat.running) return chat.running.abort();
-  const message = ui.message.value;
+  const message = box.value;
   if (!message.trim()) return;
   for (const old of ui.log.querySelectorAll(".card button")) old.remove();
   following = true;
@@ -408,7 +406,7 @@ onscroll = () => (following = innerHeight + scrollY > page.scrollHeight - 64);
 page.lang = language;
 for (const name in WORDS) ui[name]?.append(WORDS[name]);
 ui.log.ariaLabel = WORDS.conversation;
-ui.message.ariaLabel = ui.message.placeholder = WORDS.input;
+box.ariaLabel = box.placeholder = WORDS.input;
 ui.docs.href = `${base}/docs`;
 ui.examples.append(...WORDS.prompts.split("/").map((prompt) => button(prompt, () => fill(prompt))));
 ui.token.value = store.token ?? "";
