@@ -51,12 +51,6 @@ impl App {
         Self { config, http: OnceLock::new(), upstreams: OnceLock::new(), was_invoked: AtomicBool::new(false) }
     }
 
-    /// What it was configured with.
-    #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// The client of everything that is called. Made when it is first asked for: `/health` and
     /// `/api/v1/echo` do without.
     pub fn http(&self) -> &http_client::Client {

@@ -29,9 +29,8 @@ pub struct Config {
     pub base_path: String,
     /// `DOCS`: whether the API shows its pages and its documentation.
     pub docs: bool,
-    /// `FUNCTION_URL_INVOKE_MODE`: where a Function URL hands an answer on as it is written, the address
-    /// of the Runtime API (`AWS_LAMBDA_RUNTIME_API`) that it is written to.
-    pub response_stream: Option<Uri>,
+    /// `FUNCTION_URL_INVOKE_MODE`: whether a Function URL hands an answer on as it is written.
+    pub response_stream: bool,
     /// `AWS_CA_BUNDLE`: the certificates that replace the built-in roots.
     pub roots: Option<Vec<Certificate<'static>>>,
     /// `OPENAI_*`; the name of the variable that is missing when there is no model to ask.
@@ -62,10 +61,12 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Whether Lambda, or something that stands for it, started this process.
+/// The host and port of the Runtime API, where Lambda, or something that stands for it, started this
+/// process.
 #[must_use]
-pub fn on_lambda() -> bool {
-    env::var_os("AWS_LAMBDA_RUNTIME_API").is_some_and(|address| !address.is_empty())
+pub fn runtime_api() -> Option<String> {
+    let address = env::var_os("AWS_LAMBDA_RUNTIME_API").filter(|address| !address.is_empty())?;
+    Some(address.to_string_lossy().into_owned())
 }
 
 impl Config {
@@ -114,13 +115,8 @@ impl Config {
             cors,
             base_path: variable("BASE_PATH")?.base_path()?,
             docs: variable("DOCS")?.one_of(&["on", "off"])? != Some("off"),
-            response_stream: match variable("FUNCTION_URL_INVOKE_MODE")?.one_of(&["BUFFERED", "RESPONSE_STREAM"])? {
-                Some("RESPONSE_STREAM") => {
-                    let name = "AWS_LAMBDA_RUNTIME_API";
-                    Some(Variable::read(name, lookup(name))?.authority()?)
-                }
-                _ => None,
-            },
+            response_stream: variable("FUNCTION_URL_INVOKE_MODE")?.one_of(&["BUFFERED", "RESPONSE_STREAM"])?
+                == Some("RESPONSE_STREAM"),
             roots: roots.transpose()?,
             openai: Self::openai(variable)?,
             history: Self::history(variable)?,
@@ -240,13 +236,6 @@ impl Variable {
         let url = value.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
         let url = url.filter(|url| url.host().is_some_and(|host| !host.is_empty()));
         url.map(Some).ok_or_else(|| self.error(format!("expected a URL such as {OPENAI}")))
-    }
-
-    /// The value as the address of an HTTP server, without a path.
-    fn authority(&self) -> Result<Uri, Error> {
-        let url = format!("http://{}", self.value.as_deref().unwrap_or_default());
-        let url = url.parse::<Uri>().ok().filter(|url| url.host().is_some_and(|host| !host.is_empty()));
-        url.ok_or_else(|| self.error("expected a host and a port, such as 127.0.0.1:9001".to_owned()))
     }
 
     /// The value, a secret, as the text of a header.

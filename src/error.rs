@@ -102,6 +102,9 @@ struct Problem<'a> {
     request_id: &'a str,
 }
 
+/// The code of a turn that was answered and not stored. Only the log has it.
+const NOT_SAVED: &str = "not_saved";
+
 /// After how many seconds a caller is asked to come back where the upstream does not say.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
@@ -134,7 +137,7 @@ impl Error {
                 Cause::Rejected => (StatusCode::BAD_GATEWAY, "model_request_rejected"),
             },
             Self::History(history::Error::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "history_unavailable"),
-            Self::NotSaved(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_saved"),
+            Self::NotSaved(_) => (StatusCode::SERVICE_UNAVAILABLE, NOT_SAVED),
             Self::IdempotencyConflict => (StatusCode::CONFLICT, "idempotency_conflict"),
             Self::History(history::Error::Deleted) => (StatusCode::CONFLICT, "conversation_deleted"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),

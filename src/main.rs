@@ -9,12 +9,12 @@ use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use tokio::runtime::{Builder, LocalOptions};
 
 pub(crate) fn main() -> ExitCode {
-    if !config::on_lambda() {
+    let Some(runtime_api) = config::runtime_api() else {
         eprintln!("kus-aws-backend is an AWS Lambda function: Lambda starts it and hands it events.");
         eprintln!("To run it on this machine: cargo run --example local");
         return ExitCode::from(2);
-    }
-    match Config::from_env().map_err(Into::into).and_then(serve) {
+    };
+    match Config::from_env().map_err(Into::into).and_then(|config| serve(config, &runtime_api)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -23,7 +23,8 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> Result<(), lambda_runtime::Error> {
+fn serve(config: Config, runtime_api: &str) -> Result<(), lambda_runtime::Error> {
+    let streams = config.response_stream;
     // It lives as long as the process.
     let app: &'static App = Box::leak(Box::new(App::new(config)));
     let handler = service_fn(async |LambdaEvent { payload, context }| {
@@ -32,8 +33,9 @@ fn serve(config: Config) -> Result<(), lambda_runtime::Error> {
     // A local runtime leaves the multi-threaded scheduler, and libm with it, out of the binary.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let lambda = Runtime::new(handler);
-    match &app.config().response_stream {
-        None => runtime.block_on(lambda.run()),
-        Some(api) => runtime.block_on(lambda.layer(Responder::new(app, api)).run()),
+    if streams {
+        runtime.block_on(lambda.layer(Responder::new(app, runtime_api)?).run())
+    } else {
+        runtime.block_on(lambda.run())
     }
 }

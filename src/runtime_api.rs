@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
+use http::uri::InvalidUri;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use lambda_runtime::tower::Layer;
 use lambda_runtime::{Error, LambdaInvocation, Service};
@@ -108,17 +109,19 @@ impl<R: Read> Read for Preceded<'_, R> {
 }
 
 /// Answers invocations in the place of `lambda_runtime`'s own services, which still fetches them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Responder {
     app: &'static App,
-    api: &'static Uri,
+    api: Uri,
 }
 
 impl Responder {
-    /// Answers by `app`, to the Runtime API at `api`.
-    #[must_use]
-    pub fn new(app: &'static App, api: &'static Uri) -> Self {
-        Self { app, api }
+    /// Answers by `app`, to the Runtime API at this host and port.
+    ///
+    /// # Errors
+    /// They are not a host and a port.
+    pub fn new(app: &'static App, runtime_api: &str) -> Result<Self, InvalidUri> {
+        Ok(Self { app, api: format!("http://{runtime_api}").parse()? })
     }
 }
 
@@ -126,7 +129,7 @@ impl<S> Layer<S> for Responder {
     type Service = Self;
 
     fn layer(&self, _: S) -> Self {
-        *self
+        self.clone()
     }
 }
 
@@ -140,12 +143,12 @@ impl Service<LambdaInvocation> for Responder {
     }
 
     fn call(&mut self, invocation: LambdaInvocation) -> Self::Future {
-        let Self { app, api } = *self;
+        let Self { app, api } = self.clone();
         Box::pin(async move {
             let LambdaInvocation { parts, body, context } = invocation;
             let way_back = WayBack {
                 http: app.http().clone(),
-                api: api.clone(),
+                api,
                 request_id: context.request_id.clone(),
                 invocation_id: parts.headers.get(INVOCATION_ID).cloned(),
             };

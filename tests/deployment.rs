@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use crate::in_process::{configure, event};
 use crate::local::Backends;
 use crate::local::engine::{self, HISTORY_TABLE};
+use crate::local::environment::Outcome;
 use crate::local::upstream::operation;
 use crate::policy::{read, variables_read};
-use crate::talk::{begin, say, send, share, stack};
+use crate::talk::{begin, chat_event, say, send, share, stack};
 
 /// `.aws/template.yaml` with its tags written out: `!Ref Name` is `{"Ref": "Name"}`, and every
 /// other one, such as `!GetAtt`, a function ("Intrinsic function reference" of AWS
@@ -99,9 +100,11 @@ fn the_template_sets_variables_that_are_read_to_the_defaults_of_the_code() {
     let configured = |variables: &[(&str, &str)]| format!("{:?}", configure(variables).expect("they can be used"));
     let values: Vec<(&str, String)> = variables
         .iter()
-        .map(|(name, value)| match by_default(&template, value) {
-            Value::String(text) => (name.as_str(), text),
-            number => (name.as_str(), number.to_string()),
+        .filter_map(|(name, value)| match by_default(&template, value) {
+            // `AWS::NoValue`: the variable is not set.
+            Value::Null => None,
+            Value::String(text) => Some((name.as_str(), text)),
+            number => Some((name.as_str(), number.to_string())),
         })
         .collect();
     let given = values.iter().map(|(name, value)| (*name, value.as_str()));
@@ -162,13 +165,78 @@ fn the_api_leaves_cors_to_the_function_and_lets_preflights_through() {
     assert!(authorized("DefaultRoute"));
     assert_eq!(route("PreflightRoute")["RouteKey"], "OPTIONS /{proxy+}");
     assert_eq!(route("HealthRoute")["RouteKey"], "ANY /health");
-    assert!(!authorized("PreflightRoute") && !authorized("HealthRoute"));
+    assert_eq!(route("HomeRoute")["RouteKey"], "ANY /");
+    assert!(!authorized("PreflightRoute") && !authorized("HealthRoute") && !authorized("HomeRoute"));
 }
 
-/// The function's log of two chats, of one that is not saved, and of a request that fails.
+/// The condition of the template's resource or output at this pointer.
+fn condition<'a>(template: &'a Value, pointer: &str) -> &'a Value {
+    let conditional = template.pointer(pointer).unwrap_or_else(|| panic!("the template has no {pointer}"));
+    &template["Conditions"][conditional["Condition"].as_str().expect("a condition")]
+}
+
+#[test]
+fn the_function_url_is_there_when_asked_for_and_streams_from_the_live_version() {
+    let template = template();
+    let parameter = &template["Parameters"]["FunctionUrl"];
+    assert_eq!(parameter["AllowedValues"], json!(["off", "NONE", "AWS_IAM"]));
+    assert_eq!(parameter["Default"], "off");
+
+    let url = properties(&template, "Url");
+    assert_eq!(url["TargetFunctionArn"], json!({"Ref": "Function"}));
+    assert_eq!(url["Qualifier"], properties(&template, "Live")["Name"]);
+    assert_eq!((&url["AuthType"], &url["InvokeMode"]), (&json!({"Ref": "FunctionUrl"}), &json!("RESPONSE_STREAM")));
+    // Lambda would answer the preflights itself and add headers to the function's.
+    assert!(url.get("Cors").is_none());
+    assert_eq!(template["Outputs"]["FunctionUrl"]["Value"], json!({"Fn::GetAtt": "Url.FunctionUrl"}));
+
+    let asked_for = json!({"Fn::Not": [{"Fn::Equals": [{"Ref": "FunctionUrl"}, "off"]}]});
+    for resource in ["Url", "UrlPermission", "UrlInvokePermission", "UrlServerErrorsAlarm"] {
+        assert_eq!(condition(&template, &format!("/Resources/{resource}")), &asked_for, "{resource}");
+    }
+    assert_eq!(condition(&template, "/Outputs/FunctionUrl"), &asked_for);
+    let mode = &properties(&template, "Function")["Environment"]["Variables"]["FUNCTION_URL_INVOKE_MODE"];
+    assert_eq!(mode, &json!({"Fn::If": ["HasFunctionUrl", url["InvokeMode"], {"Ref": "AWS::NoValue"}]}));
+    assert_eq!(template["Conditions"]["HasFunctionUrl"], asked_for);
+    configure(&[("FUNCTION_URL_INVOKE_MODE", "RESPONSE_STREAM")]).expect("the function knows the mode");
+}
+
+/// Since October 2025 a call needs both permissions (Lambda Developer Guide, "Control access to
+/// Lambda function URLs").
+#[test]
+fn the_live_version_may_be_called_through_the_function_url_and_not_by_everybody_otherwise() {
+    let template = template();
+    let [url, invoke] = ["UrlPermission", "UrlInvokePermission"].map(|name| properties(&template, name));
+    assert_eq!(
+        (&url["Action"], &invoke["Action"]),
+        (&json!("lambda:InvokeFunctionUrl"), &json!("lambda:InvokeFunction"))
+    );
+    assert_eq!(url["FunctionUrlAuthType"], json!({"Ref": "FunctionUrl"}));
+    assert_eq!(invoke["InvokedViaFunctionUrl"], true);
+    let callers = json!({"Fn::If": ["IsFunctionUrlPublic", "*", {"Ref": "AWS::AccountId"}]});
+    for permission in [url, invoke] {
+        assert_eq!((&permission["FunctionName"], &permission["Principal"]), (&json!({"Ref": "Live"}), &callers));
+    }
+    assert_eq!(template["Conditions"]["IsFunctionUrlPublic"], json!({"Fn::Equals": [{"Ref": "FunctionUrl"}, "NONE"]}));
+}
+
+#[test]
+fn an_api_that_asks_for_tokens_has_no_function_url_that_is_open_to_everybody() {
+    let template = template();
+    let rule = &template["Rules"]["TokensOfEverybody"];
+    assert_eq!(rule["RuleCondition"], json!({"Fn::Equals": [{"Ref": "FunctionUrl"}, "NONE"]}));
+    let [assertion] = rule["Assertions"].as_array().expect("assertions").as_slice() else { panic!("{rule}") };
+    assert_eq!(assertion["Assert"], json!({"Fn::Equals": [{"Ref": "JwtIssuer"}, ""]}));
+    let told = assertion["AssertDescription"].as_str().expect("a sentence");
+    assert!(["FunctionUrl=NONE", "FunctionUrl=AWS_IAM", "JwtIssuer"].iter().all(|name| told.contains(name)), "{told}");
+}
+
+/// The function's log of two chats, of one that is streamed, of one that is not saved, and of a request that fails.
 async fn log() -> Vec<Value> {
     let stack = stack(&[]).await;
     begin(&stack, &["My name is Ada.", "What is my name?"]).await;
+    let streamed = stack.invoke(&chat_event(&json!({"message": "Slowly, please.", "stream": true}), &[])).await;
+    assert!(matches!(streamed.expect("the function starts").outcome, Outcome::Response(_)));
     stack.engine().script(operation("TransactWriteItems"), [engine::error("AccessDeniedException")]);
     assert_eq!(say(&stack, None, "Remember me.").await["saved"], false);
     assert_eq!(send(&stack, &event("GET", "/nowhere", &[])).await.status, 404);

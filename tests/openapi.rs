@@ -30,15 +30,27 @@ static STRICT: LazyLock<Value> = LazyLock::new(|| {
     let mut document = DOCUMENT.clone();
     for (name, schema) in document["components"]["schemas"].as_object_mut().expect("schemas") {
         if name != "ChatRequest" {
-            schema["additionalProperties"] = json!(false);
+            close(schema);
         }
     }
     document
 });
 
+/// Forbids the members that `schema` does not name. One that refers to another schema leaves that to it.
+fn close(schema: &mut Value) {
+    if schema.get("properties").is_some() && schema.get("$ref").is_none() {
+        schema["additionalProperties"] = json!(false);
+    }
+    let members = schema.get_mut("properties").and_then(Value::as_object_mut);
+    members.into_iter().flatten().for_each(|(_, member)| close(member));
+}
+
 /// The answers of no operation, which are components of their own.
 const ELSEWHERE: [(&str, &str); 3] =
     [("unsupported_event", "UnsupportedEvent"), ("not_found", "NotFound"), ("method_not_allowed", "MethodNotAllowed")];
+
+/// The media type of a stream. Its schema is that of an event, and its examples are whole streams.
+const STREAM: &str = "text/event-stream";
 
 /// The answers of the gateway, which the function does not see.
 const GATEWAYS: [&str; 3] = ["Unauthorized", "Forbidden", "HeadRefused"];
@@ -112,8 +124,80 @@ fn violations(schema: &str, value: &Value) -> Vec<String> {
     validator.iter_errors(value).map(|error| format!("{error} at {}", error.instance_path())).collect()
 }
 
+/// What may follow a part of a stream.
+const FOLLOWERS: [(&str, &[&str]); 7] = [
+    ("start", &["text-start"]),
+    ("text-start", &["text-delta"]),
+    ("text-delta", &["text-delta", "text-end", "data-problem"]),
+    ("text-end", &["finish", "data-problem"]),
+    ("finish", &[DONE]),
+    ("data-problem", &["error"]),
+    ("error", &[DONE]),
+];
+
+/// The pointer to the schema of a stream's part.
+const PART: &str = "/components/schemas/StreamPart";
+
+/// What the last event of a stream has in the place of a part.
+const DONE: &str = "[DONE]";
+
+/// What the events of a stream carry: its parts and, as a string, [`DONE`].
+fn carried(stream: &str) -> Result<Vec<Value>, String> {
+    let events = stream.strip_suffix("\n\n").ok_or("the last event does not end")?.split("\n\n");
+    let carried = |event: &str| {
+        let line = event.strip_prefix("data: ").filter(|line| !line.contains(['\n', '\r']));
+        let line = line.ok_or_else(|| format!("{event:?} is not one line of data"))?;
+        if line == DONE {
+            return Ok(json!(DONE));
+        }
+        let part: Value = serde_json::from_str(line).map_err(|error| format!("{line}: {error}"))?;
+        if part.to_string().len() == line.len() { Ok(part) } else { Err(format!("{line} has spaces")) }
+    };
+    events.map(carried).collect()
+}
+
+/// What the document has against a stream: the form of its events, its parts, and their order.
+fn stream_violations(stream: &str) -> Vec<String> {
+    let parts = match carried(stream) {
+        Ok(parts) => parts,
+        Err(violation) => return vec![violation],
+    };
+    let name = |part: &Value| part["type"].as_str().or(part.as_str()).unwrap_or_default().to_owned();
+    let names: Vec<String> = parts.iter().map(name).collect();
+    let part = |wanted: &str| names.iter().position(|name| name == wanted).map_or(&Value::Null, |at| &parts[at]);
+
+    let mut violations: Vec<String> =
+        parts.iter().filter(|part| *part != DONE).flat_map(|part| self::violations(PART, part)).collect();
+    let follows = |pair: &[String]| FOLLOWERS.iter().any(|(name, then)| *name == pair[0] && then.contains(&&*pair[1]));
+    if names.first().is_none_or(|name| name != "start") || !names.windows(2).all(follows) || part(DONE).is_null() {
+        violations.push(format!("the order is {names:?}"));
+    }
+    let conversations = ["start", "finish"].map(|name| &part(name)["messageMetadata"]["conversation_id"]);
+    if !conversations[1].is_null() && conversations[0] != conversations[1] {
+        violations.push(format!("{conversations:?} is not one conversation"));
+    }
+    let words = [&part("data-problem")["data"]["detail"], &part("error")["errorText"]];
+    if words[0] != words[1] {
+        violations.push(format!("{words:?} is not the same"));
+    }
+    violations
+}
+
+/// Holds a stream and its headers to what the document says.
+fn assert_stream_described(stream: &str, headers: &Value, at_hand: &str) {
+    assert_eq!(stream_violations(stream), [""; 0], "{at_hand}: {stream}");
+    for (name, value) in
+        [("content-type", "text/event-stream"), ("x-vercel-ai-ui-message-stream", "v1"), ("x-accel-buffering", "no")]
+    {
+        assert_eq!(headers[name], value, "{name} of {at_hand}");
+    }
+    for part in carried(stream).unwrap_or_default().iter().filter(|part| part["type"] == "data-problem") {
+        assert_eq!(part["data"]["request_id"], headers["x-request-id"], "{at_hand}");
+    }
+}
+
 /// The pointer to the operation that a request asks for: its path ends as the operation's does, with
-/// a stage or a base path before it.
+/// a stage or a base path before it. Of several the longest is meant: every path ends as `/` does.
 fn asked_for(method: &str, path: &str) -> Option<String> {
     let segments =
         |path: &str| path.trim_end_matches('/').split('/').skip(1).map(ToOwned::to_owned).collect::<Vec<_>>();
@@ -123,8 +207,12 @@ fn asked_for(method: &str, path: &str) -> Option<String> {
         let same = |(template, asked): (&String, &String)| template.starts_with('{') || template == asked;
         template.len() <= asked.len() && template.iter().rev().zip(asked.iter().rev()).all(same)
     };
+    let paths = members(&DOCUMENT["paths"]).map(|(path, _)| path).filter(|path| fits(path));
+    let longest = paths.max_by_key(|path| segments(path).len())?;
     let mut operations = operations().into_iter();
-    operations.find(|(path, named, _)| named.eq_ignore_ascii_case(method) && fits(path)).map(|(.., pointer)| pointer)
+    operations
+        .find(|(path, named, _)| *path == longest && named.eq_ignore_ascii_case(method))
+        .map(|(.., pointer)| pointer)
 }
 
 /// Holds an answer to what the document says about the one to `event`: its status, headers, media
@@ -153,6 +241,9 @@ pub(crate) fn assert_described(event: &Value, status: u64, headers: &Value, body
     let Some(body) = body else { return assert!(content.is_null() || method == "HEAD", "{at_hand} has no body") };
     let media_type = media_type.filter(|media_type| content.get(media_type).is_some());
     let media_type = media_type.unwrap_or_else(|| panic!("{at_hand} has the type {}", headers["content-type"]));
+    if media_type == STREAM {
+        return assert_stream_described(body.as_str().unwrap_or_default(), headers, &at_hand);
+    }
     let schema = format!("{response}/content/{}/schema", escaped(media_type));
     assert_eq!(violations(&schema, &body), [""; 0], "{at_hand}: {body}");
 }
@@ -205,7 +296,15 @@ fn the_document_has_the_codes_of_the_code_and_no_others() {
     let of_components = members(&DOCUMENT["components"]["responses"]);
     let of_components = of_components.map(|(name, _)| ("", format!("/components/responses/{name}")));
     let named = of_operations.chain(of_components).flat_map(|(_, response)| problems(&response));
-    let named: BTreeSet<_> = named.map(|(status, code, _)| (status, code.to_owned())).collect();
+    let mut named: BTreeSet<_> = named.map(|(status, code, _)| (status, code.to_owned())).collect();
+    // Some are only ever in a stream.
+    let streamed: BTreeSet<_> = streams().iter().flat_map(|(_, stream)| problems_of_the_stream(stream)).collect();
+    let schema =
+        &DOCUMENT["components"]["schemas"]["StreamProblem"]["properties"]["data"]["properties"]["code"]["enum"];
+    for code in strings(schema) {
+        assert!(named.iter().chain(&streamed).any(|(_, named)| named == code), "there is no example of {code}");
+    }
+    named.extend(streamed);
     let given: BTreeSet<_> =
         codes_of_the_source().into_iter().map(|(status, code)| (u64::from(status), code)).collect();
     assert_eq!(named, given);
@@ -310,11 +409,128 @@ fn every_answer_of_the_function_has_the_headers_that_all_answers_have() {
     }
 }
 
+/// The examples of streams: their names and texts.
+fn streams() -> Vec<(&'static str, &'static str)> {
+    let response = &DOCUMENT["paths"][CHAT]["post"]["responses"]["200"];
+    let examples = members(&response["content"][STREAM]["examples"]);
+    examples.map(|(name, example)| (name, example["value"].as_str().expect("a text"))).collect()
+}
+
+/// Status and code of the problem in a stream, if there is one.
+fn problems_of_the_stream(stream: &str) -> Vec<(u64, String)> {
+    let parts = carried(stream).expect("it can be read");
+    let problems = parts.iter().filter(|part| part["type"] == "data-problem").map(|part| &part["data"]);
+    let told = |problem: &Value| Some((problem["status"].as_u64()?, problem["code"].as_str()?.to_owned()));
+    problems.filter_map(told).collect()
+}
+
+#[test]
+fn a_stream_finishes_with_what_an_answer_without_streaming_has_but_the_reply() {
+    let schemas = &DOCUMENT["components"]["schemas"];
+    let (finish, answer) = (&schemas["StreamFinish"]["properties"]["messageMetadata"], &schemas["ChatAnswer"]);
+    let but_the_reply: BTreeMap<_, _> = members(&answer["properties"]).filter(|(name, _)| *name != "reply").collect();
+    assert_eq!(members(&finish["properties"]).collect::<BTreeMap<_, _>>(), but_the_reply);
+    assert_eq!(
+        strings(&finish["required"]).into_iter().collect::<BTreeSet<_>>(),
+        but_the_reply.into_keys().collect::<BTreeSet<_>>()
+    );
+}
+
+#[test]
+fn a_stream_that_is_not_as_described_is_found_out() {
+    let streams = streams();
+    let stream = |wanted: &str| streams.iter().find(|(name, _)| *name == wanted).expect("an example").1;
+    for (name, stream) in &streams {
+        assert_eq!(stream_violations(stream), [""; 0], "{name}");
+    }
+    let (whole, broken_off) = (stream("stream"), stream("broken_off"));
+    let event = |stream: &str, kind: &str| {
+        let mut events = stream.split_inclusive("\n\n");
+        let of_kind = format!(r#"data: {{"type":"{kind}""#);
+        events.find(|event| event.starts_with(&of_kind)).expect("there is one").to_owned()
+    };
+    let without = |stream: &str, kind: &str| stream.replacen(&event(stream, kind), "", 1);
+    let rows = [
+        ("nothing", String::new()),
+        ("nothing but the end", "data: [DONE]\n\n".to_owned()),
+        ("no end", whole.replace("data: [DONE]\n\n", "")),
+        ("an end without an end", whole.trim_end().to_owned()),
+        ("two ends", format!("{whole}data: [DONE]\n\n")),
+        ("more after the end", format!("{whole}{}", event(whole, "finish"))),
+        ("no beginning", without(whole, "start")),
+        ("no text-start", without(whole, "text-start")),
+        ("no text-end", without(whole, "text-end")),
+        ("no finish", without(whole, "finish")),
+        ("two texts", whole.replace(&event(whole, "text-end"), &event(whole, "text-end").repeat(2))),
+        (
+            "no delta",
+            "text-delta text-delta text-delta".split(' ').fold(whole.to_owned(), |stream, kind| without(&stream, kind)),
+        ),
+        ("a problem without an error", without(broken_off, "error")),
+        ("an error without a problem", without(broken_off, "data-problem")),
+        (
+            "text after the error",
+            broken_off.replace("data: [DONE]", &format!("{}data: [DONE]", event(whole, "text-delta"))),
+        ),
+        (
+            "a finish beside an error",
+            broken_off.replace("data: [DONE]", &format!("{}data: [DONE]", event(whole, "finish"))),
+        ),
+        ("other words in the error", broken_off.replace(r#""errorText":"The"#, r#""errorText":"A"#)),
+        ("a code that no stream has", broken_off.replace("model_timeout", "not_found")),
+        ("another conversation", whole.replacen("6d66e99c", "7d66e99c", 1)),
+        ("an empty delta", whole.replace("You have", "")),
+        ("another text's delta", whole.replacen(r#""id":"0","delta""#, r#""id":"1","delta""#, 1)),
+        ("an unknown part", whole.replacen("text-start", "reasoning-start", 1)),
+        ("an unknown member", whole.replacen(r#""turn":1"#, r#""turn":1,"more":1"#, 1)),
+        ("an unknown member at the end", whole.replace(r#""saved":true"#, r#""saved":true,"reply":"You""#)),
+        ("a missing member", whole.replace(r#","saved":true"#, "")),
+        ("no JSON", whole.replacen(r#"{"type":"text-start""#, r#"{"type:"text-start""#, 1)),
+        ("spaces in JSON", whole.replacen(r#""type":"text-start""#, r#""type": "text-start""#, 1)),
+        ("no space after the colon", whole.replacen("data: ", "data:", 1)),
+        ("another field", whole.replacen("data: ", "event: message\ndata: ", 1)),
+        ("a comment", format!(": hello\n\n{whole}")),
+        ("carriage returns", whole.replace('\n', "\r\n")),
+        ("one line end", whole.replacen("\n\n", "\n", 1)),
+    ];
+    for (row, stream) in rows {
+        assert_ne!(stream, whole, "{row}");
+        assert_ne!(stream, broken_off, "{row}");
+        assert_ne!(stream_violations(&stream), [""; 0], "{row}: {stream}");
+    }
+
+    let hello = chat_event(&json!({"message": "Hello", "stream": true}), &[]);
+    let headers = json!({
+        "content-type": "text/event-stream", "cache-control": "no-store", "x-content-type-options": "nosniff",
+        "x-request-id": "7f738863-dd13-46ab-93bd-67dc990096a3", "x-vercel-ai-ui-message-stream": "v1", "x-accel-buffering": "no"
+    });
+    let fails = |headers: &Value, body: &str| {
+        std::panic::catch_unwind(|| assert_described(&hello, 200, headers, Some(body))).is_err()
+    };
+    for (name, stream) in &streams {
+        assert!(!fails(&headers, stream), "{name}");
+    }
+    assert!(fails(&headers, "data: [DONE]\n\n") && fails(&headers, &without(whole, "finish")));
+    for (name, value) in [
+        ("content-type", json!("text/plain")),
+        ("x-vercel-ai-ui-message-stream", Value::Null),
+        ("x-vercel-ai-ui-message-stream", json!("v2")),
+        ("x-accel-buffering", Value::Null),
+        ("x-request-id", json!("another")),
+        ("x-other", json!("1")),
+    ] {
+        let mut headers = headers.clone();
+        headers[name] = value;
+        assert!(fails(&headers, broken_off), "{name}");
+    }
+}
+
 #[test]
 fn every_example_is_valid() {
     let mut checked = 0;
     walk(&DOCUMENT, "", &mut |pointer, value| {
-        if value.get("schema").is_none() {
+        // Those are looked at above.
+        if value.get("schema").is_none() || pointer.ends_with(&escaped(STREAM)) {
             return;
         }
         let schema = target(&format!("{pointer}/schema"));
@@ -492,7 +708,7 @@ async fn an_operation_gives_every_problem_that_the_document_names_for_it_as_in_t
     for (path, stack) in [("/api/v1/echo", share(&Backends::default(), &[]).await)] {
         given.take(path, "get", send(&stack, &event("GET", path, &[])).await);
     }
-    for path in ["/docs", "/openapi.json"] {
+    for path in ["/", "/docs", "/openapi.json"] {
         given.take(path, "get", send(&without_docs, &event("GET", path, &[])).await);
     }
 

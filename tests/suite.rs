@@ -16,6 +16,7 @@ mod events_chat;
 mod gateway;
 mod in_process;
 mod local;
+mod local_streaming;
 mod logs;
 mod model;
 mod openapi;

@@ -21,6 +21,9 @@ const LONGEST_TEXT: usize = 8 * 1024 * 1024;
 /// How many bytes are read at a time.
 const PIECE: usize = 8 * 1024;
 
+/// How many pieces may follow an answer's end.
+const MOST_PIECES_BEHIND: usize = 8;
+
 /// An answer that is being read.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -141,9 +144,10 @@ impl Stream {
         std::mem::take(&mut self.written.completion)
     }
 
-    /// Reads on to the end of the body, after which the connection can be used again.
+    /// Reads on to the end of the body, after which the connection can be used again. A server that
+    /// goes on for long is not listened to.
     pub(super) fn release(mut self) {
-        while self.body.read(&mut self.piece).is_ok_and(|read| read > 0) {}
+        let _ = (0..MOST_PIECES_BEHIND).find(|_| !self.body.read(&mut self.piece).is_ok_and(|read| read > 0));
     }
 }
 

@@ -38,30 +38,14 @@ pub(crate) fn http_response(answer: Bytes) -> Result<Response, String> {
 }
 
 fn explicit(answer: Answer) -> Result<Response, String> {
-    let status = StatusCode::from_u16(answer.status_code).ok().filter(|status| !status.is_informational());
-    let status = status.filter(|status| status.as_u16() < 600);
-    let status = status.ok_or_else(|| format!("{} is no status of an answer", answer.status_code))?;
+    let status = status(answer.status_code)?;
     let body = answer.body.unwrap_or_default();
     let body = match answer.is_base64_encoded {
         Some(true) => BASE64_STANDARD.decode(body).map_err(|error| format!("the body is not base64: {error}"))?,
         _ => body.into_bytes(),
     };
-    let mut headers = HeaderMap::new();
-    for (name, value) in answer.headers.unwrap_or_default() {
-        let value = match value {
-            Value::String(value) => value,
-            Value::Number(_) | Value::Bool(_) => value.to_string(),
-            _ => return Err(format!("the header {name:?} has the value {value}")),
-        };
-        let name = HeaderName::try_from(&name).map_err(|_| format!("{name:?} is no header name"))?;
-        // These belong to the gateway's own connection.
-        if ![CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
-            headers.append(name, header_value(value)?);
-        }
-    }
-    for cookie in answer.cookies.unwrap_or_default() {
-        headers.append(SET_COOKIE, header_value(cookie)?);
-    }
+    let mut headers = headers(answer.headers.unwrap_or_default())?;
+    headers.extend(cookies(&answer.cookies.unwrap_or_default())?.into_iter().map(|cookie| (SET_COOKIE, cookie)));
     if !body.is_empty() {
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain; charset=utf-8"));
     }
@@ -71,7 +55,37 @@ fn explicit(answer: Answer) -> Result<Response, String> {
     Ok(response)
 }
 
-fn header_value(value: String) -> Result<HeaderValue, String> {
+/// The status `code`, if an answer may have it.
+pub(crate) fn status(code: u16) -> Result<StatusCode, String> {
+    let status = StatusCode::from_u16(code).ok().filter(|status| !status.is_informational());
+    let status = status.filter(|status| status.as_u16() < 600);
+    status.ok_or_else(|| format!("{code} is no status of an answer"))
+}
+
+/// The headers that an answer may have of those that it tells.
+pub(crate) fn headers(told: Map<String, Value>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in told {
+        let value = match value {
+            Value::String(value) => value,
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            _ => return Err(format!("the header {name:?} has the value {value}")),
+        };
+        let name = HeaderName::try_from(&name).map_err(|_| format!("{name:?} is no header name"))?;
+        // These belong to the gateway's own connection.
+        if ![CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
+            headers.append(name, header_value(&value)?);
+        }
+    }
+    Ok(headers)
+}
+
+/// The values of `set-cookie`.
+pub(crate) fn cookies(cookies: &[String]) -> Result<Vec<HeaderValue>, String> {
+    cookies.iter().map(|cookie| header_value(cookie)).collect()
+}
+
+fn header_value(value: &str) -> Result<HeaderValue, String> {
     HeaderValue::try_from(value).map_err(|error| format!("a header or cookie is illegal: {error}"))
 }
 

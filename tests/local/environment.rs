@@ -10,12 +10,13 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::function::{FunctionOptions, Output};
-use super::runtime_api::{Invocation, Reply, RuntimeApi};
+use super::runtime_api::{Invocation, Reply, RuntimeApi, Stream};
+use super::streamed::{StreamEnd, Streamed};
 
 /// How long a process may take before it asks for its first invocation
 /// (Lambda Developer Guide, "Lambda execution environment lifecycle").
@@ -37,6 +38,15 @@ pub(crate) struct Environment {
     child: Child,
     api: RuntimeApi,
     output: JoinSet<()>,
+    streaming: Option<Streaming>,
+}
+
+/// The end of the answer that the process is streaming.
+struct Streaming {
+    /// How the process ended it; see [`Stream::end`].
+    end: oneshot::Receiver<StreamEnd>,
+    /// Tells the [`Streamed`].
+    tell: oneshot::Sender<StreamEnd>,
 }
 
 /// How an invocation ended.
@@ -44,6 +54,8 @@ pub(crate) struct Environment {
 pub(crate) enum Outcome {
     /// The function answered with these bytes.
     Response(Bytes),
+    /// The function began to answer with this stream.
+    Stream(Box<Streamed>),
     /// The function reported an error; the bytes are the error's JSON.
     Error(Bytes),
     /// The process ended before it answered.
@@ -52,6 +64,19 @@ pub(crate) enum Outcome {
     TimedOut,
     /// The function was stopped; see `Function::stop`.
     Stopped,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Response(_) => formatter.write_str("The function answered."),
+            Self::Stream(_) => formatter.write_str("The function began to answer."),
+            Self::Error(error) => write!(formatter, "The function reported an error: {}", error.escape_ascii()),
+            Self::Exited(status) => write!(formatter, "The function ended while it handled a request ({status})."),
+            Self::TimedOut => formatter.write_str("The function reached its timeout."),
+            Self::Stopped => formatter.write_str("The function was stopped while it handled a request."),
+        }
+    }
 }
 
 /// Why a process never asked for an invocation.
@@ -150,7 +175,7 @@ impl Environment {
             _ => {}
         }
 
-        let mut environment = Self { child, api, output };
+        let mut environment = Self { child, api, output, streaming: None };
         let cause = tokio::select! {
             initialised = timeout(LONGEST_INITIALISATION, environment.api.initialised()) => match initialised {
                 Ok(Ok(())) => return Ok(environment),
@@ -174,9 +199,9 @@ impl Environment {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Has the process handle `invocation`, which has `limit` for it. Only after a response or an
-    /// error is the process fit for another one.
-    pub(crate) async fn handle(&mut self, invocation: Invocation, limit: Duration) -> Outcome {
+    /// Has the process handle `invocation` until `deadline`. Only after a response or an error is
+    /// the process fit for another one; for a stream see [`Environment::streamed`].
+    pub(crate) async fn handle(&mut self, invocation: Invocation, deadline: Instant) -> Outcome {
         let replied = self.api.offer(invocation);
         tokio::select! {
             // What the process answered before it ended counts.
@@ -184,9 +209,45 @@ impl Environment {
             Ok(reply) = replied => match reply {
                 Reply::Response(response) => Outcome::Response(response),
                 Reply::Error(error) => Outcome::Error(error),
+                Reply::Stream(Stream { prelude, chunks, end, client }) => {
+                    let (tell, told) = oneshot::channel();
+                    self.streaming = Some(Streaming { end, tell });
+                    Outcome::Stream(Box::new(Streamed::new(prelude, chunks, told, client)))
+                }
             },
             Ok(status) = self.child.wait() => Outcome::Exited(status),
-            () = sleep(limit) => Outcome::TimedOut,
+            () = sleep_until(deadline) => Outcome::TimedOut,
+        }
+    }
+
+    /// Waits until the process has streamed its answer, or `deadline` has passed.
+    pub(crate) async fn streamed(&mut self, deadline: Instant) -> StreamEnd {
+        let Some(streaming) = &mut self.streaming else { return StreamEnd::Whole };
+        tokio::select! {
+            biased;
+            // A process that ends closes its connections.
+            end = &mut streaming.end => end.unwrap_or(StreamEnd::BrokenOff),
+            () = sleep_until(deadline) => StreamEnd::TimedOut,
+        }
+    }
+
+    /// What tells whoever reads the streamed answer how it ended.
+    pub(crate) fn take_teller(&mut self) -> impl FnOnce(StreamEnd) + use<> {
+        let streaming = self.streaming.take();
+        move |end| {
+            if let Some(Streaming { tell, .. }) = streaming {
+                // It fails where nobody reads the answer.
+                let _ = tell.send(end);
+            }
+        }
+    }
+
+    /// Whether the process asks for another invocation before it ends and before `deadline`.
+    pub(crate) async fn asks_again(&mut self, deadline: Instant) -> bool {
+        tokio::select! {
+            () = self.api.asked() => true,
+            _ = self.child.wait() => false,
+            () = sleep_until(deadline) => false,
         }
     }
 

@@ -1,5 +1,6 @@
-//! An HTTP request as API Gateway's payload format 2.0 event (API Gateway Developer Guide,
-//! "Create AWS Lambda proxy integrations for HTTP APIs", "Payload format structure").
+//! An HTTP request as a payload format 2.0 event: API Gateway's (API Gateway Developer Guide,
+//! "Create AWS Lambda proxy integrations for HTTP APIs", "Payload format structure") or a Function
+//! URL's (Lambda Developer Guide, "Invoking Lambda function URLs", "Request payload format").
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,6 +24,9 @@ use super::runtime_api::trace_root;
 pub(crate) const DEFAULT_STAGE: &str = "$default";
 
 const ACCOUNT: &str = "123456789012";
+
+/// The first label of a Function URL's domain name.
+const URL_ID: &str = "localfunctionurl0000000000000000";
 
 /// Headers of one connection, not of the request (RFC 9110 §7.6.1), and `Cookie`, which has a
 /// field of its own.
@@ -65,10 +69,17 @@ impl Caller {
     }
 }
 
-/// What API Gateway knows beside the request itself.
+/// What makes the event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Front<'a> {
+    HttpApi { stage: &'a str },
+    FunctionUrl { region: &'a str },
+}
+
+/// What the front knows beside the request itself.
 pub(crate) struct Arrival<'a> {
+    pub(crate) front: Front<'a>,
     pub(crate) request_id: &'a str,
-    pub(crate) stage: &'a str,
     pub(crate) client: SocketAddr,
     /// The gateway's own port.
     pub(crate) port: u16,
@@ -77,10 +88,13 @@ pub(crate) struct Arrival<'a> {
 
 /// The event of a request to the route `$default`.
 pub(crate) fn event(request: &Parts, body: &[u8], arrival: Arrival<'_>) -> Value {
-    let path = raw_path(request.uri.path());
     let query = request.uri.query().unwrap_or_default();
-    let host = text(&request.headers, &HOST).unwrap_or_else(|| "localhost".to_owned());
-    let domain = host.parse().map_or_else(|_| host.clone(), |authority: Authority| authority.host().to_owned());
+    let (path, stage, api, domain) = match arrival.front {
+        Front::HttpApi { stage } => (decoded(request.uri.path()), stage, "local", domain(&request.headers)),
+        Front::FunctionUrl { region } => {
+            (request.uri.path().to_owned(), DEFAULT_STAGE, URL_ID, format!("{URL_ID}.lambda-url.{region}.on.aws"))
+        }
+    };
     let now = OffsetDateTime::from(SystemTime::now());
     let mut event = json!({
         "version": "2.0",
@@ -90,7 +104,7 @@ pub(crate) fn event(request: &Parts, body: &[u8], arrival: Arrival<'_>) -> Value
         "headers": headers(&request.headers, body.len(), &arrival),
         "requestContext": {
             "accountId": ACCOUNT,
-            "apiId": "local",
+            "apiId": api,
             "domainName": domain,
             "domainPrefix": domain.split('.').next(),
             "http": {
@@ -102,7 +116,7 @@ pub(crate) fn event(request: &Parts, body: &[u8], arrival: Arrival<'_>) -> Value
             },
             "requestId": arrival.request_id,
             "routeKey": "$default",
-            "stage": arrival.stage,
+            "stage": stage,
             "time": request_time(now),
             "timeEpoch": i64::try_from(now.unix_timestamp_nanos() / 1_000_000).expect("a year below 292 million"),
         },
@@ -114,7 +128,16 @@ pub(crate) fn event(request: &Parts, body: &[u8], arrival: Arrival<'_>) -> Value
     if !query.is_empty() {
         event["queryStringParameters"] = json!(query_parameters(query));
     }
-    if let Some(authorizer) = arrival.caller.authorizer() {
+    let authorizer = arrival.caller.authorizer();
+    if let Front::FunctionUrl { .. } = arrival.front {
+        let context = &mut event["requestContext"];
+        context["authentication"] = Value::Null;
+        context["authorizer"] = Value::Null;
+        if authorizer.is_none() {
+            context["accountId"] = "anonymous".into();
+        }
+    }
+    if let Some(authorizer) = authorizer {
         event["requestContext"]["authorizer"] = authorizer;
     }
     if !body.is_empty() {
@@ -140,9 +163,15 @@ pub(crate) fn is_in_stage(path: &str, stage: &str) -> bool {
     below.is_some_and(|below| below.starts_with('/') || (below.is_empty() && stage != DEFAULT_STAGE))
 }
 
+/// The host that was asked for, without the port.
+fn domain(headers: &HeaderMap) -> String {
+    let host = text(headers, &HOST).unwrap_or_else(|| "localhost".to_owned());
+    host.parse().map_or_else(|_| host.clone(), |authority: Authority| authority.host().to_owned())
+}
+
 /// An HTTP API hands the path on percent-decoded, and without what follows a decoded `?`
 /// (hotsock/voker#8 has captures). A Function URL keeps it encoded.
-fn raw_path(path: &str) -> String {
+fn decoded(path: &str) -> String {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     decoded.split('?').next().unwrap_or_default().to_owned()
 }
@@ -214,8 +243,8 @@ mod tests {
             .header("Content-Type", "application/json; charset=utf-8");
         let (parts, ()) = request.body(()).expect("a request").into_parts();
         let arrival = |caller| Arrival {
+            front: Front::HttpApi { stage: "prod" },
             request_id: "JKJaXmPLvHcESHA=",
-            stage: "prod",
             client: SocketAddr::from(([127, 0, 0, 1], 50_000)),
             port: 8000,
             caller,
@@ -259,6 +288,57 @@ mod tests {
         assert_eq!(bytes["requestContext"].get("authorizer"), None);
         let none = super::event(&parts, &[], arrival(Caller::Unknown));
         assert_eq!((none.get("body"), &none["isBase64Encoded"]), (None, &json!(false)));
+    }
+
+    #[test]
+    fn a_request_becomes_the_event_that_a_function_url_sends() {
+        let request = http::Request::post("/api/v1/%ED%95%9C%2Fx?q=%20c")
+            .header("Host", "127.0.0.1:8000")
+            .header("Cookie", "a=1; b=2")
+            .header("User-Agent", "curl/8")
+            .header("X-Amzn-Trace-Id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700")
+            .header("Content-Type", "application/octet-stream");
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        let arrival = |caller| Arrival {
+            front: Front::FunctionUrl { region: "eu-west-1" },
+            request_id: "7f3c6a7e-0d2e-4b7e-9d0e-5a4f3c2b1a09",
+            client: SocketAddr::from(([127, 0, 0, 1], 50_000)),
+            port: 8000,
+            caller,
+        };
+        let mut event = event(&parts, b"x", arrival(Caller::Unknown));
+        let context = event["requestContext"].as_object_mut().expect("an object");
+        assert!(context.remove("time").is_some() && context.remove("timeEpoch").is_some());
+        let expected = json!({
+            "version": "2.0",
+            "routeKey": "$default",
+            "rawPath": "/api/v1/%ED%95%9C%2Fx",
+            "rawQueryString": "q=%20c",
+            "cookies": ["a=1", "b=2"],
+            "headers": {
+                "host": "127.0.0.1:8000", "user-agent": "curl/8", "content-type": "application/octet-stream",
+                "content-length": "1", "x-forwarded-for": "127.0.0.1", "x-forwarded-port": "8000",
+                "x-forwarded-proto": "http", "x-amzn-trace-id": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700"
+            },
+            "queryStringParameters": {"q": " c"},
+            "requestContext": {
+                "accountId": "anonymous", "apiId": URL_ID, "authentication": null, "authorizer": null,
+                "domainName": format!("{URL_ID}.lambda-url.eu-west-1.on.aws"), "domainPrefix": URL_ID,
+                "http": {
+                    "method": "POST", "path": "/api/v1/%ED%95%9C%2Fx", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1",
+                    "userAgent": "curl/8"
+                },
+                "requestId": "7f3c6a7e-0d2e-4b7e-9d0e-5a4f3c2b1a09", "routeKey": "$default", "stage": "$default"
+            },
+            "body": "eA==",
+            "isBase64Encoded": true
+        });
+        assert_eq!(event, expected);
+
+        let signed = super::event(&parts, &[], arrival(Caller::Iam { user_id: "AIDAEXAMPLE".to_owned() }));
+        let context = &signed["requestContext"];
+        assert_eq!((&context["accountId"], &context["authentication"]), (&json!(ACCOUNT), &Value::Null));
+        assert_eq!(context["authorizer"]["iam"]["userId"], "AIDAEXAMPLE");
     }
 
     #[test]

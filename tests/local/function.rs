@@ -11,11 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderValue;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::environment::{Environment, Log, Outcome, StartError, StartFailure};
 use super::runtime_api::Invocation;
+use super::streamed::StreamEnd;
 
 const NAME: &str = env!("CARGO_PKG_NAME");
 const ACCOUNT: &str = "123456789012";
@@ -153,13 +155,22 @@ impl Function {
         }
     }
 
-    /// Invokes the function with `event`.
+    /// Invokes the function with `event`. A streamed answer is here as soon as it begins.
     pub(crate) async fn invoke(&self, event: impl Into<Bytes>) -> Result<Invoked, StartError> {
+        self.invoke_as(Uuid::new_v4(), event).await
+    }
+
+    /// As [`Function::invoke`], with this request id.
+    pub(crate) async fn invoke_as(&self, id: Uuid, event: impl Into<Bytes>) -> Result<Invoked, StartError> {
         let fleet = Arc::clone(&self.fleet);
         let event = event.into();
+        let (tell, told) = oneshot::channel();
         // A task of its own, because an invocation goes on when its caller has gone.
-        let invocation = tokio::spawn(async move { fleet.invoke(event).await });
-        invocation.await.expect("an invocation's task is neither aborted nor panics")
+        tokio::spawn(async move {
+            // It fails for a caller that has gone.
+            fleet.invoke(id, event, |invoked| drop(tell.send(invoked))).await;
+        });
+        told.await.expect("an invocation's task is neither aborted nor panics")
     }
 
     /// Starts a process, unless one is idle, and waits until it asks for its first invocation.
@@ -195,6 +206,11 @@ impl Function {
         self.fleet.lock_idle().clear();
     }
 
+    /// The region that the function is in.
+    pub(crate) fn region(&self) -> String {
+        self.fleet.options.region().to_string_lossy().into_owned()
+    }
+
     /// How many processes have been started.
     pub(crate) fn processes_started(&self) -> usize {
         self.fleet.started.load(Ordering::SeqCst)
@@ -214,6 +230,14 @@ impl Function {
         self.fleet.log.borrow().iter().map(|line| line.text.clone()).collect()
     }
 
+    /// Waits until the processes have written so many lines.
+    pub(crate) async fn logged_lines(&self, lines: usize) -> Vec<String> {
+        let mut log = self.fleet.log.subscribe();
+        // It fails only when the sender has gone, which is in `self`.
+        let _ = log.wait_for(|so_far| so_far.len() >= lines).await;
+        self.log()
+    }
+
     /// Waits for a line that contains `text`.
     pub(crate) async fn logged(&self, text: &str) -> String {
         let mut log = self.fleet.log.subscribe();
@@ -224,29 +248,79 @@ impl Function {
 }
 
 impl Fleet {
-    async fn invoke(&self, event: Bytes) -> Result<Invoked, StartError> {
+    /// Tells what came of the invocation as soon as that is known, and returns when its process is
+    /// fit for another one or has ended.
+    async fn invoke(&self, request_id: Uuid, event: Bytes, tell: impl FnOnce(Result<Invoked, StartError>)) {
         let _slot = self.slots.acquire().await.expect("nothing closes it");
         loop {
             let (mut environment, is_new) = match self.take_idle() {
                 Some(environment) => (environment, false),
-                None => (self.start().await?, true),
+                None => match self.start().await {
+                    Ok(environment) => (environment, true),
+                    Err(error) => return tell(Err(error)),
+                },
             };
-            let invocation = Invocation::new(event.clone(), self.options.timeout);
-            let Invocation { request_id, deadline, .. } = invocation;
+            let invocation = Invocation::new(request_id, event.clone(), self.options.timeout);
+            let ends = Instant::now() + self.options.timeout;
+            let deadline = invocation.deadline;
             let outcome = tokio::select! {
                 biased;
                 () = self.until_stopped() => Outcome::Stopped,
-                outcome = environment.handle(invocation, self.options.timeout) => outcome,
+                outcome = environment.handle(invocation, ends) => outcome,
             };
             if matches!(outcome, Outcome::Exited(_)) && !is_new && !environment.has_fetched() {
                 // It died while it was idle: another one takes the invocation.
                 continue;
             }
-            match outcome {
-                Outcome::Response(_) | Outcome::Error(_) => self.give_back(environment),
-                Outcome::Exited(_) | Outcome::TimedOut | Outcome::Stopped => environment.end().await,
+            let invoked = |outcome| Ok(Invoked { request_id, deadline, outcome });
+            return match outcome {
+                Outcome::Stream(_) => {
+                    tell(invoked(outcome));
+                    self.see_through(environment, ends).await;
+                }
+                Outcome::Response(_) | Outcome::Error(_) => {
+                    self.give_back(environment);
+                    tell(invoked(outcome));
+                }
+                Outcome::Exited(_) | Outcome::TimedOut | Outcome::Stopped => {
+                    environment.end().await;
+                    tell(invoked(outcome));
+                }
+            };
+        }
+    }
+
+    /// Waits until `environment` has streamed its answer, and tells how that ended. Whoever reads
+    /// the end finds the process given back or ended, except behind a connection that broke.
+    async fn see_through(&self, mut environment: Environment, deadline: Instant) {
+        let end = tokio::select! {
+            biased;
+            () = self.until_stopped() => StreamEnd::Stopped,
+            end = environment.streamed(deadline) => end,
+        };
+        let tell = environment.take_teller();
+        match end {
+            StreamEnd::Whole | StreamEnd::Failed { .. } => {
+                self.give_back(environment);
+                tell(end);
             }
-            return Ok(Invoked { request_id, deadline, outcome });
+            StreamEnd::TimedOut | StreamEnd::Stopped => {
+                environment.end().await;
+                tell(end);
+            }
+            StreamEnd::BrokenOff => {
+                tell(end);
+                let is_fit = tokio::select! {
+                    biased;
+                    () = self.until_stopped() => false,
+                    is_fit = environment.asks_again(deadline) => is_fit,
+                };
+                if is_fit {
+                    self.give_back(environment);
+                } else {
+                    environment.end().await;
+                }
+            }
         }
     }
 

@@ -1,16 +1,29 @@
-//! An API Gateway HTTP API with one route, `$default`, that hands every request to the function
-//! as a payload format 2.0 event.
+//! What turns HTTP requests into invocations of the function: an API Gateway HTTP API with one
+//! route, `$default`, or a Lambda Function URL with the invoke mode `RESPONSE_STREAM`. Both hand
+//! every request to the function as a payload format 2.0 event.
+//!
+//! | | HTTP API | Function URL |
+//! | --- | --- | --- |
+//! | a streamed answer | malformed | each chunk is sent on when it comes |
+//! | an answer that is not streamed | becomes the response | its JSON becomes the response's body |
+//! | waits for the function | for [`GatewayOptions::integration_timeout`] | as long as the function may take |
+//! | says when the function fails | 500 | 502 |
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use http::header::SET_COOKIE;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, StatusCode, Uri};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use hyper::body::{Frame, Incoming};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -19,24 +32,31 @@ use uuid::Uuid;
 
 use super::answer;
 use super::environment::Outcome;
-use super::event::{self, Arrival, Caller, DEFAULT_STAGE};
+use super::event::{self, Arrival, Caller, DEFAULT_STAGE, Front};
 use super::function::Function;
-use super::http_server::{self, Request, Response, response};
+use super::http_server::{self, Client, Request, Response, response};
+use super::runtime_api::trace_root;
+use super::streamed::{StreamEnd, Streamed};
 
-/// The longest request body (API Gateway Developer Guide, "Quotas for HTTP APIs").
+/// The longest body of a request to an HTTP API (API Gateway Developer Guide, "Quotas for HTTP APIs").
 const LONGEST_BODY: usize = 10 * 1024 * 1024;
+
+/// The longest one of a request to a Function URL ("Lambda quotas", "Invocation payload").
+const LONGEST_URL_BODY: usize = 6 * 1024 * 1024;
 
 /// How the API is set up.
 #[derive(Clone)]
 pub(crate) struct GatewayOptions {
-    /// `$default`, or a name that then begins every path.
+    /// `$default`, or a name that then begins every path. A Function URL has none but `$default`.
     pub(crate) stage: String,
     /// Tells who sends a request.
     pub(crate) authorizer: Arc<dyn Fn(&Parts) -> Caller + Send + Sync>,
-    /// When the gateway stops waiting for the function.
+    /// When an HTTP API stops waiting for the function.
     pub(crate) integration_timeout: Duration,
-    /// Whether a line is written for each request.
+    /// Whether a line is written for each request, when its answer has been sent.
     pub(crate) access_log: bool,
+    /// Whether it is a Function URL, and no HTTP API.
+    pub(crate) function_url: bool,
 }
 
 impl Default for GatewayOptions {
@@ -46,6 +66,7 @@ impl Default for GatewayOptions {
             authorizer: Arc::new(|_| Caller::Unknown),
             integration_timeout: Duration::from_secs(30),
             access_log: false,
+            function_url: false,
         }
     }
 }
@@ -59,6 +80,7 @@ pub(crate) struct Gateway {
 struct Api {
     options: GatewayOptions,
     function: Function,
+    region: String,
     port: u16,
 }
 
@@ -66,7 +88,8 @@ impl Gateway {
     /// Serves `function` on `listener`.
     pub(crate) fn start(listener: TcpListener, function: Function, options: GatewayOptions) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let api = Arc::new(Api { options, function, port: address.port() });
+        let region = function.region();
+        let api = Arc::new(Api { options, function, region, port: address.port() });
         let server = http_server::serve(listener, move |request, client| {
             let api = Arc::clone(&api);
             async move { api.answer(request, client).await }
@@ -80,35 +103,38 @@ impl Gateway {
 }
 
 impl Api {
-    async fn answer(&self, request: Request, client: SocketAddr) -> Response {
+    async fn answer(&self, request: Request, Client { address, .. }: Client) -> http::Response<Body> {
         let arrived = Instant::now();
+        let (parts, body) = request.into_parts();
+        let (method, uri) = (parts.method.clone(), parts.uri.clone());
+        let log = |status| self.options.access_log.then_some(Access { method, uri, status, arrived });
+        if self.options.function_url {
+            self.answer_at_url(&parts, body, address, log).await
+        } else {
+            let response = self.answer_by_http_api(&parts, body, address).await;
+            log(response.status());
+            response.map(Either::Left)
+        }
+    }
+
+    async fn answer_by_http_api(&self, request: &Parts, body: Incoming, client: SocketAddr) -> Response {
         // As long as API Gateway's own ids, and of the same alphabet.
         let request_id = BASE64_STANDARD.encode(&Uuid::new_v4().as_bytes()[..11]);
-        let (parts, body) = request.into_parts();
-        let mut response = self.respond(&parts, body, client, &request_id).await;
-        let id = HeaderValue::try_from(request_id).expect("base64 is a legal value");
-        response.headers_mut().insert("apigw-requestid", id);
-        if self.options.access_log {
-            let (status, took) = (response.status().as_u16(), arrived.elapsed().as_millis());
-            eprintln!("{} {} {status} {took} ms", parts.method, parts.uri);
-        }
+        let mut response = self.integrate(request, body, client, &request_id).await;
+        response.headers_mut().insert("apigw-requestid", legal(request_id));
         response
     }
 
-    async fn respond(&self, request: &Parts, body: Incoming, client: SocketAddr, request_id: &str) -> Response {
-        let GatewayOptions { stage, authorizer, integration_timeout, .. } = &self.options;
+    async fn integrate(&self, request: &Parts, body: Incoming, client: SocketAddr, request_id: &str) -> Response {
+        let GatewayOptions { stage, integration_timeout, .. } = &self.options;
         if !event::is_in_stage(request.uri.path(), stage) {
             return message(StatusCode::NOT_FOUND, "Not Found");
         }
-        let body = match Limited::new(body, LONGEST_BODY).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return message(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
-            }
-            Err(_) => return message(StatusCode::BAD_REQUEST, "Bad Request"),
+        let body = match whole(body, LONGEST_BODY).await {
+            Ok(body) => body,
+            Err(status) => return message(status, reason(status)),
         };
-        let arrival = Arrival { request_id, stage, client, port: self.port, caller: authorizer(request) };
-        let event = event::event(request, &body, arrival).to_string();
+        let event = self.event(request, &body, client, Front::HttpApi { stage }, request_id);
         let failure = tokio::select! {
             // A function that has as long as the gateway waits is late.
             biased;
@@ -121,19 +147,224 @@ impl Api {
                     Ok(response) => return response,
                     Err(reason) => format!("The function's answer is malformed: {reason}."),
                 },
-                Ok(Outcome::Error(error)) => format!("The function reported an error: {}", error.escape_ascii()),
-                Ok(Outcome::Exited(status)) => format!("The function ended while it handled a request ({status})."),
-                Ok(Outcome::TimedOut) => "The function reached its timeout.".to_owned(),
-                Ok(Outcome::Stopped) => "The function was stopped while it handled a request.".to_owned(),
+                Ok(Outcome::Stream(_)) => "The function streams its answer, which an HTTP API cannot use.".to_owned(),
+                Ok(outcome) => outcome.to_string(),
                 Err(error) => error.to_string(),
             },
         };
         eprintln!("{failure}");
         message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
     }
+
+    async fn answer_at_url(
+        &self,
+        request: &Parts,
+        body: Incoming,
+        client: SocketAddr,
+        log: impl FnOnce(StatusCode) -> Option<Access>,
+    ) -> http::Response<Body> {
+        // The invocation has the id of the request, so that its log is found by it.
+        let request_id = Uuid::new_v4();
+        let answered = self.invoke_at_url(request, body, client, request_id).await;
+        let mut response = match answered {
+            Ok(answer) => {
+                let access = log(answer.status);
+                streamed(answer, access)
+            }
+            Err(response) => {
+                log(response.status());
+                response.map(Either::Left)
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert("x-amzn-requestid", legal(request_id.to_string()));
+        headers.insert("x-amzn-trace-id", legal(trace_root()));
+        response
+    }
+
+    /// The streamed answer, or what is answered in its place.
+    async fn invoke_at_url(
+        &self,
+        request: &Parts,
+        body: Incoming,
+        client: SocketAddr,
+        request_id: Uuid,
+    ) -> Result<Streamed, Response> {
+        let refused = |status| response(status, "application/json", json!({"Message": reason(status)}).to_string());
+        let body = whole(body, LONGEST_URL_BODY).await.map_err(refused)?;
+        let front = Front::FunctionUrl { region: &self.region };
+        let event = self.event(request, &body, client, front, &request_id.to_string());
+        let failure = match self.function.invoke_as(request_id, event).await.map(|invoked| invoked.outcome) {
+            Ok(Outcome::Stream(answer)) => return Ok(*answer),
+            // It is sent as it is: only what is streamed has a prelude.
+            Ok(Outcome::Response(answer)) => {
+                return Err(response(StatusCode::OK, "application/octet-stream", answer));
+            }
+            Ok(outcome) => outcome.to_string(),
+            Err(error) => error.to_string(),
+        };
+        eprintln!("{failure}");
+        Err(response(StatusCode::BAD_GATEWAY, "application/json", "Internal Server Error"))
+    }
+
+    fn event(&self, request: &Parts, body: &[u8], client: SocketAddr, front: Front<'_>, request_id: &str) -> String {
+        let caller = (self.options.authorizer)(request);
+        let arrival = Arrival { front, request_id, client, port: self.port, caller };
+        event::event(request, body, arrival).to_string()
+    }
+}
+
+/// The body of a request, or the status that says why there is none.
+async fn whole(body: Incoming, longest: usize) -> Result<Bytes, StatusCode> {
+    match Limited::new(body, longest).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => Err(StatusCode::BAD_REQUEST),
+    }
+}
+
+fn reason(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "Request Entity Too Large",
+        status => status.canonical_reason().unwrap_or_default(),
+    }
 }
 
 /// An answer of API Gateway itself.
 fn message(status: StatusCode, message: &str) -> Response {
     response(status, "application/json", json!({"message": message}).to_string())
+}
+
+fn legal(id: String) -> HeaderValue {
+    HeaderValue::try_from(id).expect("base64, digits and hyphens are legal in a value")
+}
+
+/// A response's body, whole or as it comes.
+type Body = Either<Full<Bytes>, Forwarded>;
+
+/// The response for a streamed answer.
+fn streamed(mut answer: Streamed, access: Option<Access>) -> http::Response<Body> {
+    let mut headers = std::mem::take(&mut answer.headers);
+    let cookies = answer::cookies(&answer.cookies).unwrap_or_default();
+    headers.extend(cookies.into_iter().map(|cookie| (SET_COOKIE, cookie)));
+    let status = answer.status;
+    // The server leaves it out where there is none, as for HEAD and with 204.
+    let mut response = http::Response::new(Either::Right(Forwarded { answer, is_flushed: false, _access: access }));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The body of a streamed answer on its way to the client.
+struct Forwarded {
+    answer: Streamed,
+    is_flushed: bool,
+    _access: Option<Access>,
+}
+
+/// What breaks the client's connection off.
+#[derive(Debug)]
+struct BrokenOff(StreamEnd);
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
+impl hyper::body::Body for Forwarded {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if let Some(chunk) = ready!(self.answer.poll_chunk(context)) {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        let end = self.answer.ended().expect("a body without a next chunk has ended");
+        // The server sends what it has when there is nothing more yet, but not when it is told of an error.
+        if !self.is_flushed {
+            self.is_flushed = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if end != StreamEnd::Whole {
+            eprintln!("{end}");
+        }
+        match end {
+            // Lambda takes an answer whose trailers tell of an error for a successful one.
+            StreamEnd::Whole | StreamEnd::Failed { .. } => Poll::Ready(None),
+            StreamEnd::BrokenOff | StreamEnd::TimedOut | StreamEnd::Stopped => Poll::Ready(Some(Err(BrokenOff(end)))),
+        }
+    }
+}
+
+/// A line of the access log, which is written when this is dropped.
+struct Access {
+    method: Method,
+    uri: Uri,
+    status: StatusCode,
+    arrived: Instant,
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        let (status, took) = (self.status.as_u16(), self.arrived.elapsed().as_millis());
+        eprintln!("{} {} {status} {took} ms", self.method, self.uri);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::super::streamed::Prelude;
+    use super::*;
+
+    /// What a client gets of an answer of which all there is has come before it asked.
+    async fn forwarded(chunks: &'static [&str], end: StreamEnd) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let _server = http_server::serve(listener, move |_, client| {
+            let end = end.clone();
+            async move {
+                let prelude = Prelude { status: StatusCode::OK, headers: HeaderMap::new(), cookies: Vec::new() };
+                let (sender, received) = mpsc::unbounded_channel();
+                let (tell, told) = oneshot::channel();
+                for chunk in chunks {
+                    sender.send(Bytes::from(*chunk)).expect("it is received");
+                }
+                tell.send(end).expect("it is received");
+                streamed(Streamed::new(prelude, received, told, client), None)
+            }
+        });
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.expect("it reads");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("the connection is closed in order");
+        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+    }
+
+    #[tokio::test]
+    async fn all_that_came_of_an_answer_reaches_the_client_before_the_connection_breaks() {
+        let failed = StreamEnd::Failed { error_type: "Runtime.Broken".to_owned(), error: String::new() };
+        let rows = [
+            (StreamEnd::Whole, "0\r\n\r\n"),
+            (failed, "0\r\n\r\n"),
+            (StreamEnd::BrokenOff, ""),
+            (StreamEnd::TimedOut, ""),
+            (StreamEnd::Stopped, ""),
+        ];
+        for (end, expected) in rows {
+            let case = format!("{end:?}");
+            assert_eq!(forwarded(&["one", "two"], end).await, format!("3\r\none\r\n3\r\ntwo\r\n{expected}"), "{case}");
+        }
+    }
 }

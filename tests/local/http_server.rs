@@ -1,36 +1,63 @@
 //! An HTTP/1.1 server with keep-alive on a listener, for everything here that answers HTTP.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub(crate) type Request = http::Request<Incoming>;
 pub(crate) type Response = http::Response<Full<Bytes>>;
 
-/// Answers every request of every connection to `listener`; the address is the client's. Ends,
-/// its connections too, when what it returns is dropped.
-pub(crate) fn serve<A, F>(listener: TcpListener, answer: A) -> JoinSet<()>
+/// Who sends a request, and the connection that it came on.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    reset: Arc<Notify>,
+}
+
+impl Client {
+    /// Resets the connection (TCP RST), whatever is under way on it.
+    pub(crate) fn reset(&self) {
+        self.reset.notify_one();
+    }
+}
+
+/// Answers every request of every connection to `listener`. A body that fails breaks its connection
+/// off. Ends, its connections too, when what it returns is dropped.
+pub(crate) fn serve<A, F, B>(listener: TcpListener, answer: A) -> JoinSet<()>
 where
-    A: Fn(Request, SocketAddr) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response> + Send + 'static,
+    A: Fn(Request, Client) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = http::Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
-    accept(listener, move |stream, client| {
+    accept(listener, move |stream, address| {
         let answer = answer.clone();
+        let client = Client { address, reset: Arc::default() };
+        let reset = Arc::clone(&client.reset);
         let service = service_fn(move |request| {
-            let answered = answer(request, client);
+            let answered = answer(request, client.clone());
             async move { Ok::<_, Infallible>(answered.await) }
         });
         async move {
-            // It fails with the client only.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                // It fails with the client, or with a body.
+                _ = &mut connection => {}
+                () = reset.notified() => {
+                    // It fails where the client has gone.
+                    let _ = connection.into_parts().io.into_inner().set_zero_linger();
+                }
+            }
         }
     })
 }

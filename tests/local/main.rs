@@ -63,7 +63,7 @@ With OPENAI_API_KEY or OPENAI_BASE_URL set, that model answers, and not the stan
 struct Failure(String, u8);
 
 fn main() -> ExitCode {
-    if config::on_lambda() {
+    if config::runtime_api().is_some() {
         return bootstrap::main();
     }
     match run() {

@@ -8,9 +8,10 @@
 //!
 //! | module | what it stands for |
 //! | --- | --- |
-//! | [`gateway`] | the API Gateway HTTP API; [`event`] and [`answer`] are its payload format 2.0 |
+//! | [`gateway`] | the API Gateway HTTP API, or a Function URL; [`event`] and [`answer`] are their payload format 2.0 |
 //! | [`function`] | Lambda: starts, keeps and ends processes of the function |
 //! | [`environment`] | one process, with its [`runtime_api`] |
+//! | [`streamed`] | an answer that the process streams |
 //! | [`engine`] | DynamoDB |
 //! | [`model`] | the model: the Chat Completions API |
 //! | [`upstream`] | what these two have in common: they record, and misbehave as a [`behaviour`] says |
@@ -35,6 +36,7 @@ pub(crate) mod http_server;
 pub(crate) mod model;
 pub(crate) mod name_server;
 pub(crate) mod runtime_api;
+pub(crate) mod streamed;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 
@@ -53,7 +55,11 @@ use self::function::{Function, FunctionOptions, Invoked};
 use self::gateway::{Gateway, GatewayOptions};
 use self::model::Model;
 
-/// What to start.
+/// The variable that tells the function how its Function URL invokes it.
+const INVOKE_MODE: &str = "FUNCTION_URL_INVOKE_MODE";
+
+/// What to start. Behind a Function URL, the function is told that it is to stream, unless it is
+/// told otherwise.
 #[derive(Clone)]
 pub(crate) struct LocalOptions {
     pub(crate) function: FunctionOptions,
@@ -132,7 +138,11 @@ impl LocalStack {
     /// The gateway's port cannot be had.
     pub(crate) async fn start(options: LocalOptions) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
-        let function = Function::new(options.function);
+        let mut function = options.function;
+        if options.gateway.function_url && function.variable(INVOKE_MODE).is_none() {
+            function.env.insert(INVOKE_MODE.to_owned(), "RESPONSE_STREAM".into());
+        }
+        let function = Function::new(function);
         let stage = options.gateway.stage.clone();
         let gateway = Gateway::start(listener, function.clone(), options.gateway)?;
         Ok(Self { function, gateway, stage, backends: options.backends })

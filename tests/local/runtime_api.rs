@@ -4,7 +4,7 @@
 //! | method, path below `/2018-06-01/runtime` | what it does |
 //! | --- | --- |
 //! | `GET /invocation/next` | waits for an invocation and gives it out |
-//! | `POST /invocation/{id}/response` | the invocation's answer |
+//! | `POST /invocation/{id}/response` | the invocation's answer, whole or streamed |
 //! | `POST /invocation/{id}/error` | the invocation failed |
 //! | `POST /init/error` | the function cannot start |
 
@@ -13,17 +13,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::http_server::{self, Request, Response, response};
+use super::http_server::{self, Client, Request, Response, response};
+use super::streamed::{Prelude, StreamEnd, WITH_PRELUDE};
 
 /// The most that an invocation may answer ("Lambda quotas": 6 MB and a little).
 const LONGEST_RESPONSE: usize = 6_291_556;
@@ -37,9 +40,9 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
-    /// An invocation with a new id that has `timeout` from now.
-    pub(crate) fn new(event: Bytes, timeout: Duration) -> Self {
-        Self { request_id: Uuid::new_v4(), deadline: SystemTime::now() + timeout, event }
+    /// An invocation that has `timeout` from now.
+    pub(crate) fn new(request_id: Uuid, event: Bytes, timeout: Duration) -> Self {
+        Self { request_id, deadline: SystemTime::now() + timeout, event }
     }
 }
 
@@ -48,6 +51,19 @@ impl Invocation {
 pub(crate) enum Reply {
     Response(Bytes),
     Error(Bytes),
+    Stream(Stream),
+}
+
+/// An answer whose body the function is still sending.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) prelude: Prelude,
+    /// What comes of the body; closed before `end` is told.
+    pub(crate) chunks: mpsc::UnboundedReceiver<Bytes>,
+    /// How the function ended the body. An error is a connection that ended first.
+    pub(crate) end: oneshot::Receiver<StreamEnd>,
+    /// The function's connection.
+    pub(crate) client: Client,
 }
 
 /// A Runtime API on a port of its own.
@@ -69,6 +85,8 @@ struct State {
     initialisation: watch::Sender<Initialisation>,
     current: Mutex<Option<Current>>,
     offered: Notify,
+    /// Whether a `next` waits for an invocation.
+    asked: watch::Sender<bool>,
 }
 
 /// The invocation that is offered or handled; there is at most one in an environment.
@@ -87,11 +105,12 @@ impl RuntimeApi {
             initialisation: watch::Sender::new(Initialisation::Running),
             current: Mutex::default(),
             offered: Notify::new(),
+            asked: watch::Sender::new(false),
         });
         let shared = Arc::clone(&state);
-        let server = http_server::serve(listener, move |request, _| {
+        let server = http_server::serve(listener, move |request, client| {
             let state = Arc::clone(&shared);
-            async move { state.answer(request).await }
+            async move { state.answer(request, client).await }
         });
         Ok(Self { address, state, _server: server })
     }
@@ -120,6 +139,11 @@ impl RuntimeApi {
         replied
     }
 
+    /// Waits until the function asks for an invocation and gets none.
+    pub(crate) async fn asked(&self) {
+        let _ = self.state.asked.subscribe().wait_for(|asked| *asked).await;
+    }
+
     /// Whether the function has fetched the offered invocation.
     pub(crate) fn is_taken(&self) -> bool {
         self.state.with_current(|current| current.as_ref().is_none_or(|current| current.taken))
@@ -131,11 +155,14 @@ impl State {
         work(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(&self, request: Request, client: Client) -> Response {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().strip_prefix("/2018-06-01/runtime/").unwrap_or_default();
         match (parts.method, path.split('/').collect::<Vec<_>>().as_slice()) {
             (Method::GET, ["invocation", "next"]) => self.next().await,
+            (Method::POST, ["invocation", id, "response"]) if is_streaming(&parts.headers) => {
+                self.streamed(id, &parts.headers, body, client).await
+            }
             (Method::POST, ["invocation", id, "response"]) => self.replied(id, body, Reply::Response).await,
             (Method::POST, ["invocation", id, "error"]) => self.replied(id, body, Reply::Error).await,
             (Method::POST, ["init", "error"]) => match body.collect().await {
@@ -143,7 +170,7 @@ impl State {
                     self.initialisation.send_replace(Initialisation::Failed(error.to_bytes()));
                     accepted()
                 }
-                Err(_) => failed(StatusCode::BAD_REQUEST, "InvalidRequest", "The body broke off"),
+                Err(_) => broken_off(),
             },
             _ => failed(StatusCode::NOT_FOUND, "NotFound", "There is no such path in the Runtime API"),
         }
@@ -163,6 +190,7 @@ impl State {
                 current.taken = true;
                 Some(current.invocation.clone())
             });
+            self.asked.send_replace(invocation.is_none());
             match invocation {
                 Some(invocation) => return self.hand_out(invocation),
                 // An offer between the look above and this wait has left its permit.
@@ -186,10 +214,7 @@ impl State {
 
     async fn replied(&self, id: &str, body: Incoming, reply: fn(Bytes) -> Reply) -> Response {
         let body = Limited::new(body, LONGEST_RESPONSE).collect().await;
-        let is_current = |current: &mut Current| current.taken && current.invocation.request_id.to_string() == id;
-        let Some(current) = self.with_current(|current| current.take_if(is_current)) else {
-            return failed(StatusCode::BAD_REQUEST, "InvalidRequestID", "Invalid request ID");
-        };
+        let Some(current) = self.take(id) else { return invalid_request_id() };
         // Whoever waited for the reply may have gone; the function is told the same.
         match body {
             Ok(body) => {
@@ -206,10 +231,88 @@ impl State {
             // The connection broke while the answer was sent: the exit or the deadline ends the invocation.
             Err(_) => {
                 self.with_current(|slot| *slot = Some(current));
-                failed(StatusCode::BAD_REQUEST, "InvalidRequest", "The body broke off")
+                broken_off()
             }
         }
     }
+
+    /// Takes the invocation that is handled, if this is its id.
+    fn take(&self, id: &str) -> Option<Current> {
+        let is_current = |current: &mut Current| current.taken && current.invocation.request_id.to_string() == id;
+        self.with_current(|current| current.take_if(is_current))
+    }
+
+    /// Replies as soon as the prelude is there, and then hands each chunk on as it comes.
+    async fn streamed(&self, id: &str, headers: &HeaderMap, mut body: Incoming, client: Client) -> Response {
+        let (prelude, first) = match prelude(headers, &mut body).await {
+            Ok(Some(begun)) => begun,
+            // As for an answer that is not streamed, the exit or the deadline ends the invocation.
+            Ok(None) => return broken_off(),
+            Err(reason) => {
+                let Some(current) = self.take(id) else { return invalid_request_id() };
+                let error = json!({"errorType": "Runtime.MalformedPrelude", "errorMessage": reason});
+                let _ = current.reply.send(Reply::Error(error.to_string().into()));
+                return failed(StatusCode::BAD_REQUEST, "InvalidRequest", &reason);
+            }
+        };
+        let Some(current) = self.take(id) else { return invalid_request_id() };
+        let (sender, chunks) = mpsc::unbounded_channel();
+        let (told, end) = oneshot::channel();
+        // Whoever waited for the reply may have gone: the body is read to its end all the same.
+        let _ = current.reply.send(Reply::Stream(Stream { prelude, chunks, end, client }));
+        let hand_on = |chunk: Bytes| {
+            if !chunk.is_empty() {
+                let _ = sender.send(chunk);
+            }
+        };
+        hand_on(first);
+        let mut end = StreamEnd::Whole;
+        while let Some(frame) = body.frame().await {
+            match frame.map(hyper::body::Frame::into_data) {
+                Ok(Ok(chunk)) => hand_on(chunk),
+                Ok(Err(frame)) => end = frame.trailers_ref().and_then(failure).unwrap_or(end),
+                Err(_) => {
+                    end = StreamEnd::BrokenOff;
+                    break;
+                }
+            }
+        }
+        drop(sender);
+        let is_broken = end == StreamEnd::BrokenOff;
+        let _ = told.send(end);
+        if is_broken { broken_off() } else { accepted() }
+    }
+}
+
+fn is_streaming(headers: &HeaderMap) -> bool {
+    headers.get("lambda-runtime-function-response-mode").is_some_and(|mode| mode == "streaming")
+}
+
+/// The prelude of an answer, and what has come of the body behind it; `None` where the connection
+/// broke before. `Err` says why there is no prelude.
+async fn prelude(headers: &HeaderMap, body: &mut Incoming) -> Result<Option<(Prelude, Bytes)>, String> {
+    let content_type = headers.get(CONTENT_TYPE);
+    if content_type.is_none_or(|value| value != WITH_PRELUDE) {
+        return Ok(Some((Prelude::implied(content_type), Bytes::new())));
+    }
+    let mut received = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return Ok(None) };
+        received.extend_from_slice(&frame.into_data().unwrap_or_default());
+        if let Some(prelude) = Prelude::take(&mut received)? {
+            return Ok(Some((prelude, received.into())));
+        }
+    }
+    Err("the answer ends before its prelude does".to_owned())
+}
+
+/// What the trailers say of a failure.
+fn failure(trailers: &HeaderMap) -> Option<StreamEnd> {
+    let text = |name| trailers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let error_type = text("lambda-runtime-function-error-type")?;
+    let error = text("lambda-runtime-function-error-body").unwrap_or_default();
+    let decoded = BASE64_STANDARD.decode(&error).map(|error| String::from_utf8_lossy(&error).into_owned());
+    Some(StreamEnd::Failed { error_type, error: decoded.unwrap_or(error) })
 }
 
 /// A new trace's first part, as in the header `X-Amzn-Trace-Id`.
@@ -220,6 +323,14 @@ pub(crate) fn trace_root() -> String {
 
 fn accepted() -> Response {
     response(StatusCode::ACCEPTED, "application/json", r#"{"status":"OK"}"#)
+}
+
+fn invalid_request_id() -> Response {
+    failed(StatusCode::BAD_REQUEST, "InvalidRequestID", "Invalid request ID")
+}
+
+fn broken_off() -> Response {
+    failed(StatusCode::BAD_REQUEST, "InvalidRequest", "The body broke off")
 }
 
 fn failed(status: StatusCode, error_type: &str, message: &str) -> Response {
