@@ -1,21 +1,15 @@
-"""The page at /docs in a browser: what it shows, the chat, the forms, and how it can be used."""
+"""The page at /docs in a browser: what it shows, the forms, and how it can be used."""
 
 import subprocess
 import unittest
 import urllib.request
-import uuid
 
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from support import BrowserTest, Site
-
-# Nobody listens there, so the model cannot be reached.
-NO_MODEL = "http://127.0.0.1:1/v1"
-
-UNKNOWN = "0f8fad5b-d9cb-469f-a165-70867728950e"
+from support import TOO_WIDE, BrowserTest, Site
 
 # How many texts are seen, and those whose contrast with what lies behind them (WCAG 2.2, "contrast ratio") is below
 # 4.5, or below 3 for large text. A color that lets through what lies behind it is blended with it.
@@ -53,49 +47,11 @@ while (walker.nextNode()) {
 return [seen, low];
 """
 
-# What does not fit the width of the page.
-TOO_WIDE = """
-const page = document.documentElement.clientWidth;
-const wide = [...document.querySelectorAll("*")].filter((node) => node.getBoundingClientRect().right > page);
-return wide.map((node) => node.outerHTML.slice(0, 80));
-"""
-
 
 class Docs(BrowserTest):
     def open(self, stack, path="/docs"):
         self.driver.get(stack.url + path)
         self.until(lambda: self.all("#errors dt"), "the reference is shown")
-
-    def all(self, selector):
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector):
-        [found] = self.all(selector)
-        return found
-
-    def said(self):
-        """Who said what, by the log."""
-        entries = "return [...document.querySelectorAll('#log > div')].map(({ firstChild: who, lastChild: text }) => "
-        return [tuple(entry) for entry in self.driver.execute_script(entries + "[who.textContent, text.data])")]
-
-    def state(self):
-        return self.one("#state").text
-
-    def say(self, message, expected):
-        """Says something by the Enter key, and waits until the state is as expected."""
-        self.one("#message").send_keys(message, Keys.ENTER)
-        self.until(lambda: expected in self.state(), f"{expected!r} after {message!r}")
-
-    def click(self, name, expected):
-        self.one_button(name).click()
-        self.until(lambda: expected in self.state(), f"{expected!r} after {name!r}")
-
-    def one_button(self, name):
-        [button] = [button for button in self.all("#chat button") if button.text == name]
-        return button
-
-    def conversation(self):
-        return self.one("#conversation").get_property("value")
 
     def panel(self, operation):
         """The opened panel of an operation."""
@@ -126,10 +82,6 @@ class Docs(BrowserTest):
         self.until(lambda: [figure for figure in shown() if figure not in before], "there is an answer")
         blocks = {figure.find_element(By.TAG_NAME, "figcaption").text: figure for figure in shown()}
         return state.text, {name: figure.find_element(By.TAG_NAME, "pre").text for name, figure in blocks.items()}
-
-    def media(self, **features):
-        listed = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": listed})
 
     def test_the_page_shows_every_operation_and_the_console_stays_empty(self):
         stack = self.stack()
@@ -163,146 +115,13 @@ class Docs(BrowserTest):
             with self.assertRaisesRegex(WebDriverException, "Trusted(Script|HTML)"):
                 self.driver.execute_script(injected)
 
-    def test_a_chat_of_two_turns_remembers_and_outlives_a_reload(self):
-        stack = self.stack()
-        self.open(stack)
-        self.say("My name is Ada.", "Turn 1; 0 earlier turns remembered")
-        self.say("What is my name?", "Turn 2; 1 earlier turn remembered")
-        expected = [
-            ("You", "My name is Ada."),
-            ("Assistant", 'You have said 1 thing: "My name is Ada.".'),
-            ("You", "What is my name?"),
-            ("Assistant", 'You have said 2 things; before this: "My name is Ada.". Now: "What is my name?".'),
-        ]
-        self.assertEqual(self.said(), expected)
-        conversation = self.conversation()
-        self.assertEqual(stack.ask("GET", f"/api/v1/conversations/{conversation}")[1]["turns"], 2)
-
-        self.driver.refresh()
-        self.until(lambda: self.all("#errors dt"), "the reference is shown")
-        self.assertEqual((self.conversation(), self.said()), (conversation, []))
-        self.click("Load history", "2 turns in all.")
-        self.assertEqual(self.said(), expected)
-        self.say("And now?", "Turn 3; 2 earlier turns remembered")
-        self.assertEqual(len(self.said()), 6)
-
-        self.click("New conversation", "begins a new conversation")
-        self.assertEqual((self.conversation(), self.said()), ("", []))
-        self.say("Hello", "Turn 1; 0 earlier turns")
-        self.assertNotEqual(self.conversation(), conversation)
-        self.assertEqual(self.console(), [])
-
-    def test_older_turns_are_loaded_before_the_newer_ones(self):
-        stack = self.stack()
-        conversation = None
-        for number in range(45):
-            body = {"message": f"message {number}", "conversation_id": conversation}
-            conversation = stack.ask("POST", "/api/v1/chat", body)[1]["conversation_id"]
-        self.open(stack)
-        self.one("#conversation").send_keys(conversation)
-        mine = lambda: [text for who, text in self.said() if who == "You"]
-        self.click("Load history", "45 turns in all.")
-        self.assertEqual(mine(), [f"message {number}" for number in range(25, 45)])
-        self.one_button("Older turns").click()
-        self.until(lambda: len(mine()) == 40, "an older page")
-        self.one_button("Older turns").click()
-        self.until(lambda: len(mine()) == 45, "the oldest page")
-        self.assertEqual(mine(), [f"message {number}" for number in range(45)])
-        self.assertFalse(self.one("#older").is_displayed())
-        self.assertEqual(self.driver.switch_to.active_element.get_attribute("id"), "log")
-
-    def test_a_conversation_is_deleted_when_that_is_confirmed(self):
-        stack = self.stack()
-        self.open(stack)
-        self.click("Delete conversation", "There is no conversation to delete.")
-        self.say("Hello", "Turn 1")
-        path = f"/api/v1/conversations/{self.conversation()}"
-        self.one_button("Delete conversation").click()
-        self.driver.switch_to.alert.dismiss()
-        self.until(lambda: self.state() == "Not deleted.", "it is not deleted")
-        self.assertEqual((stack.ask("GET", path)[0], len(self.said())), (200, 2))
-        self.one_button("Delete conversation").click()
-        self.driver.switch_to.alert.accept()
-        self.until(lambda: self.state() == "Deleted.", "it is deleted")
-        self.assertEqual((stack.ask("GET", path)[0], self.said(), self.conversation()), (404, [], ""))
-        self.assertEqual(self.console(), [])
-
-    def test_what_is_said_is_text_and_may_have_lines(self):
-        self.open(self.stack())
-        message = self.one("#message")
-        message.send_keys("<img src=x onerror=alert(1)>", Keys.SHIFT, Keys.ENTER)
-        message.send_keys(Keys.NULL, "**two**")
-        self.assertEqual(message.get_property("value"), "<img src=x onerror=alert(1)>\n**two**")
-        self.say("", "Turn 1")
-        self.assertEqual(self.said()[0], ("You", "<img src=x onerror=alert(1)>\n**two**"))
-        self.assertEqual((self.all("#log img"), self.console()), ([], []))
-
-    def test_enter_belongs_to_an_input_method_while_it_composes(self):
-        self.open(self.stack())
-        sent = self.driver.execute_script(
-            """
-            const box = document.getElementById("message");
-            box.value = "안녕";
-            const enter = (isComposing) =>
-              new KeyboardEvent("keydown", { key: "Enter", isComposing, cancelable: true });
-            return [box.dispatchEvent(enter(true)), box.dispatchEvent(enter(false))];
-            """
-        )
-        # What is not cancelled does what Enter does by itself.
-        self.assertEqual(sent, [True, False])
-        self.until(lambda: "Turn 1" in self.state(), "it is sent once")
-        self.assertEqual([text for who, text in self.said() if who == "You"], ["안녕"])
-
-    def test_a_failure_is_shown_and_the_message_can_be_sent_again_with_its_key(self):
-        stack = self.stack(OPENAI_BASE_URL=NO_MODEL)
-        self.open(stack)
-        self.requests()
-        for failures, typed in [(1, "Hello"), (2, ""), (3, " again")]:
-            self.one("#message").send_keys(typed, Keys.ENTER)
-            self.until(lambda: len(self.said()) == failures and "Not answered" in self.state(), "it is not answered")
-        for name, text in self.said():
-            self.assertEqual(name, "503 model_unavailable")
-            problem, wait, request = text.split("\n")
-            self.assertEqual(problem, "The model cannot be reached. Try again later.")
-            self.assertRegex(wait, r"^Try again in \d+ s\.$")
-            self.assertRegex(request, "^request_id [0-9a-f-]{36}$")
-        self.assertEqual(self.one("#message").get_property("value"), "Hello again")
-        keys = [headers["idempotency-key"] for method, url, headers in self.requests() if method == "POST"]
-        self.assertEqual((len(keys), keys[0] == keys[1], keys[1] == keys[2]), (3, True, False))
-
-    def test_without_a_secure_context_there_are_keys_too(self):
-        self.open(self.stack())
-        # It is missing where a page comes by plain HTTP from another machine.
-        self.driver.execute_script("delete Crypto.prototype.randomUUID")
-        self.requests()
-        self.say("Hello", "Turn 1")
-        self.say("And now?", "Turn 2")
-        first, second = [headers["idempotency-key"] for method, _, headers in self.requests() if method == "POST"]
-        self.assertEqual([uuid.UUID(key).version for key in (first, second)], [4, 4])
-        self.assertNotEqual(first, second)
-
     def test_a_page_of_somebody_else_is_no_answer(self):
         with urllib.request.urlopen(self.stack().url + "/docs") as answer:
             site = Site({"/docs": answer.read()})
         self.addCleanup(site.close)
         self.driver.get(site.origin("localhost") + "/docs")
         self.until(lambda: "A page" in self.one("#loading").text, "it is told in the place of the reference")
-        self.say("Hello", "Not answered")
-        self.assertEqual([who for who, _ in self.said()], ["200"])
-        self.one("#conversation").send_keys(UNKNOWN)
-        self.click("Load history", "Not loaded.")
         self.assertEqual(self.console(), [])
-
-    def test_a_conversation_that_is_unknown_and_an_api_that_is_gone_are_told(self):
-        stack = self.stack()
-        self.open(stack)
-        self.one("#conversation").send_keys(UNKNOWN)
-        self.click("Load history", "Not loaded.")
-        self.assertEqual(self.said()[0][0], "404 conversation_not_found")
-        stack.process.terminate()
-        stack.process.wait()
-        self.one_button("Load history").click()
-        self.until(lambda: self.said() and self.said()[0][0] == "No answer", "there is no answer")
 
     def test_a_form_sends_its_request_and_shows_the_answer(self):
         stack = self.stack()
@@ -343,7 +162,7 @@ class Docs(BrowserTest):
         self.one("#access-panel summary").click()
         self.one("#token").send_keys("a-token", Keys.ENTER)
         self.requests()
-        self.say("Hello", "Turn 1")
+        self.send("chat")
         self.send("health")
         sent = [headers.get("authorization") for _, _, headers in self.requests()]
         self.assertEqual(sent, ["Bearer a-token", "Bearer a-token"])
@@ -358,18 +177,32 @@ class Docs(BrowserTest):
         for path in ["/docs", "/docs/"]:
             self.open(stack, path)
             self.assertEqual(self.one("#document").get_property("href"), f"{stack.url}/openapi.json")
-            self.click("New conversation", "begins")
-            self.say("Hello", "Turn 1")
-            state, _ = self.send("health")
-            self.assertTrue(state.startswith("Status 200 "), state)
+            self.assertEqual(self.one("#chat").get_property("href"), f"{stack.url}/")
+            for operation in ["chat", "health"]:
+                state, _ = self.send(operation)
+                self.assertTrue(state.startswith("Status 200 "), state)
         self.assertEqual(self.console(), [])
 
     def test_it_works_with_another_gateway_in_front(self):
         stack = self.stack(BASE_PATH="/team-a")
         self.open(stack, "/team-a/docs")
-        self.say("Hello", "Turn 1")
+        state, _ = self.send("chat")
+        self.assertTrue(state.startswith("Status 200 "), state)
         posted = [url for method, url, _ in self.requests() if method == "POST"]
         self.assertEqual(posted, [f"{stack.url}/team-a/api/v1/chat"])
+
+    def test_its_link_leads_to_the_chat_whose_conversation_the_forms_offer(self):
+        stack = self.stack()
+        self.open(stack)
+        self.one("#chat").click()
+        self.until(lambda: self.all("#message"), "the chat is shown")
+        self.one("#message").send_keys("Hello", Keys.ENTER)
+        kept = "return sessionStorage.getItem('conversation')"
+        conversation = self.until(lambda: self.driver.execute_script(kept), "the conversation has an id")
+        self.one("#docs").click()
+        self.until(lambda: self.all("#errors dt"), "the reference is shown")
+        field = self.panel("readConversation").find_element(By.ID, "readConversation-conversation_id")
+        self.assertEqual(field.get_property("value"), conversation)
 
     def test_switched_off_there_is_nothing(self):
         stack = self.stack(DOCS="off")
@@ -394,16 +227,6 @@ class Docs(BrowserTest):
         tab_to("a.skip")
         press(Keys.ENTER)
         self.until(lambda: active().get_attribute("id") == "main", "the link skips to the content")
-        tab_to("#message")
-        press("Hello")
-        tab_to("#say button:not([type])")
-        press(Keys.SPACE)
-        self.until(lambda: "Turn 1" in self.state(), "it is sent")
-        tab_to("#delete")
-        press(Keys.ENTER)
-        self.driver.switch_to.alert.accept()
-        self.until(lambda: self.state() == "Deleted.", "it is deleted")
-        self.assertEqual(active().get_attribute("id"), "message")
         tab_to("#operation-echo > summary")
         press(Keys.ENTER)
         self.until(lambda: any(input.is_displayed() for input in self.all("#operation-echo form input")), "it opens")
@@ -411,7 +234,7 @@ class Docs(BrowserTest):
         press(Keys.END, " and more", Keys.ENTER)
         self.until(lambda: 'hello and more"' in self.one("#operation-echo form").text, "the form is sent")
 
-    def test_everything_has_a_name_and_the_chat_is_announced(self):
+    def test_everything_has_a_name(self):
         self.open(self.stack())
         self.open_everything()
         controls = self.all("a, button, input, textarea, summary, [tabindex='0']")
@@ -420,23 +243,18 @@ class Docs(BrowserTest):
         self.assertEqual([role for name, role in named if not name.strip()], [])
         ids = self.driver.execute_script("return [...document.querySelectorAll('[id]')].map((element) => element.id)")
         self.assertEqual(len(ids), len(set(ids)))
-        self.assertEqual((self.one("#log").aria_role, self.one("#state").aria_role), ("log", "status"))
         self.assertEqual(self.one("html").get_attribute("lang"), "en")
         levels = [int(heading.tag_name[1]) for heading in self.all("h1, h2, h3, h4, h5, h6")]
         self.assertEqual([pair for pair in zip(levels, levels[1:]) if pair[1] > pair[0] + 1], [])
 
     def test_it_is_readable_in_the_light_in_the_dark_and_on_a_phone(self):
-        self.open(self.stack(OPENAI_BASE_URL=NO_MODEL))
-        self.say("Hello", "Not answered")
+        self.open(self.stack())
         self.open_everything()
-        self.addCleanup(self.media)
-        self.addCleanup(self.driver.execute_cdp_cmd, "Emulation.clearDeviceMetricsOverride", {})
         pages = set()
         for scheme in ["light", "dark"]:
             for width in [360, 1280]:
                 self.media(prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
-                metrics = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width == 360}
-                self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+                self.screen(width, 740)
                 seen, low = self.driver.execute_script(LOW_CONTRAST)
                 self.assertGreater(seen, 200)
                 self.assertEqual(low, [], f"{scheme}, {width} pixels")

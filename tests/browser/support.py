@@ -1,7 +1,8 @@
-"""The local stack, pages of other origins, and a browser to look at them with."""
+"""The local stack, what it talks to, pages of other origins, and a browser to look at them with."""
 
 import json
 import os
+import socket
 import subprocess
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 # The built example `local`.
@@ -19,6 +21,13 @@ LOCAL = os.path.abspath(os.environ["LOCAL_STACK"])
 
 # How long a page may take for anything, in seconds. A test that passes never waits so long.
 PATIENCE = 20
+
+# What does not fit the width of the page.
+TOO_WIDE = """
+const page = document.documentElement.clientWidth;
+const wide = [...document.querySelectorAll("*")].filter((node) => node.getBoundingClientRect().right > page);
+return wide.map((node) => node.outerHTML.slice(0, 80));
+"""
 
 
 class Stack:
@@ -101,6 +110,124 @@ class Site:
         self.server.server_close()
 
 
+class Upstream:
+    """A server on 127.0.0.1 that the function calls."""
+
+    def __init__(self):
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(handler):
+                self.answer(handler, json.loads(handler.rfile.read(int(handler.headers["content-length"]))))
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Model(Upstream):
+    """A model that gives these answers, one after the other, in the Chat Completions API's stream.
+
+    An answer is a list of pieces of text. It goes on at an event when that is set, and breaks off at `None`.
+    """
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        super().__init__()
+
+    def variables(self):
+        return {"OPENAI_BASE_URL": self.url + "/v1"}
+
+    def answer(self, handler, _):
+        handler.send_response(200)
+        handler.send_header("content-type", "text/event-stream")
+        handler.send_header("connection", "close")
+        handler.end_headers()
+        for piece in self.answers.pop(0):
+            if isinstance(piece, threading.Event):
+                piece.wait(PATIENCE)
+            elif piece is None:
+                handler.close_connection = True
+                return
+            else:
+                self.send(handler, {"content": piece}, None)
+        self.send(handler, {}, "stop")
+        handler.wfile.write(b"data: [DONE]\n\n")
+
+    def send(self, handler, delta, finish_reason):
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "a-model", "choices": [choice]}
+        handler.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+
+
+class EmptyTable(Upstream):
+    """A DynamoDB in which nothing is found and nothing can be written."""
+
+    def variables(self):
+        keys = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_REGION": "us-east-1"}
+        return {"AWS_ENDPOINT_URL_DYNAMODB": self.url, "HISTORY_TABLE": "a-table", **keys}
+
+    def answer(self, handler, _):
+        reads = handler.headers["x-amz-target"].split(".")[1] in ["GetItem", "Query"]
+        body = b'{"Items":[],"Count":0,"ScannedCount":0}' if reads else b'{"__type":"InternalServerError"}'
+        handler.send_response(200 if reads else 500)
+        handler.send_header("content-type", "application/x-amz-json-1.0")
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+class Wire:
+    """Hands connections on to a server, and can cut them all."""
+
+    def __init__(self, url):
+        self.target = ("127.0.0.1", int(url.rsplit(":", 1)[1].split("/")[0]))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.ends = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self.target)
+            self.ends += [near, far]
+            for source, sink in [(near, far), (far, near)]:
+                threading.Thread(target=self.hand_on, args=(source, sink), daemon=True).start()
+
+    def hand_on(self, source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def cut(self):
+        for end in self.ends:
+            # Both threads stop reading at once.
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            end.close()
+        self.ends = []
+
+    def close(self):
+        self.listener.close()
+        self.cut()
+
+
 def start_browser():
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
@@ -138,6 +265,25 @@ class BrowserTest(unittest.TestCase):
         stack = Stack(*arguments, **variables)
         self.addCleanup(stack.close)
         return stack
+
+    def all(self, selector):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector):
+        [found] = self.all(selector)
+        return found
+
+    def media(self, **features):
+        """Makes the browser prefer this, as in `media(prefers_color_scheme="dark")`, until the test ends."""
+        listed = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": listed})
+        self.addCleanup(self.driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": []})
+
+    def screen(self, width, height):
+        """Gives the browser a screen of this size until the test ends: a phone's where it is narrow."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.addCleanup(self.driver.execute_cdp_cmd, "Emulation.clearDeviceMetricsOverride", {})
 
     def until(self, condition, what):
         # What is looked at may be replaced meanwhile.

@@ -51,185 +51,14 @@ async function call(method, path, headers = {}, body) {
 // Whether an answer is what was asked for, and not a problem or somebody else's page.
 const isGood = ({ status, json }) => status === 200 && json !== undefined;
 
-// A UUID of version 4. `randomUUID` is there in secure contexts only.
-function uuid() {
-  if (crypto.randomUUID) return crypto.randomUUID();
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
-}
-
-/* Chat */
-
-// The conversation that the log shows, the cursor of its older turns, and the message that was not answered, whose key
-// makes it safe to send again.
-const chat = { shown: "", older: undefined, unanswered: undefined, busy: false };
-
-const conversationPath = (id, query = "") => `/api/v1/conversations/${encodeURIComponent(id)}${query}`;
-
-// The id outlives a reload of the page, not its tab.
-function remember(id) {
-  byId("conversation").value = id;
+// The conversation that the chat page has in this tab. Where cookies are blocked, there is no storage.
+function chatted() {
   try {
-    sessionStorage.setItem("conversation", id);
-  } catch {}
-}
-
-function said(role, text) {
-  const who = role === "user" ? "You" : "Assistant";
-  return element("div", { class: `said ${role}` }, element("p", { class: "who" }, who), text);
-}
-
-function failed({ status, json, text, headers }) {
-  const problem = json ?? {};
-  const wait = headers.get("retry-after");
-  const lines = [
-    problem.detail ?? problem.message ?? (status ? text : "There was no answer: the connection failed."),
-    wait ? `Try again in ${wait} s.` : "",
-    problem.request_id ? `request_id ${problem.request_id}` : "",
-  ];
-  const name = [status || "", problem.code ?? ""].filter(Boolean).join(" ") || "No answer";
-  return element(
-    "div",
-    { class: "said error" },
-    element("p", { class: "who" }, name),
-    lines.filter(Boolean).join("\n"),
-  );
-}
-
-function add(...shown) {
-  const log = byId("log");
-  log.append(...shown);
-  log.scrollTop = log.scrollHeight;
-}
-
-function show(id) {
-  byId("log").replaceChildren();
-  chat.shown = id;
-  offerOlder(undefined);
-}
-
-function offerOlder(cursor) {
-  chat.older = cursor;
-  if (!cursor && document.activeElement === byId("older")) byId("log").focus();
-  byId("older").hidden = !cursor;
-}
-
-// Does one thing at a time; what is asked for meanwhile is passed over.
-function once(doing, work) {
-  return async (event) => {
-    event.preventDefault();
-    if (chat.busy) return;
-    chat.busy = true;
-    const buttons = byId("chat").querySelectorAll("button");
-    buttons.forEach((button) => button.setAttribute("aria-disabled", "true"));
-    byId("state").textContent = doing;
-    try {
-      byId("state").textContent = (await work()) ?? "";
-    } finally {
-      chat.busy = false;
-      buttons.forEach((button) => button.removeAttribute("aria-disabled"));
-    }
-  };
-}
-
-async function say() {
-  const message = byId("message").value;
-  const conversation = byId("conversation").value.trim();
-  if (!message.trim()) return "Write a message first.";
-  if (conversation !== chat.shown) show(conversation);
-  const body = JSON.stringify(conversation ? { message, conversation_id: conversation } : { message });
-  if (chat.unanswered?.body !== body) chat.unanswered = { body, key: uuid() };
-  const mine = said("user", message);
-  add(mine);
-  byId("message").value = "";
-  const headers = { "content-type": "application/json", "idempotency-key": chat.unanswered.key };
-  const answer = await call("POST", "/api/v1/chat", headers, body);
-  if (!isGood(answer)) {
-    mine.remove();
-    if (!byId("message").value) byId("message").value = message;
-    add(failed(answer));
-    return "Not answered. The message is still there to be sent again.";
+    return sessionStorage.getItem("conversation");
+  } catch {
+    return "";
   }
-  const { conversation_id, turn, reply, remembered_turns, saved, usage } = answer.json;
-  chat.unanswered = undefined;
-  add(said("assistant", reply));
-  if (!saved) return `Turn ${turn} was answered, but could not be saved: it is not remembered.`;
-  chat.shown = conversation_id;
-  remember(conversation_id);
-  const turns = remembered_turns === 1 ? "1 earlier turn" : `${remembered_turns} earlier turns`;
-  return `Turn ${turn}; ${turns} remembered${usage.total_tokens === null ? "" : `; ${usage.total_tokens} tokens`}.`;
 }
-
-async function load(cursor) {
-  const id = byId("conversation").value.trim();
-  if (!id) return "There is no conversation to load.";
-  const answer = await call("GET", conversationPath(id, cursor ? `?cursor=${encodeURIComponent(cursor)}` : ""));
-  if (!cursor) show(id);
-  if (!isGood(answer)) {
-    add(failed(answer));
-    return "Not loaded.";
-  }
-  const { messages, turns, next_cursor } = answer.json;
-  const log = byId("log");
-  const height = log.scrollHeight;
-  log.prepend(...messages.map(({ role, content }) => said(role, content)));
-  log.scrollTop = cursor ? log.scrollHeight - height : log.scrollHeight;
-  remember(id);
-  offerOlder(next_cursor);
-  return `${turns === 1 ? "1 turn" : `${turns} turns`} in all.`;
-}
-
-async function remove() {
-  const id = byId("conversation").value.trim();
-  if (!id) return "There is no conversation to delete.";
-  if (!confirm("Delete this conversation? It cannot be brought back.")) return "Not deleted.";
-  const answer = await call("DELETE", conversationPath(id));
-  if (answer.status !== 204) {
-    add(failed(answer));
-    return "Not deleted.";
-  }
-  forget();
-  return "Deleted.";
-}
-
-function forget() {
-  show("");
-  remember("");
-  chat.unanswered = undefined;
-  byId("message").focus();
-}
-
-function beginChat() {
-  byId("access").addEventListener("submit", (event) => event.preventDefault());
-  byId("say").addEventListener("submit", once("The model is asked…", say));
-  byId("open").addEventListener(
-    "submit",
-    once("Loading…", () => load()),
-  );
-  byId("older").addEventListener(
-    "click",
-    once("Loading…", () => load(chat.older)),
-  );
-  byId("delete").addEventListener("click", once("Deleting…", remove));
-  byId("new").addEventListener(
-    "click",
-    once("", async () => (forget(), "The next message begins a new conversation.")),
-  );
-  byId("message").addEventListener("keydown", (event) => {
-    // While an input method composes, Enter belongs to it.
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-    event.preventDefault();
-    byId("say").requestSubmit();
-  });
-  try {
-    byId("conversation").value = sessionStorage.getItem("conversation") ?? "";
-  } catch {}
-}
-
-/* Reference */
 
 let openapi;
 
@@ -352,7 +181,7 @@ function tryIt(method, path, { operationId }, parameters, body) {
         spellcheck: "false",
         ...(required ? { required: "" } : {}),
       });
-      const current = name === "conversation_id" ? byId("conversation").value : "";
+      const current = name === "conversation_id" ? chatted() : "";
       if (required) input.value = current || (example ?? Object.values(examples)[0].value);
       return { ...parameter, input };
     });
@@ -483,11 +312,15 @@ function showErrors() {
   fill(byId("errors"), definitions([...rows.values()].sort()));
 }
 
-async function beginReference() {
+async function begin() {
+  byId("access").addEventListener("submit", (event) => event.preventDefault());
+  byId("chat").href = `${base}/`;
   byId("document").href = `${base}/openapi.json`;
   const answer = await call("GET", "/openapi.json");
   if (!isGood(answer)) {
-    byId("loading").replaceChildren(failed(answer));
+    const { status, json, text } = answer;
+    const told = json?.detail ?? json?.message ?? (status ? text : "There was no answer: the connection failed.");
+    byId("loading").replaceChildren(element("span", { class: "error" }, `${status || ""} ${told}`.trim()));
     return;
   }
   openapi = answer.json;
@@ -496,5 +329,4 @@ async function beginReference() {
   showErrors();
 }
 
-beginChat();
-beginReference();
+begin();
