@@ -238,7 +238,9 @@ async fn a_stream_is_asked_for_by_the_body_or_by_the_accept_header() {
 fn answers() -> Vec<(&'static str, Behaviour, &'static str, Value, Value)> {
     let stop = || json!("stop");
     let end = || [&model::finish("stop"), DONE].concat();
-    let whole = || [model::delta("안녕"), model::delta(" 🦀"), model::finish("stop"), model::usage(5, 2), DONE.to_owned()].concat();
+    let whole = || {
+        [model::delta("안녕"), model::delta(" 🦀"), model::finish("stop"), model::usage(5, 2), DONE.to_owned()].concat()
+    };
     let event = |data: &Value| format!("data: {data}\n\n");
     let one = |text: String| Behaviour::event_stream([Step::Send(text.into())]);
     let bytes = |text: String, size: usize| {
@@ -253,7 +255,13 @@ fn answers() -> Vec<(&'static str, Behaviour, &'static str, Value, Value)> {
         ("CRLF, byte by byte", bytes(whole().replace('\n', "\r\n"), 1), "안녕 🦀", stop(), json!(5)),
         ("CR", one(whole().replace('\n', "\r")), "안녕 🦀", stop(), json!(5)),
         ("no space after the colon", one(whole().replace("data: ", "data:")), "안녕 🦀", stop(), json!(5)),
-        ("comments and other fields", one(format!(": hi\n\nid: 1\nretry: 9\n\n{}", whole())), "안녕 🦀", stop(), json!(5)),
+        (
+            "comments and other fields",
+            one(format!(": hi\n\nid: 1\nretry: 9\n\n{}", whole())),
+            "안녕 🦀",
+            stop(),
+            json!(5),
+        ),
         (
             "several lines of data in an event",
             one(format!("data: {{\"choices\":\ndata: [{{\"delta\":{{\"content\":\"a\"}}}}]}}\n\n{}", end())),
@@ -266,7 +274,8 @@ fn answers() -> Vec<(&'static str, Behaviour, &'static str, Value, Value)> {
         ("no empty line at the end", one([&model::delta("a"), "data: [DONE]"].concat()), "a", Value::Null, Value::Null),
         (
             "a connection that breaks after the end of the answer",
-            Behaviour::event_stream([Step::Send([model::delta("a"), model::finish("stop")].concat().into())]).ending(Ending::Close),
+            Behaviour::event_stream([Step::Send([model::delta("a"), model::finish("stop")].concat().into())])
+                .ending(Ending::Close),
             "a",
             stop(),
             Value::Null,
@@ -274,7 +283,9 @@ fn answers() -> Vec<(&'static str, Behaviour, &'static str, Value, Value)> {
         ("usage that is absent", one([model::delta("a"), end()].concat()), "a", stop(), Value::Null),
         (
             "usage in the last chunk with a choice",
-            one(event(&json!({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}}))),
+            one(event(
+                &json!({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}}),
+            )),
             "a",
             stop(),
             json!(3),
@@ -308,14 +319,19 @@ fn answers() -> Vec<(&'static str, Behaviour, &'static str, Value, Value)> {
         ),
         (
             "content in parts",
-            one([event(&json!({"choices": [{"delta": {"content": [{"type": "text", "text": "a"}, "b"]}}]})), end()].concat()),
+            one([event(&json!({"choices": [{"delta": {"content": [{"type": "text", "text": "a"}, "b"]}}]})), end()]
+                .concat()),
             "ab",
             stop(),
             Value::Null,
         ),
         (
             "a message in the place of a delta",
-            one([event(&json!({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]})), DONE.to_owned()].concat()),
+            one([
+                event(&json!({"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]})),
+                DONE.to_owned(),
+            ]
+            .concat()),
             "a",
             stop(),
             Value::Null,
@@ -345,7 +361,13 @@ fn answers() -> Vec<(&'static str, Behaviour, &'static str, Value, Value)> {
             stop(),
             Value::Null,
         ),
-        ("an answer at its limit", one([&model::delta("a"), &model::finish("length"), DONE].concat()), "a", json!("length"), Value::Null),
+        (
+            "an answer at its limit",
+            one([&model::delta("a"), &model::finish("length"), DONE].concat()),
+            "a",
+            json!("length"),
+            Value::Null,
+        ),
         ("a server that does not stream", model::says("a"), "a", stop(), json!(10)),
     ]
 }
@@ -375,20 +397,45 @@ fn failures_before_the_first_word() -> Vec<(&'static str, Behaviour, u16, &'stat
         ("nothing at all", Behaviour::event_stream([]), 502, "model_bad_response"),
         ("[DONE] alone", one(DONE.to_owned()), 502, "model_bad_response"),
         ("an empty answer", one([&model::delta(""), &model::finish("stop"), DONE].concat()), 502, "model_bad_response"),
-        ("a blank answer", one([&model::delta(" \n"), &model::finish("stop"), DONE].concat()), 502, "model_bad_response"),
+        (
+            "a blank answer",
+            one([&model::delta(" \n"), &model::finish("stop"), DONE].concat()),
+            502,
+            "model_bad_response",
+        ),
         ("no text within the limit", one([&model::finish("length"), DONE].concat()), 502, "model_bad_response"),
         ("a refusal", one(event(&json!({"choices": [{"delta": {"refusal": "No."}}]})) + DONE), 422, "content_refused"),
         ("a content filter", one([&model::finish("content_filter"), DONE].concat()), 422, "content_refused"),
         ("garbage", one("data: garbage\n\n".to_owned()), 502, "model_bad_response"),
         ("HTML", Behaviour::body(200, "text/html", "<html>"), 502, "model_bad_response"),
-        ("an event that breaks off", Behaviour::event_stream([Step::Send("data: {\"cho".into())]).ending(Ending::Close), 502, "model_bad_response"),
+        (
+            "an event that breaks off",
+            Behaviour::event_stream([Step::Send("data: {\"cho".into())]).ending(Ending::Close),
+            502,
+            "model_bad_response",
+        ),
         ("quota", error(json!({"code": "insufficient_quota", "message": "x"})), 503, "model_quota_exhausted"),
         ("an error as a string", error(json!("model overloaded")), 502, "model_bad_response"),
-        ("an error event", one("event: error\ndata: {\"message\":\"x\",\"code\":\"invalid_api_key\"}\n\n".to_owned()), 502, "model_auth_failed"),
+        (
+            "an error event",
+            one("event: error\ndata: {\"message\":\"x\",\"code\":\"invalid_api_key\"}\n\n".to_owned()),
+            502,
+            "model_auth_failed",
+        ),
         ("an error event that is not JSON", one("event: error\ndata: oh no\n\n".to_owned()), 502, "model_bad_response"),
         ("a refused key", model::error(401, "invalid_request_error", "invalid_api_key", "x"), 502, "model_auth_failed"),
-        ("an unknown model", model::error(404, "invalid_request_error", "model_not_found", "x"), 502, "model_not_found"),
-        ("another 4xx", model::error(422, "invalid_request_error", "unsupported", "temperature"), 502, "model_request_rejected"),
+        (
+            "an unknown model",
+            model::error(404, "invalid_request_error", "model_not_found", "x"),
+            502,
+            "model_not_found",
+        ),
+        (
+            "another 4xx",
+            model::error(422, "invalid_request_error", "unsupported", "temperature"),
+            502,
+            "model_request_rejected",
+        ),
         ("an answer that is not one", Behaviour::json(200, &json!({"choices": []})), 502, "model_bad_response"),
     ]
 }
@@ -496,7 +543,9 @@ async fn a_model_that_falls_silent_is_given_up_before_the_functions_deadline() {
     options.function = options.function.with_env([STREAMING]);
     options.function.timeout = Duration::from_secs(2);
     let stack = LocalStack::start(options.with_backends(backends)).await.expect("the stack starts");
-    stack.model().script(every_call, [Behaviour::event_stream([Step::Send(model::delta("Hel").into())]).ending(Ending::Hang)]);
+    stack
+        .model()
+        .script(every_call, [Behaviour::event_stream([Step::Send(model::delta("Hel").into())]).ending(Ending::Hang)]);
     let key = Uuid::new_v4().to_string();
     let event = stream_event("Hello", None, &[("idempotency-key", &key)]);
     let told = tell(&stack, &event).await;
@@ -602,7 +651,8 @@ async fn streams_with_the_same_key_at_once_make_one_turn() {
     let gate = Gate::new();
     stack.model().script(every_call, std::iter::repeat_n(Behaviour::Answer.held_at(&gate), 4));
     let told = async {
-        let (a, b, c, d) = tokio::join!(tell(&stack, &event), tell(&stack, &event), tell(&stack, &event), tell(&stack, &event));
+        let (a, b, c, d) =
+            tokio::join!(tell(&stack, &event), tell(&stack, &event), tell(&stack, &event), tell(&stack, &event));
         [a, b, c, d]
     };
     let release = async {
@@ -638,7 +688,8 @@ async fn turns_streamed_at_once_are_all_stored_and_numbered() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["Hello"]).await;
     let event = stream_event("And?", Some(&id), &[]);
-    let (a, b, c, d) = tokio::join!(tell(&stack, &event), tell(&stack, &event), tell(&stack, &event), tell(&stack, &event));
+    let (a, b, c, d) =
+        tokio::join!(tell(&stack, &event), tell(&stack, &event), tell(&stack, &event), tell(&stack, &event));
     let mut turns: Vec<_> = [&a, &b, &c, &d].map(|told| told.finish["turn"].as_u64().expect("a turn")).into();
     turns.sort_unstable();
     assert_eq!(turns, [2, 3, 4, 5]);
@@ -649,7 +700,10 @@ async fn turns_streamed_at_once_are_all_stored_and_numbered() {
 async fn a_server_that_rejects_the_option_or_the_stream_is_asked_for_less_from_then_on() {
     let rejects = |name: &'static str| {
         let message = format!("Unknown parameter: '{name}'.");
-        let openai = Behaviour::json(400, &json!({"error": {"message": message, "type": "invalid_request_error", "param": name}}));
+        let openai = Behaviour::json(
+            400,
+            &json!({"error": {"message": message, "type": "invalid_request_error", "param": name}}),
+        );
         let pydantic = json!({"detail": [{"loc": ["body", name], "msg": "Extra inputs are not permitted"}]});
         [openai, Behaviour::json(422, &pydantic)]
     };
@@ -793,9 +847,19 @@ async fn a_function_url_that_streams_answers_every_route_as_one_that_does_not() 
         let (status, mut headers) = (streamed.status.as_u16(), streamed.headers.clone());
         let mut body = streamed.text().await;
         let answer = buffered.answer(&event).await;
-        let request_ids = [headers["x-request-id"].to_str().expect("text"), answer["headers"]["x-request-id"].as_str().expect("text")];
+        let request_ids = [
+            headers["x-request-id"].to_str().expect("text"),
+            answer["headers"]["x-request-id"].as_str().expect("text"),
+        ];
         body = body.replace(request_ids[0], request_ids[1]);
-        assert_eq!((status, body.as_str()), (u16::try_from(answer["statusCode"].as_u64().expect("a status")).expect("a status"), answer["body"].as_str().unwrap_or_default()), "{event}");
+        assert_eq!(
+            (status, body.as_str()),
+            (
+                u16::try_from(answer["statusCode"].as_u64().expect("a status")).expect("a status"),
+                answer["body"].as_str().unwrap_or_default()
+            ),
+            "{event}"
+        );
         headers.remove("x-request-id");
         if body.is_empty() {
             // Lambda wants one for every stream, also for one without a byte.
@@ -806,7 +870,8 @@ async fn a_function_url_that_streams_answers_every_route_as_one_that_does_not() 
         if body.is_empty() {
             expected.as_object_mut().expect("an object").remove("content-type");
         }
-        let headers: Value = headers.iter().map(|(name, value)| (name.to_string(), json!(value.to_str().expect("text")))).collect();
+        let headers: Value =
+            headers.iter().map(|(name, value)| (name.to_string(), json!(value.to_str().expect("text")))).collect();
         assert_eq!(headers, expected, "{event}");
     }
     // The console's test event did not come by a Function URL, and neither did this one.
@@ -834,10 +899,15 @@ async fn the_log_tells_of_a_stream_when_its_first_word_came_and_what_broke_off()
     let whole = line(&stream_event("Hello", None, &[])).await;
     let first = whole["firstTokenMs"].as_f64().expect("a time");
     assert!(first > 0.0 && first <= whole["Latency"].as_f64().expect("a time"), "{whole}");
-    assert_eq!((&whole["streamed"], &whole["level"], &whole["completionTokens"]), (&json!(true), &json!("INFO"), &json!(8)));
+    assert_eq!(
+        (&whole["streamed"], &whole["level"], &whole["completionTokens"]),
+        (&json!(true), &json!("INFO"), &json!(8))
+    );
     assert_eq!((&whole["Tokens"], whole.get("code")), (&json!(17), None));
 
-    stack.model().script(every_call, [Behaviour::event_stream([Step::Send(model::delta("Hel").into())]).ending(Ending::Close)]);
+    stack
+        .model()
+        .script(every_call, [Behaviour::event_stream([Step::Send(model::delta("Hel").into())]).ending(Ending::Close)]);
     let broken = line(&stream_event("Hello", None, &[])).await;
     assert_eq!((&broken["status"], &broken["code"]), (&json!(200), &json!("model_bad_response")), "{broken}");
     assert_eq!((&broken["level"], &broken["Errors"]), (&json!("ERROR"), &json!(1)), "{broken}");
@@ -845,7 +915,10 @@ async fn the_log_tells_of_a_stream_when_its_first_word_came_and_what_broke_off()
 
     stack.model().script(every_call, [model::insufficient_quota()]);
     let refused = line(&stream_event("Hello", None, &[])).await;
-    assert_eq!((&refused["status"], refused.get("firstTokenMs"), &refused["streamed"]), (&json!(503), None, &json!(true)));
+    assert_eq!(
+        (&refused["status"], refused.get("firstTokenMs"), &refused["streamed"]),
+        (&json!(503), None, &json!(true))
+    );
 
     let unstreamed = line(&by_function_url(chat_event(&json!({"message": "Hello"}), &[]))).await;
     assert_eq!((unstreamed.get("streamed"), unstreamed.get("firstTokenMs")), (None, None));
@@ -862,4 +935,3 @@ async fn the_connections_to_the_model_and_to_lambda_are_kept() {
     }
     assert!(stack.model().connections() <= 2, "{} connections", stack.model().connections());
 }
-
