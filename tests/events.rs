@@ -129,7 +129,7 @@ fn rows() -> Vec<Row> {
 }
 
 /// `object` with the members of `more`.
-fn with(mut object: Value, more: Value) -> Value {
+pub(crate) fn with(mut object: Value, more: Value) -> Value {
     let Value::Object(more) = more else { panic!("{more} is no object") };
     object.as_object_mut().expect("an object").extend(more);
     object
@@ -228,7 +228,8 @@ pub(crate) async fn assert_answered((file, variables, status, headers, body): Ro
     assert_described(&event, answered_status, &answer["headers"], answer["body"].as_str());
     let request_id = invoked.request_id.to_string();
     if let Some(Value::String(text)) = answer.get("body") {
-        let mut answered = serde_json::from_str(text).unwrap_or_else(|_| json!(text));
+        let is_stream = answer["headers"]["content-type"] == "text/event-stream";
+        let mut answered = if is_stream { events_of(text) } else { serde_json::from_str(text).unwrap_or(json!(text)) };
         if let Some(id) = answered.get_mut("request_id") {
             assert_eq!(*id, request_id, "{file}");
             *id = json!("the invocation's");
@@ -252,6 +253,12 @@ pub(crate) async fn assert_answered((file, variables, status, headers, body): Ro
         expected["body"] = body;
     }
     assert_eq!(answer, expected, "{file}");
+}
+
+/// The data of the events of a stream, each as the text of its JSON where it is JSON.
+fn events_of(text: &str) -> Value {
+    let data = text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").expect("an event with data"));
+    data.map(|data| serde_json::from_str::<Value>(data).map_or(data.to_owned(), |part| part.to_string())).collect()
 }
 
 #[test]

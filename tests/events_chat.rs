@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::events::{
-    NEW_CONVERSATION, Row, any_origin, assert_answered, json_headers, not_allowed, preflight, problem,
+    NEW_CONVERSATION, Row, any_origin, assert_answered, json_headers, not_allowed, preflight, problem, with,
 };
 use crate::local::Backends;
 use crate::local::engine::HISTORY_TABLE;
@@ -40,6 +40,7 @@ pub(crate) fn rows() -> Vec<Row> {
         ok("post-chat", hello()),
         ok("post-chat-follow-up", answer(CONVERSATION, 3, followed_up, [45, 25, 70])),
         ok("post-chat-idempotency-key", of_key()),
+        stream("post-chat-stream", &of_key()),
         ok("post-chat-jwt", hello()),
         ok("post-chat-base64-body", begun("안녕 🦀", [8, 8, 16])),
         ok("post-chat-named-stage", hello()),
@@ -72,6 +73,26 @@ pub(crate) fn rows() -> Vec<Row> {
         unknown("get-conversation-unknown"),
         ("delete-conversation", &[], 204, any_origin(), None),
     ]
+}
+
+/// The stream, in one piece, that says what a chat's `answer` says.
+fn stream(file: &'static str, answer: &Value) -> Row {
+    let mut metadata = answer.clone();
+    let reply = metadata.as_object_mut().expect("an object").remove("reply").expect("a reply");
+    let words = reply.as_str().expect("a text").split_inclusive(' ').map(str::trim_end).enumerate();
+    let words = words.map(|(index, word)| if index == 0 { word.to_owned() } else { format!(" {word}") });
+    let deltas = words.map(|word| json!({"type": "text-delta", "id": "0", "delta": word}));
+    let start = json!({"conversation_id": answer["conversation_id"], "turn": answer["turn"]});
+    let parts = [json!({"type": "start", "messageMetadata": start}), json!({"type": "text-start", "id": "0"})]
+        .into_iter()
+        .chain(deltas)
+        .chain([json!({"type": "text-end", "id": "0"}), json!({"type": "finish", "messageMetadata": metadata})]);
+    // As texts of JSON: the order of an object's members does not matter.
+    let body = parts.map(|part| part.to_string()).chain(["[DONE]".to_owned()]);
+    let headers = json!({
+        "content-type": "text/event-stream", "x-vercel-ai-ui-message-stream": "v1", "x-accel-buffering": "no"
+    });
+    (file, &[], 200, with(any_origin(), headers), Some(body.collect()))
 }
 
 /// A chat's answer; the tokens are those of the request, of the answer and of both.
