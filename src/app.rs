@@ -14,7 +14,7 @@ use lambda_runtime::Context;
 
 use crate::config::Config;
 use crate::cors::Policy;
-use crate::endpoints::chat::{self, Reply, Speaker};
+use crate::endpoints::chat::{self, Deliver, Reply, Speaker};
 use crate::endpoints::{conversations, docs, echo, health, home, options};
 use crate::error::Error;
 use crate::event::{self, Answer, Payload, Unsupported};
@@ -120,23 +120,31 @@ impl App {
         way_back: Option<&WayBack>,
     ) -> Result<Option<Response>, Error> {
         let head = ui_message_stream::head();
-        let Some(way_back) = way_back else {
-            let in_one_piece = |speaker: &mut Speaker| {
+        let deliver: Deliver = match way_back {
+            None => Box::new(|speaker: &mut Speaker| {
                 let mut text = Vec::new();
                 // Reading it never fails.
                 let _ = speaker.read_to_end(&mut text);
                 text
-            };
-            let mut delivery = caught(stream.begin(in_one_piece)).await?;
-            let end = end_of(&mut delivery, invocation).await;
-            let text = delivery.end(end).await.unwrap_or_default();
-            return Ok(Some(response::with_body(head, text)));
+            }),
+            Some(way_back) => {
+                way_back.get_ready();
+                let head = self.completed(head.clone(), &request.method, &request.headers, invocation.request_id);
+                let way_back = way_back.clone();
+                Box::new(move |speaker| {
+                    way_back.stream(head, speaker);
+                    Vec::new()
+                })
+            }
         };
-        way_back.get_ready();
-        let head = self.completed(head, &request.method, &request.headers, invocation.request_id);
-        let by = way_back.clone();
-        let mut delivery = caught(stream.begin(move |speaker| by.stream(head, speaker))).await?;
-        let end = end_of(&mut delivery, invocation).await;
+        let mut delivery = caught(stream.begin(deliver)).await?;
+        let end = caught(delivery.close()).await.unwrap_or_else(|error| {
+            invocation.record.note(|notes| notes.failure = Some(error.failure()));
+            error.to_stream_end(invocation.request_id)
+        });
+        if way_back.is_none() {
+            return Ok(Some(response::with_body(head, delivery.end(end).await)));
+        }
         self.log(invocation, &request.method, StatusCode::OK);
         delivery.end(end).await;
         Ok(None)
@@ -208,14 +216,6 @@ impl App {
             log::write(&line);
         }
     }
-}
-
-/// The end of a stream, when the model has finished and the turn is stored, or why it is not.
-async fn end_of<T>(delivery: &mut chat::Delivery<'_, T>, invocation: &Invocation<'_>) -> Vec<u8> {
-    caught(delivery.close()).await.unwrap_or_else(|error| {
-        invocation.record.note(|notes| notes.failure = Some(error.failure()));
-        error.to_stream_end(invocation.request_id)
-    })
 }
 
 /// The outcome of `work`; a panic in it becomes [`Error::Panic`], and the process lives on.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::process::ExitCode;
 
-use kus_aws_backend::runtime_api::Responder;
+use kus_aws_backend::runtime_api::{Respond, Responder};
 use kus_aws_backend::{App, Config, config};
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use tokio::runtime::{Builder, LocalOptions};
@@ -30,12 +30,8 @@ fn serve(config: Config, runtime_api: &str) -> Result<(), lambda_runtime::Error>
     let handler = service_fn(async |LambdaEvent { payload, context }| {
         Ok::<_, Infallible>(app.handle(payload, &context, None).await)
     });
+    let responder = if streams { Some(Responder::new(app, runtime_api)?) } else { None };
     // A local runtime leaves the multi-threaded scheduler, and libm with it, out of the binary.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    let lambda = Runtime::new(handler);
-    if streams {
-        runtime.block_on(lambda.layer(Responder::new(app, runtime_api)?).run())
-    } else {
-        runtime.block_on(lambda.run())
-    }
+    runtime.block_on(Runtime::new(handler).layer(Respond(responder)).run())
 }

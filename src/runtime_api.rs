@@ -15,6 +15,7 @@ use http::header::CONTENT_TYPE;
 use http::uri::InvalidUri;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use lambda_runtime::tower::Layer;
+use lambda_runtime::tower::util::Either;
 use lambda_runtime::{Error, LambdaInvocation, Service};
 use tokio::task::spawn_blocking;
 
@@ -125,11 +126,16 @@ impl Responder {
     }
 }
 
-impl<S> Layer<S> for Responder {
-    type Service = Self;
+/// Has a [`Responder`] answer the invocations, where there is one. Both ways are in one service, so
+/// that the loop of `lambda_runtime` is in the program once.
+#[derive(Clone, Debug)]
+pub struct Respond(pub Option<Responder>);
 
-    fn layer(&self, _: S) -> Self {
-        self.clone()
+impl<S> Layer<S> for Respond {
+    type Service = Either<S, Responder>;
+
+    fn layer(&self, service: S) -> Self::Service {
+        self.0.clone().map_or(Either::Left(service), Either::Right)
     }
 }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use self::prompt::Prompt;
 use self::request::Said;
-pub use self::stream::{Delivery, Speaker, Stream};
+pub use self::stream::{Deliver, Delivery, Speaker, Stream};
 use crate::call::Call;
 use crate::completion::Usage;
 use crate::error::Error;

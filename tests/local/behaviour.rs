@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -18,6 +19,8 @@ pub(crate) enum Behaviour {
     Lose,
     /// Answers with this without doing anything.
     Respond(Response),
+    /// Answers with this, step by step, without doing anything.
+    Stream(Stream),
     /// Sends these bytes in the place of an HTTP response, and closes the connection. Without a
     /// byte, the connection is closed unanswered.
     Send(Bytes),
@@ -31,7 +34,90 @@ pub(crate) enum Behaviour {
     Hold(Gate, Box<Self>),
 }
 
+/// An answer whose body is written in steps.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) end: Ending,
+}
+
+impl Stream {
+    /// 200 with this content type; after the steps the body is whole.
+    pub(crate) fn new(content_type: &'static str, steps: impl IntoIterator<Item = Step>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]),
+            steps: steps.into_iter().collect(),
+            end: Ending::Whole,
+        }
+    }
+}
+
+/// One step of a [`Stream`].
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// Writes these bytes to the socket, as a chunk of their own. There is no chunk without a byte.
+    Send(Bytes),
+    /// Waits until the gate is open.
+    Hold(Gate),
+    /// Waits so long.
+    Delay(Duration),
+}
+
+impl Step {
+    pub(crate) fn send(bytes: impl Into<Bytes>) -> Self {
+        Self::Send(bytes.into())
+    }
+}
+
+/// What comes after the last step of a [`Stream`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Ending {
+    /// The chunk that ends the body. The connection is kept.
+    Whole,
+    /// The connection is closed without that chunk.
+    Close,
+    /// The connection is reset (TCP RST).
+    Reset,
+    /// Nothing, for ever.
+    Hang,
+}
+
 impl Behaviour {
+    /// Answers with these Server-Sent Events, each written to the socket on its own.
+    pub(crate) fn events<E: Into<Bytes>>(events: impl IntoIterator<Item = E>) -> Self {
+        Self::event_stream(events.into_iter().map(Step::send))
+    }
+
+    /// Answers with a stream of Server-Sent Events that is written in these steps.
+    pub(crate) fn event_stream(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self::Stream(Stream::new("text/event-stream", steps))
+    }
+
+    /// With this end, where it is a stream.
+    pub(crate) fn ending(mut self, end: Ending) -> Self {
+        if let Self::Stream(stream) = &mut self {
+            stream.end = end;
+        }
+        self
+    }
+
+    /// With this status, where it is an answer.
+    ///
+    /// # Panics
+    /// When `status` is none.
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
+        let status = StatusCode::from_u16(status).expect("a status");
+        match &mut self {
+            Self::Respond(response) => *response.status_mut() = status,
+            Self::Stream(stream) => stream.status = status,
+            _ => {}
+        }
+        self
+    }
+
     /// Answers with this JSON.
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self::body(status, "application/json", body.to_string())
@@ -60,9 +146,12 @@ impl Behaviour {
 
     /// With this header, where it is an answer.
     pub(crate) fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
-        if let Self::Respond(response) = &mut self {
-            response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
+        let headers = match &mut self {
+            Self::Respond(response) => response.headers_mut(),
+            Self::Stream(stream) => &mut stream.headers,
+            _ => return self,
+        };
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         self
     }
 
@@ -77,8 +166,8 @@ impl Behaviour {
     }
 }
 
-/// Holds calls until it is opened, so that a test decides what happens meanwhile. Clones are the
-/// same gate.
+/// Holds calls, or steps of a [`Stream`], until it is opened, so that a test decides what happens
+/// meanwhile. Clones are the same gate.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gate(watch::Sender<Passage>);
 

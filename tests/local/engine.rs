@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use super::behaviour::Behaviour;
 use super::http_server::{Response, response};
-use super::upstream::{Call, Listening, Service, Upstream};
+use super::upstream::{Answer, Call, Listening, Service, Upstream};
 
 /// The table that the function is told to use where nothing else is said.
 pub(crate) const HISTORY_TABLE: &str = "chat-history";
@@ -135,19 +135,19 @@ impl Service for DynamoDb {
         target.strip_prefix(TARGET_PREFIX).unwrap_or(target).to_owned()
     }
 
-    async fn answer(&self, call: &Call) -> Response {
+    async fn answer(&self, call: &Call) -> Answer {
         let processed = match call.operation.as_str() {
             "BatchWriteItem" => self.batches.lock().unwrap_or_else(PoisonError::into_inner).pop_front(),
             _ => None,
         };
         if let Some(writes) = processed {
-            return self.write_part_of(&call.json(), writes).await;
+            return Answer::Whole(self.write_part_of(&call.json(), writes).await);
         }
         let mut request = http::Request::new(Full::from(call.body.clone()));
         *request.method_mut() = call.method.clone();
         *request.uri_mut() = call.uri.clone();
         *request.headers_mut() = call.headers.clone();
-        self.send(request).await
+        Answer::Whole(self.send(request).await)
     }
 }
 

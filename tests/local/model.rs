@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::behaviour::Behaviour;
-use super::http_server::{Response, response};
-use super::upstream::{Call, Listening, Service, Upstream};
+use super::http_server::response;
+use super::upstream::{Answer, Call, Listening, Service, Upstream};
 
 /// What [`Service::operation`] is for a request of a completion.
 pub(crate) const CHAT_COMPLETION: &str = "POST /chat/completions";
@@ -104,7 +104,7 @@ impl Service for ChatCompletions {
         }
     }
 
-    async fn answer(&self, call: &Call) -> Response {
+    async fn answer(&self, call: &Call) -> Answer {
         let (status, body) = match self.complete(call) {
             Ok(completion) => (StatusCode::OK, completion),
             Err(Refusal { status, message, kind, param, code }) => {
@@ -114,7 +114,7 @@ impl Service for ChatCompletions {
         let mut response = response(status, "application/json", body.to_string());
         let id = http::HeaderValue::try_from(format!("req_{}", Uuid::new_v4().simple())).expect("hexadecimal digits");
         response.headers_mut().insert("x-request-id", id);
-        response
+        Answer::Whole(response)
     }
 }
 
@@ -355,7 +355,8 @@ mod tests {
         let operation = ChatCompletions::operation(&parts);
         let body = body.to_owned().into();
         let call = Call { connection: 1, operation, method: parts.method, uri: parts.uri, headers, body };
-        let (parts, body) = service.answer(&call).await.into_parts();
+        let Answer::Whole(response) = service.answer(&call).await else { panic!("it is streamed") };
+        let (parts, body) = response.into_parts();
         let body = http_body_util::BodyExt::collect(body).await.expect("a body in memory").to_bytes();
         (parts.status.as_u16(), serde_json::from_slice(&body).expect("JSON"))
     }

@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 use http_body_util::BodyExt;
@@ -21,7 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -29,7 +30,7 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::behaviour::Behaviour;
+use super::behaviour::{Behaviour, Ending, Step, Stream};
 use super::http_server::{self, Request, Response};
 
 /// How many connections may wait to be accepted.
@@ -41,7 +42,13 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn operation(request: &Parts) -> String;
 
     /// Does what the call asks for.
-    fn answer(&self, call: &Call) -> impl Future<Output = Response> + Send;
+    fn answer(&self, call: &Call) -> impl Future<Output = Answer> + Send;
+}
+
+/// What a [`Service`] answers.
+pub(crate) enum Answer {
+    Whole(Response),
+    Stream(Stream),
 }
 
 /// One request, as it arrived.
@@ -124,16 +131,18 @@ struct Connection {
 enum Order {
     /// To close as soon as no call is being answered.
     CloseWhenIdle,
-    /// To end now, and how.
-    End(Ending),
+    /// To do this instead of answering.
+    Instead(Instead),
 }
 
-/// How a connection ends without an answer.
-enum Ending {
+/// What is done on a connection without its HTTP server.
+enum Instead {
     /// These bytes are sent, and it is closed.
     Send(Bytes),
     /// It is reset.
     Reset,
+    /// This answer is written. Another call is answered afterwards, if one may come.
+    Stream { answer: Stream, is_last: bool },
 }
 
 impl<S: Service> Upstream<S> {
@@ -201,6 +210,11 @@ impl<S: Service> Upstream<S> {
         self.until(|so_far| so_far.accepted >= connections).await;
     }
 
+    /// Waits until no connection is open.
+    pub(crate) async fn all_closed(&self) {
+        self.until(|connections| connections.open.is_empty()).await;
+    }
+
     /// How many connections there have been.
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.borrow().accepted
@@ -238,7 +252,7 @@ impl<S: Service> Upstream<S> {
             }
         };
         listening.shutdown().await;
-        self.until(|connections| connections.open.is_empty()).await;
+        self.all_closed().await;
         *lock(&self.state) = State::Stopped(bind(self.address)?);
         Ok(())
     }
@@ -296,60 +310,80 @@ impl<S: Service> Shared<S> {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (opened, mut orders) = Opened::new(self);
-        let service = service_fn(|request| async {
-            opened.set_idle(false);
-            let answered = self.respond(request, opened.id).await;
-            opened.set_idle(true);
-            match answered {
-                Ok(response) => Ok::<_, Infallible>(response),
-                Err(ending) => {
-                    opened.order(Order::End(ending));
-                    pending().await
+        let mut stream = stream;
+        loop {
+            let service = service_fn(|request| async {
+                opened.set_idle(false);
+                match self.respond(request, opened.id).await {
+                    Ok(response) => {
+                        opened.set_idle(true);
+                        Ok::<_, Infallible>(response)
+                    }
+                    Err(instead) => {
+                        opened.order(Order::Instead(instead));
+                        pending().await
+                    }
                 }
-            }
-        });
-        let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        let ending = loop {
-            let order = tokio::select! {
-                // Ended by the client, or because it was to.
-                _ = &mut connection => return,
-                Some(order) = orders.recv() => order,
+            });
+            let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let instead = loop {
+                let order = tokio::select! {
+                    // Ended by the client, or because it was to.
+                    _ = &mut connection => return,
+                    Some(order) = orders.recv() => order,
+                };
+                match order {
+                    Order::CloseWhenIdle => Pin::new(&mut connection).graceful_shutdown(),
+                    Order::Instead(instead) => break instead,
+                }
             };
-            match order {
-                Order::CloseWhenIdle => Pin::new(&mut connection).graceful_shutdown(),
-                Order::End(ending) => break ending,
-            }
-        };
-        let mut stream = connection.into_parts().io.into_inner();
-        // Where any of it fails, the client has gone.
-        let _ = match ending {
-            Ending::Send(bytes) => match stream.write_all(&bytes).await {
-                Ok(()) => stream.shutdown().await,
-                failed => failed,
-            },
-            Ending::Reset => socket(&stream).set_zero_linger(),
-        };
+            stream = connection.into_parts().io.into_inner();
+            let end = match instead {
+                Instead::Send(bytes) => stream.write_all(&bytes).await.map(|()| Ending::Close),
+                Instead::Reset => Ok(Ending::Reset),
+                Instead::Stream { answer, is_last } => match answer.write(&mut stream).await {
+                    Ok(Ending::Whole) if is_last => Ok(Ending::Close),
+                    end => end,
+                },
+            };
+            // Where any of it fails, the client has gone.
+            let _ = match end {
+                Ok(Ending::Whole) => {
+                    opened.set_idle(true);
+                    continue;
+                }
+                Ok(Ending::Reset) => socket(&stream).set_zero_linger(),
+                Ok(Ending::Close | Ending::Hang) => stream.shutdown().await,
+                Err(error) => Err(error),
+            };
+            return;
+        }
     }
 
-    /// The answer to a request, or how the connection ends instead.
-    async fn respond(&self, request: Request, connection: u64) -> Result<Response, Ending> {
+    /// The answer to a request, or what is done instead.
+    async fn respond(&self, request: Request, connection: u64) -> Result<Response, Instead> {
         let (parts, body) = request.into_parts();
         // A client that breaks off is not answered.
-        let body = body.collect().await.map_err(|_| Ending::Reset)?.to_bytes();
+        let body = body.collect().await.map_err(|_| Instead::Reset)?.to_bytes();
         let operation = S::operation(&parts);
         let Parts { method, uri, headers, .. } = parts;
         let call = Call { connection, operation, method, uri, headers, body };
+        let is_last = call.headers.get_all(CONNECTION).iter().any(|value| value == "close");
         let mut behaviour = self.behaviour(&call);
         loop {
             behaviour = match behaviour {
-                Behaviour::Answer => return Ok(self.service.answer(&call).await),
+                Behaviour::Answer => match self.service.answer(&call).await {
+                    Answer::Whole(response) => Behaviour::Respond(response),
+                    Answer::Stream(stream) => Behaviour::Stream(stream),
+                },
                 Behaviour::Lose => {
                     self.service.answer(&call).await;
-                    return Err(Ending::Send(Bytes::new()));
+                    return Err(Instead::Send(Bytes::new()));
                 }
                 Behaviour::Respond(response) => return Ok(response),
-                Behaviour::Send(bytes) => return Err(Ending::Send(bytes)),
-                Behaviour::Reset => return Err(Ending::Reset),
+                Behaviour::Stream(answer) => return Err(Instead::Stream { answer, is_last }),
+                Behaviour::Send(bytes) => return Err(Instead::Send(bytes)),
+                Behaviour::Reset => return Err(Instead::Reset),
                 Behaviour::Hang => pending().await,
                 Behaviour::Delay(delay, then) => {
                     sleep(delay).await;
@@ -370,6 +404,51 @@ impl<S: Service> Shared<S> {
         let behaviour = rules.find_map(|rule| rule.behaviours.next()).unwrap_or(Behaviour::Answer);
         self.calls.send_modify(|calls| calls.push(call.clone()));
         behaviour
+    }
+}
+
+impl Stream {
+    /// Writes the answer, each step at once; how it ends. A client that says something or goes
+    /// meanwhile is done with the connection.
+    async fn write(self, connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Ending> {
+        let Self { status, headers, steps, end } = self;
+        let (mut reader, mut writer) = tokio::io::split(connection);
+        let mut head = format!("HTTP/1.1 {status}\r\ntransfer-encoding: chunked\r\n").into_bytes();
+        for (name, value) in &headers {
+            head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        head.extend(b"\r\n");
+        let written = async {
+            writer.write_all(&head).await?;
+            writer.flush().await?;
+            for step in steps {
+                match step {
+                    Step::Send(bytes) if bytes.is_empty() => {}
+                    Step::Send(bytes) => {
+                        let size = format!("{:x}\r\n", bytes.len());
+                        writer.write_all(&[size.as_bytes(), &bytes, b"\r\n"].concat()).await?;
+                        writer.flush().await?;
+                    }
+                    Step::Hold(gate) => gate.pass().await,
+                    Step::Delay(delay) => sleep(delay).await,
+                }
+            }
+            match end {
+                Ending::Whole => {
+                    writer.write_all(b"0\r\n\r\n").await?;
+                    writer.flush().await?;
+                }
+                Ending::Close | Ending::Reset => {}
+                Ending::Hang => pending().await,
+            }
+            Ok(end)
+        };
+        tokio::select! {
+            // An answer that has been written counts.
+            biased;
+            end = written => end,
+            _ = reader.read_u8() => Ok(Ending::Close),
+        }
     }
 }
 
@@ -441,12 +520,15 @@ mod tests {
         TcpStream::connect(server.address).await
     }
 
+    fn request(headers: &str) -> String {
+        let length = HELLO.len();
+        let line = "POST /v1/chat/completions HTTP/1.1";
+        format!("{line}\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n{HELLO}")
+    }
+
     /// Sends a request, and reads its answer or what comes before the end of the connection.
     async fn ask(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<String> {
-        let length = HELLO.len();
-        let request =
-            format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{HELLO}");
-        connection.write_all(request.as_bytes()).await?;
+        connection.write_all(request("").as_bytes()).await?;
         let mut answer = Vec::new();
         while !is_whole(&answer) && connection.read_buf(&mut answer).await? > 0 {}
         Ok(String::from_utf8(answer).expect("UTF-8"))
@@ -504,7 +586,7 @@ mod tests {
             let answer = asked(&server).await.map_err(|error| error.kind());
             assert_eq!(answer, expected.map(str::to_owned), "{case}");
         }
-        server.until(|connections| connections.open.is_empty()).await;
+        server.all_closed().await;
     }
 
     #[tokio::test]
@@ -524,6 +606,105 @@ mod tests {
         gate.open();
         for call in calls {
             assert!(call.await.expect("no panic").expect("it answers").contains("1 thing"));
+        }
+    }
+
+    /// Sends a request, and does not wait for its answer.
+    async fn call(connection: &mut (impl AsyncWrite + Unpin), headers: &str) {
+        connection.write_all(request(headers).as_bytes()).await.expect("the server reads");
+    }
+
+    /// Waits for what comes soon, if ever.
+    async fn soon<T>(what: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(20), what).await.expect("it comes soon")
+    }
+
+    /// Reads exactly `expected`.
+    async fn expect(connection: &mut (impl AsyncRead + Unpin), expected: &str) {
+        let mut read = vec![0; expected.len()];
+        soon(connection.read_exact(&mut read)).await.expect(expected);
+        assert_eq!(String::from_utf8_lossy(&read), expected);
+    }
+
+    const STREAM_HEAD: &str =
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n";
+
+    /// Gets an answer whose steps wait for what has been read of it, and another one.
+    async fn converse_in_steps(server: &Model, connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+        let gates = [Gate::new(), Gate::new(), Gate::new()];
+        let [first, second, last] = gates.clone();
+        let steps = [
+            Step::Hold(first),
+            Step::send("data: 가\n\n".as_bytes()[..7].to_vec()),
+            Step::Hold(second),
+            Step::send(""),
+            Step::send("data: 가\n\n".as_bytes()[7..].to_vec()),
+            Step::Delay(Duration::from_millis(1)),
+            Step::send("data: [DONE]\n\n"),
+            Step::Hold(last),
+        ];
+        server.script(every_call, [Behaviour::event_stream(steps)]);
+        call(connection, "").await;
+        expect(connection, STREAM_HEAD).await;
+        gates[0].arrived(1).await;
+        gates[0].open();
+        let mut chunk = [0; 12];
+        soon(connection.read_exact(&mut chunk)).await.expect("a chunk");
+        assert_eq!(chunk, *b"7\r\ndata: \xea\r\n");
+        gates[1].open();
+        let mut chunk = [0; 9];
+        soon(connection.read_exact(&mut chunk)).await.expect("a chunk");
+        assert_eq!(chunk, *b"4\r\n\xb0\x80\n\n\r\n");
+        expect(connection, "e\r\ndata: [DONE]\n\n\r\n").await;
+        gates[2].open();
+        expect(connection, "0\r\n\r\n").await;
+        assert!(ask(connection).await.expect("it answers").contains("1 thing"));
+        assert_eq!(server.connections(), server.calls().last().expect("a call").connection);
+    }
+
+    #[tokio::test]
+    async fn each_step_of_a_stream_is_written_at_once_and_the_connection_is_kept() {
+        let server = Model::start().expect("it starts");
+        converse_in_steps(&server, &mut connect(&server).await.expect("it connects")).await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_as_scripted() {
+        let server = Model::start().expect("it starts");
+        let head = "HTTP/1.1 503 Service Unavailable\r\ntransfer-encoding: chunked\r\n\
+                    content-type: text/event-stream\r\nretry-after: 7\r\n\r\n1\r\nx\r\n";
+        for (ending, headers, expected) in [
+            (Ending::Whole, "connection: close\r\n", Ok("0\r\n\r\n")),
+            (Ending::Close, "", Ok("")),
+            (Ending::Reset, "", Err(io::ErrorKind::ConnectionReset)),
+        ] {
+            let behaviour = Behaviour::events(["x"]).with_status(503).with_header("retry-after", "7").ending(ending);
+            server.script(every_call, [behaviour]);
+            let mut connection = connect(&server).await.expect("it connects");
+            call(&mut connection, headers).await;
+            expect(&mut connection, head).await;
+            let mut rest = String::new();
+            let read = soon(connection.read_to_string(&mut rest)).await.map_err(|error| error.kind());
+            assert_eq!(read.map(|_| rest), expected.map(str::to_owned), "{ending:?}");
+        }
+        server.all_closed().await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_hangs_or_is_held_ends_with_its_client() {
+        let server = Model::start().expect("it starts");
+        for behaviour in [
+            Behaviour::events(["x"]).ending(Ending::Hang),
+            Behaviour::event_stream([Step::send("x"), Step::Hold(Gate::new())]),
+        ] {
+            server.script(every_call, [behaviour]);
+            let mut connection = connect(&server).await.expect("it connects");
+            call(&mut connection, "").await;
+            expect(&mut connection, STREAM_HEAD).await;
+            expect(&mut connection, "1\r\nx\r\n").await;
+            soon(server.close_idle()).await;
+            drop(connection);
+            soon(server.all_closed()).await;
         }
     }
 
@@ -597,6 +778,7 @@ mod tests {
             assert_eq!(connection.is_ok(), trusted, "{name}: {:?}", connection.err());
             if let Ok(mut connection) = connection {
                 assert!(ask(&mut connection).await.expect("it answers").contains("1 thing"));
+                converse_in_steps(&server, &mut connection).await;
                 server.script(every_call, [Behaviour::Reset]);
                 let broken = ask(&mut connection).await.map_err(|error| error.kind());
                 assert_eq!(broken, Err(io::ErrorKind::ConnectionReset));

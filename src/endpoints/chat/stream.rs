@@ -70,14 +70,17 @@ pub struct Stream<'a> {
     end: mpsc::Sender<Vec<u8>>,
 }
 
-/// An answer that is being delivered; the delivery gives a `T`.
+/// What delivers a stream, on a thread where it may block. What it gives is handed on.
+pub type Deliver = Box<dyn FnOnce(&mut Speaker) -> Vec<u8> + Send>;
+
+/// An answer that is being delivered.
 #[derive(Debug)]
-pub struct Delivery<'a, T> {
+pub struct Delivery<'a> {
     conversation: Conversation<'a>,
     asking: Option<Begun<'a>>,
     spoken: oneshot::Receiver<Result<Exchange, Error>>,
     end: mpsc::Sender<Vec<u8>>,
-    delivered: oneshot::Receiver<T>,
+    delivered: oneshot::Receiver<Vec<u8>>,
 }
 
 impl<'a> Stream<'a> {
@@ -111,15 +114,11 @@ impl<'a> Stream<'a> {
         Self { conversation, asking, speaker, spoken, end }
     }
 
-    /// Asks the model, and when it has begun to speak, has `deliver` read the stream on a thread where
-    /// it may block.
+    /// Asks the model, and when it has begun to speak, has `deliver` read the stream.
     ///
     /// # Errors
     /// Why the model did not begin to speak. `deliver` was not called then.
-    pub async fn begin<T: Send + 'static>(
-        self,
-        deliver: impl FnOnce(&mut Speaker) -> T + Send + 'static,
-    ) -> Result<Delivery<'a, T>, Error> {
+    pub async fn begin(self, deliver: Deliver) -> Result<Delivery<'a>, Error> {
         let Self { conversation, asking, mut speaker, spoken, end } = self;
         let (begins, begun) = oneshot::channel();
         let (delivers, delivered) = oneshot::channel();
@@ -146,7 +145,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-impl<T> Delivery<'_, T> {
+impl Delivery<'_> {
     /// Waits until the model has finished, and stores the turn. The end of the stream, for
     /// [`Delivery::end`].
     ///
@@ -174,11 +173,11 @@ impl<T> Delivery<'_, T> {
         Ok(end)
     }
 
-    /// Ends the stream with `end`. What the delivery gave, when it is over; `None` where it panicked.
-    pub async fn end(self, end: Vec<u8>) -> Option<T> {
-        // The speaker has gone where the delivery panicked.
+    /// Ends the stream with `end`. What the delivery gave, when it is over.
+    pub async fn end(self, end: Vec<u8>) -> Vec<u8> {
+        // The speaker has gone where the delivery panicked, which has been told already.
         let _ = self.end.send(end);
-        self.delivered.await.ok()
+        self.delivered.await.unwrap_or_default()
     }
 }
 
