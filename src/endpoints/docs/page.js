@@ -306,7 +306,9 @@ function showErrors() {
     ...Object.values(openapi.components.responses),
   ];
   const examples = (type) =>
-    all.flatMap((response) => Object.values(resolved(response).content?.[type]?.examples ?? {})).map(({ value }) => value);
+    all
+      .flatMap((response) => Object.values(resolved(response).content?.[type]?.examples ?? {}))
+      .map(({ value }) => value);
   // Some problems are only ever told in a stream.
   const parts = examples("text/event-stream").flatMap((stream) => stream.match(/(?<=^data: )\{.*/gm));
   const streamed = parts.map((part) => JSON.parse(part)).filter(({ type }) => type === "data-problem");

@@ -135,8 +135,10 @@ function inline(parent, text, depth = 0) {
   return parent;
 }
 
-const cells = (tag) => (row) =>
-  element("tr", {}, ...row.replace(/^ *\||\| *\xad?$/g, "").split("|").map((cell) => inline(element(tag), cell.trim())));
+const cells = (tag) => (row) => {
+  const texts = row.replace(/^ *\||\| *\xad?$/g, "").split("|");
+  return element("tr", {}, ...texts.map((text) => inline(element(tag), text.trim())));
+};
 
 // Appends a node for each block, and returns where the last one begins.
 function blocks(parent, text, depth = 0) {
