@@ -14,7 +14,7 @@ use lambda_runtime::Context;
 
 use crate::config::Config;
 use crate::cors::Policy;
-use crate::endpoints::chat::{self, Deliver, Reply, Speaker};
+use crate::endpoints::chat::{self, Deliver, Reply, StreamReader};
 use crate::endpoints::{conversations, docs, echo, health, home, options};
 use crate::error::Error;
 use crate::event::{self, Answer, Payload, Unsupported};
@@ -23,7 +23,7 @@ use crate::log::{Invocation, Record};
 use crate::request::Request;
 use crate::response::{self, Response};
 use crate::router::{self, Route};
-use crate::runtime_api::WayBack;
+use crate::runtime_api::{NotSent, ResponseSender};
 use crate::{http_client, log, openai, ui_message_stream};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,40 +51,48 @@ impl App {
         Self { config, http: OnceLock::new(), upstreams: OnceLock::new(), was_invoked: AtomicBool::new(false) }
     }
 
-    /// The client of everything that is called. Made when it is first asked for: `/health` and
+    /// The HTTP client of all calls, created on first use: where nothing is streamed, `/health` and
     /// `/api/v1/echo` do without.
     pub fn http(&self) -> &http_client::Client {
         self.http.get_or_init(|| http_client::Client::new(self.config.roots.as_deref()))
     }
 
     /// Answers one invocation. Whatever the payload, and whatever happens on the way, the answer
-    /// is an HTTP response. It is returned, except where the caller gets it as it is written: then
-    /// it has gone by `way_back`, and nothing is returned.
-    pub async fn handle(&self, payload: Payload, context: &Context, way_back: Option<&WayBack>) -> Option<Answer> {
+    /// is an HTTP response. Returns the answer, or `None` if it was already sent by `sender`, as those
+    /// are to whom responses are streamed.
+    ///
+    /// # Errors
+    /// A response did not reach the Runtime API.
+    pub async fn handle(
+        &self,
+        payload: Payload,
+        context: &Context,
+        sender: Option<&ResponseSender>,
+    ) -> Result<Option<Answer>, NotSent> {
         let is_cold_start = !self.was_invoked.swap(true, Ordering::Relaxed);
         let invocation = Invocation::begin(&context.request_id, context.xray_trace_id.as_deref(), is_cold_start);
-        let request = match payload.into_request(context, &self.config.base_path, way_back.is_some()) {
+        let request = match payload.into_request(context, &self.config.base_path, sender.is_some()) {
             Ok(request) => request,
             Err(unsupported) => {
                 let Unsupported { error, headers } = *unsupported;
                 invocation.record.note(|notes| notes.route = Some("unsupported"));
-                return Some(event::answer_unsupported(self.complete(Err(error), "", &headers, &invocation)));
+                return Ok(Some(event::answer_unsupported(self.complete(Err(error), "", &headers, &invocation))));
             }
         };
-        let way_back = way_back.filter(|_| request.streams);
+        let sender = sender.filter(|_| request.streams);
         let outcome = match caught(self.respond(&request, &invocation.record)).await {
-            Ok(Reply::Stream(stream)) => self.stream(*stream, &request, &invocation, way_back).await.transpose()?,
+            Ok(Reply::Stream(stream)) => match self.stream(*stream, &request, &invocation, sender).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(response)) => Ok(response),
+                Err(error) => Err(error),
+            },
             Ok(Reply::Whole(response)) => Ok(response),
             Err(error) => Err(error),
         };
         let response = self.complete(outcome, &request.method, &request.headers, &invocation);
-        match way_back {
-            None => Some(event::answer(response)),
-            Some(way_back) => {
-                way_back.send(response).await;
-                None
-            }
-        }
+        let Some(sender) = sender else { return Ok(Some(event::answer(response))) };
+        sender.send(response, request.deadline).await?;
+        Ok(None)
     }
 
     /// What the request asks for.
@@ -110,29 +118,29 @@ impl App {
         Ok(Reply::Whole(response))
     }
 
-    /// Has the model speak. The response in one piece; `None` where it has gone by `way_back` as it
-    /// was written.
+    /// Asks the model and delivers its answer. Returns the whole response, or `None` if it was
+    /// streamed by `sender`.
     async fn stream(
         &self,
         stream: chat::Stream<'_>,
         request: &Request,
         invocation: &Invocation<'_>,
-        way_back: Option<&WayBack>,
+        sender: Option<&ResponseSender>,
     ) -> Result<Option<Response>, Error> {
         let head = ui_message_stream::head();
-        let deliver: Deliver = match way_back {
-            None => Box::new(|speaker: &mut Speaker| {
+        let deliver: Deliver = match sender {
+            None => Box::new(|reader: &mut StreamReader| {
                 let mut text = Vec::new();
                 // Reading it never fails.
-                let _ = speaker.read_to_end(&mut text);
+                let _ = reader.read_to_end(&mut text);
                 text
             }),
-            Some(way_back) => {
-                way_back.get_ready();
+            Some(sender) => {
+                sender.preconnect();
                 let head = self.completed(head.clone(), &request.method, &request.headers, invocation.request_id);
-                let way_back = way_back.clone();
-                Box::new(move |speaker| {
-                    way_back.stream(head, speaker);
+                let (sender, deadline) = (sender.clone(), request.deadline);
+                Box::new(move |reader| {
+                    sender.stream(head, reader, deadline);
                     Vec::new()
                 })
             }
@@ -142,11 +150,12 @@ impl App {
             invocation.record.note(|notes| notes.failure = Some(error.failure()));
             error.to_stream_end(invocation.request_id)
         });
-        if way_back.is_none() {
-            return Ok(Some(response::with_body(head, delivery.end(end).await)));
+        if sender.is_none() {
+            return delivery.end(end).await.map(|text| Some(response::with_body(head, text)));
         }
         self.log(invocation, &request.method, StatusCode::OK);
-        delivery.end(end).await;
+        // Where the delivery panicked the stream broke off, and more cannot be told to anybody.
+        let _ = delivery.end(end).await;
         Ok(None)
     }
 
@@ -209,7 +218,7 @@ impl App {
         response
     }
 
-    /// Writes the invocation's line. Before the answer is handed on, or ends: Lambda may freeze the
+    /// Writes the log line. This must happen before the answer is complete: Lambda may freeze the
     /// process right after that.
     fn log(&self, invocation: &Invocation<'_>, method: &str, status: StatusCode) {
         if let Some(line) = invocation.line(self.config.log_level, method, status) {

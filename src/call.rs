@@ -1,4 +1,4 @@
-//! What a call to an upstream carries with it.
+//! What a call to an upstream carries with it: its time limit, and the number of its retries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

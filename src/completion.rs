@@ -1,4 +1,4 @@
-//! A model's answer, in the one shape that all of the program uses.
+//! A model's answer, as the whole program uses it.
 
 use serde::Serialize;
 

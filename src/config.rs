@@ -29,7 +29,7 @@ pub struct Config {
     pub base_path: String,
     /// `DOCS`: whether the API shows its pages and its documentation.
     pub docs: bool,
-    /// `FUNCTION_URL_INVOKE_MODE`: whether a Function URL hands an answer on as it is written.
+    /// `FUNCTION_URL_INVOKE_MODE`: whether Function URLs stream responses.
     pub response_stream: bool,
     /// `AWS_CA_BUNDLE`: the certificates that replace the built-in roots.
     pub roots: Option<Vec<Certificate<'static>>>,
@@ -61,8 +61,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The host and port of the Runtime API, where Lambda, or something that stands for it, started this
-/// process.
+/// The host and port of the Runtime API; `None` unless Lambda or an emulator started this process.
 #[must_use]
 pub fn runtime_api() -> Option<String> {
     let address = env::var_os("AWS_LAMBDA_RUNTIME_API").filter(|address| !address.is_empty())?;

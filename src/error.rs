@@ -66,8 +66,8 @@ pub enum Error {
     /// The model has answered and the turn could not be stored. The caller gets the answer, which says
     /// so; in the log it is `not_saved`.
     NotSaved(history::Error),
-    /// Another request with the same key was answered first, and in other words than those that have
-    /// been streamed already: 409 `idempotency_conflict`.
+    /// Another request with the same key was answered first, with a different text than the one that
+    /// was already streamed: 409 `idempotency_conflict`.
     IdempotencyConflict,
     /// No route has the path: 404 `not_found`.
     NotFound,
@@ -102,7 +102,7 @@ struct Problem<'a> {
     request_id: &'a str,
 }
 
-/// The code of a turn that was answered and not stored. Only the log has it.
+/// The code, in the log only, of an answered turn that was not stored.
 const NOT_SAVED: &str = "not_saved";
 
 /// After how many seconds a caller is asked to come back where the upstream does not say.
@@ -146,7 +146,7 @@ impl Error {
         }
     }
 
-    /// What the log tells of it.
+    /// What the log says about it.
     #[must_use]
     pub fn failure(&self) -> Failure {
         let (status, code) = self.status_and_code();
@@ -160,7 +160,7 @@ impl Error {
         Failure { status, code, detail }
     }
 
-    /// The failure that a panic with this payload is.
+    /// Turns a panic's payload into an error.
     #[must_use]
     pub fn from_panic(payload: &(dyn Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().map(ToString::to_string);
@@ -203,7 +203,7 @@ impl Error {
             Self::History(history::Error::Unavailable(_)) => "The conversation's history cannot be reached. Try again later.".into(),
             Self::NotSaved(_) => "The turn could not be saved: it will not be remembered.".into(),
             Self::IdempotencyConflict => {
-                "Another request with this Idempotency-Key was answered first, in other words than these. Send it again to get that answer."
+                "Another request with this Idempotency-Key finished first, with a different answer. Send the request again to get that answer."
                     .into()
             }
             Self::History(history::Error::Deleted) => {

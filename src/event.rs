@@ -14,7 +14,7 @@ use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayV2httpResponse
 use aws_lambda_events::encodings;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
-use lambda_runtime::{Context, MetadataPrelude};
+use lambda_runtime::Context;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -123,14 +123,14 @@ impl Payload {
     /// The payload in the bytes of an invocation's event.
     #[must_use]
     pub fn from_slice(event: &[u8]) -> Self {
-        // As `lambda_runtime` reads it: what follows the first JSON value is not looked at.
+        // As in `lambda_runtime`, anything after the first JSON value is ignored.
         let payload = Self::deserialize(&mut serde_json::Deserializer::from_slice(event));
         payload.unwrap_or_else(|error| Self(Err(error.to_string())))
     }
 
     /// The HTTP request that the payload carries. `base_path` is stripped from its path after the
     /// stage; it has neither a leading nor a trailing slash and is empty when there is none.
-    /// `function_url_streams` says that a Function URL hands an answer on as it is written.
+    /// `function_url_streams` says whether Function URLs stream responses.
     ///
     /// # Errors
     /// [`Unsupported`] when the payload is no payload format 2.0 event.
@@ -152,7 +152,7 @@ impl Payload {
         };
         let owner = request_context.owner();
         let streams = function_url_streams && request_context.domain_name.as_deref().is_some_and(is_function_url);
-        // The cap is API Gateway's.
+        // Only API Gateway has the cap.
         let longest = if streams { Duration::MAX } else { LONGEST_ANSWER };
         let Some(method) = request_context.http.and_then(|Object(http)| http.method) else {
             return Err(unsupported(no_method.to_owned(), headers));
@@ -280,20 +280,8 @@ pub fn answer(response: Response) -> Answer {
     Answer::Http(answer)
 }
 
-/// What a streaming response begins with: status, headers and cookies of `head` (Lambda Developer
-/// Guide, "Using the Lambda runtime API for custom runtimes", "Response streaming").
-#[must_use]
-pub fn prelude(head: http::Response<()>) -> Vec<u8> {
-    let (mut parts, ()) = head.into_parts();
-    let cookies = take_cookies(&mut parts.headers);
-    let prelude = MetadataPrelude { status_code: parts.status, headers: parts.headers, cookies };
-    let mut prelude = serde_json::to_vec(&prelude).expect("a status and headers serialise");
-    prelude.extend([0; 8]);
-    prelude
-}
-
-/// Cookies are not among the headers in what Lambda is answered.
-fn take_cookies(headers: &mut HeaderMap) -> Vec<String> {
+/// Takes the cookies out of `headers`: Lambda wants them separately.
+pub fn take_cookies(headers: &mut HeaderMap) -> Vec<String> {
     let cookies = headers.get_all(SET_COOKIE).iter();
     let cookies = cookies.filter_map(|cookie| cookie.to_str().ok().map(ToOwned::to_owned)).collect();
     headers.remove(SET_COOKIE);

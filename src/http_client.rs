@@ -1,6 +1,6 @@
-//! The one HTTP client of the process, blocking: the model's client uses it as it is, the AWS SDK
-//! through the [`HttpConnector`] below. Both upstreams so share one TLS configuration, one
-//! connection pool and one set of rules about time and size.
+//! The one HTTP client of the process, blocking. The model's client and, where responses are streamed,
+//! the sender to Lambda use it as it is, the AWS SDK through the [`HttpConnector`] below. So all of them
+//! share one TLS configuration, one connection pool and one set of rules about time and size.
 
 mod connections;
 mod ureq_assumptions;
@@ -20,7 +20,7 @@ use http::{Request, Response, Uri};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
-use ureq::{Agent, BodyReader, SendBody};
+use ureq::{Agent, AsSendBody, BodyReader, SendBody};
 
 use self::connections::{Names, Opener, Servers};
 use self::ureq_assumptions::{Progress, begin_call, progress};
@@ -169,8 +169,6 @@ impl Client {
     /// # Errors
     /// [`Error`], by how far the call came.
     pub fn open(&self, request: Request<&[u8]>, timeout: Duration) -> Result<Response<Incoming>, Error> {
-        begin_call();
-        let uri = request.uri().clone();
         let to_connect = Some(timeout.min(CONNECT_TIMEOUT));
         let request = self
             .agent
@@ -179,14 +177,12 @@ impl Client {
             .timeout_resolve(to_connect)
             .timeout_connect(to_connect)
             .build();
-        let (parts, body) = self.agent.run(request).map_err(before_the_answer)?.into_parts();
-        let body = Incoming { reader: body.into_reader(), uri, servers: self.servers.clone() };
-        Ok(Response::from_parts(parts, body))
+        self.run(request)
     }
 
     /// Sends `request` with the body that `body` gives, each piece as soon as it is read, and reads
-    /// its answer. `write_timeout` limits each piece's way to the server, not the time until there is
-    /// one.
+    /// the answer. `write_timeout` limits how long writing a piece may take, not the wait for the next
+    /// piece. Nothing is written after `deadline`.
     ///
     /// # Errors
     /// [`Error`], by how far the call came. `body` may not have been read to its end.
@@ -195,20 +191,25 @@ impl Client {
         request: Request<()>,
         body: &mut dyn Read,
         write_timeout: Duration,
+        deadline: Instant,
     ) -> Result<Response<Vec<u8>>, Error> {
-        begin_call();
-        let uri = request.uri().clone();
-        let request = request.map(|()| SendBody::from_reader(body));
         let request = self
             .agent
-            .configure_request(request)
+            .configure_request(request.map(|()| SendBody::from_reader(body)))
             .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_send_body(Some(deadline.saturating_duration_since(Instant::now())))
             .timeout_per_write(Some(write_timeout))
             .timeout_recv_response(Some(LONGEST_CALL))
             .build();
+        read_whole(self.run(request)?)
+    }
+
+    fn run(&self, request: Request<impl AsSendBody>) -> Result<Response<Incoming>, Error> {
+        begin_call();
+        let uri = request.uri().clone();
         let (parts, body) = self.agent.run(request).map_err(before_the_answer)?.into_parts();
         let body = Incoming { reader: body.into_reader(), uri, servers: self.servers.clone() };
-        read_whole(Response::from_parts(parts, body))
+        Ok(Response::from_parts(parts, body))
     }
 
     /// As [`Client::send`], but again on the next connection as long as they are stale: for
@@ -255,7 +256,7 @@ impl fmt::Debug for Incoming {
     }
 }
 
-/// `response` with its whole body.
+/// Reads the whole body of `response`.
 ///
 /// # Errors
 /// [`Error::Cut`], [`Error::TimedOut`], and [`Error::TooLong`] for a body above 8 MiB.

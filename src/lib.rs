@@ -15,10 +15,11 @@
 //! 6. [`event`] writes the [`response::Response`] as the answer that API Gateway expects.
 //!
 //! A chat that is streamed differs in steps 4 to 6. When the model has begun to speak, the head of the
-//! response is made as in step 5. A thread then reads the model's answer, writes the parts of the
-//! [`ui_message_stream`], and [`runtime_api`] sends each at once, or they are collected for a caller who
-//! cannot be sent a part of an answer. When the model has finished the turn is written, the log gets its
-//! line, and the stream its end.
+//! response is made as in step 5. A thread then reads the model's answer and writes the parts of the
+//! [`ui_message_stream`]. Through a Function URL [`runtime_api`] sends each part at once; for an HTTP API,
+//! which cannot stream, they are collected into one response. When the model has finished, the turn is
+//! stored, the log line is written, and the stream is closed. Where Function URLs stream, [`runtime_api`]
+//! sends all other responses too, and [`responder`] stands in for `lambda_runtime`'s own services.
 //!
 //! # Layout
 //!
@@ -26,8 +27,9 @@
 //! | --- | --- |
 //! | [`app`] | the pipeline above; the one place that writes the log |
 //! | [`config`] | the environment; nothing else reads it |
+//! | [`responder`] | the invocations of a function whose Function URL streams |
 //! | [`event`] | API Gateway's payload format 2.0; no other module names its fields |
-//! | [`runtime_api`] | how a streamed response gets back to Lambda |
+//! | [`runtime_api`] | how a response gets to Lambda while it is written |
 //! | [`request`], [`response`] | HTTP as the endpoints see it |
 //! | [`router`] | which path and method is which [`router::Route`] |
 //! | [`cors`] | the Fetch standard's CORS protocol |
@@ -37,17 +39,17 @@
 //! | [`openai`] | the Chat Completions API |
 //! | [`history`] | the table and its items; no other module names a type of DynamoDB |
 //! | [`log`] | the line of an invocation, its levels and metrics, and what is noted for it on the way |
-//! | [`call`] | what a call to an upstream carries with it |
+//! | [`call`] | a call's deadline and its number of retries |
 //! | [`completion`] | what a model answered |
 //! | [`secret`] | values that no log and no answer may show |
 //! | [`timestamp`] | times as texts |
 //! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
 //! | [`dns`] | the addresses of a host |
 //!
-//! Imports run one way: `main` → [`app`], [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
+//! Imports run one way: `main` → [`responder`] → [`app`] → [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
 //! [`error`], [`cors`], [`log`] → [`openai`], [`history`], [`router`], [`ui_message_stream`] →
 //! [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`] → [`dns`].
-//! Nothing below [`app`] knows Lambda, nothing below [`event`] knows API Gateway.
+//! Nothing below [`runtime_api`] sends to Lambda, nothing below [`event`] knows API Gateway.
 
 pub mod app;
 pub mod call;
@@ -63,6 +65,7 @@ pub mod http_client;
 pub mod log;
 pub mod openai;
 pub mod request;
+pub mod responder;
 pub mod response;
 pub mod router;
 pub mod runtime_api;

@@ -43,9 +43,10 @@ pub enum Level {
     Debug,
     /// The request was answered as asked.
     Info,
-    /// The caller's request could not be answered: a status of 4xx.
+    /// The caller's request could not be answered: a status of 4xx, also of a problem within a stream.
     Warn,
-    /// The function could not do what it should: a status of 5xx, or a turn that was not saved.
+    /// The function could not do what it should: a status of 5xx, also of a problem within a stream, or
+    /// a turn that was not saved.
     Error,
     /// Not written by the function itself.
     Fatal,
@@ -85,9 +86,9 @@ pub struct Notes {
     pub usage: Usage,
     /// How many earlier turns it was sent, the last time that it was asked.
     pub remembered_turns: Option<usize>,
-    /// Whether the answer was streamed, or would have been.
+    /// Whether the caller asked for a stream.
     pub streamed: bool,
-    /// When the first delta of a streamed answer was there.
+    /// When the first delta of a stream arrived.
     pub first_token: Option<Instant>,
     model_calls: Option<Calls>,
     history_reads: Option<Calls>,
@@ -101,7 +102,7 @@ struct Calls {
     retries: u32,
 }
 
-/// What an upstream is called for.
+/// The purpose of a call to an upstream.
 #[derive(Clone, Copy, Debug)]
 pub enum Upstream {
     /// The model's answer.
@@ -125,14 +126,14 @@ impl Record {
     /// Begins a call to `upstream` that has to be over by `deadline`. Its time and its retries are
     /// noted when what is returned is dropped.
     #[must_use = "the call is over when it is dropped"]
-    pub fn begin(&self, upstream: Upstream, deadline: Instant) -> Begun<'_> {
-        Begun { record: self, upstream, started: Instant::now(), call: Call::new(deadline) }
+    pub fn begin(&self, upstream: Upstream, deadline: Instant) -> UpstreamCall<'_> {
+        UpstreamCall { record: self, upstream, started: Instant::now(), call: Call::new(deadline) }
     }
 }
 
 /// A call that has begun. It is over when this is dropped.
 #[derive(Debug)]
-pub struct Begun<'a> {
+pub struct UpstreamCall<'a> {
     record: &'a Record,
     upstream: Upstream,
     started: Instant,
@@ -140,7 +141,7 @@ pub struct Begun<'a> {
     pub call: Call,
 }
 
-impl Drop for Begun<'_> {
+impl Drop for UpstreamCall<'_> {
     fn drop(&mut self) {
         self.record.note(|notes| {
             let calls = match self.upstream {

@@ -1,9 +1,8 @@
 //! The `bootstrap` that Lambda starts: configuration, application and runtime loop put together.
 
-use std::convert::Infallible;
 use std::process::ExitCode;
 
-use kus_aws_backend::runtime_api::{Respond, Responder};
+use kus_aws_backend::responder::{Respond, Responder};
 use kus_aws_backend::{App, Config, config};
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use tokio::runtime::{Builder, LocalOptions};
@@ -28,7 +27,7 @@ fn serve(config: Config, runtime_api: &str) -> Result<(), lambda_runtime::Error>
     // It lives as long as the process.
     let app: &'static App = Box::leak(Box::new(App::new(config)));
     let handler = service_fn(async |LambdaEvent { payload, context }| {
-        Ok::<_, Infallible>(app.handle(payload, &context, None).await)
+        app.handle(payload, &context, None).await.map_err(lambda_runtime::Error::from)
     });
     let responder = if streams { Some(Responder::new(app, runtime_api)?) } else { None };
     // A local runtime leaves the multi-threaded scheduler, and libm with it, out of the binary.

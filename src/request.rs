@@ -34,7 +34,7 @@ pub struct Request {
     pub owner: String,
     /// When the upstreams have to be done; what the invocation has left then is for the answer.
     pub deadline: Instant,
-    /// Whether the caller gets each byte of the answer's body when it is written.
+    /// Whether the response is streamed to the caller.
     pub streams: bool,
 }
 
@@ -60,8 +60,8 @@ impl Body {
 }
 
 impl Request {
-    /// Whether the header `Accept` names the media type `wanted` (RFC 9110 §12.5.1), with whatever
-    /// weight but 0. Ranges such as `*/*` do not name it.
+    /// Whether the header `Accept` names the media type `wanted` with a weight above 0 (RFC 9110
+    /// §12.5.1). Ranges such as `*/*` do not name it.
     #[must_use]
     pub fn accepts(&self, wanted: &str) -> bool {
         let accept = self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();

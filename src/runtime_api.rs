@@ -1,167 +1,169 @@
-//! The Lambda Runtime API's way back: answers that are written while they come to be.
+//! Sends responses, streamed ones included, to the Lambda Runtime API (Lambda Developer Guide, "Using
+//! the Lambda runtime API for custom runtimes", "Response streaming").
 //!
-//! `lambda_runtime` can stream too. Its HTTP client leaves Nagle's algorithm on, by which the kernel
-//! holds a small piece back until the one before it is acknowledged, up to 40 ms later; and it is
-//! asynchronous, so that each delta would change threads on its way from the model's connection, which
-//! is blocking. So where answers are streamed, `lambda_runtime` fetches the events, and [`Responder`]
-//! sends all answers on a connection of its own.
+//! `lambda_runtime` can stream too. But its HTTP client leaves Nagle's algorithm on, so the kernel holds
+//! a small piece back until the one before it is acknowledged, up to 40 ms later. And it is asynchronous,
+//! so each delta would change threads between the model's connection, which is blocking, and Lambda's.
 
+use std::fmt;
 use std::io::{self, Read};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http::header::CONTENT_TYPE;
-use http::uri::InvalidUri;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
-use lambda_runtime::tower::Layer;
-use lambda_runtime::tower::util::Either;
-use lambda_runtime::{Error, LambdaInvocation, Service};
+use lambda_runtime::MetadataPrelude;
 use tokio::task::spawn_blocking;
 
-use crate::App;
-use crate::event::{self, Answer, Payload};
-use crate::http_client::Client;
+use crate::event::{self, Answer};
+use crate::http_client::{Client, Error};
 use crate::response::Response;
 
-/// Tells an invocation from an earlier attempt at the same one; it goes back as it came.
-const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
+/// Distinguishes an invocation from an earlier attempt at it; echoed unchanged.
+pub const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
 
 const RESPONSE_MODE: HeaderName = HeaderName::from_static("lambda-runtime-function-response-mode");
 
 const HTTP_INTEGRATION: HeaderValue = HeaderValue::from_static("application/vnd.awslambda.http-integration-response");
 
-/// How long the Runtime API may take nothing. After that nobody reads the answer.
+/// How long the Runtime API may accept no data before the caller counts as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The way back of one invocation. Clones are the same one.
+/// How often a whole response is sent at most, on kept connections that turn out to be closed.
+const MAX_ATTEMPTS: u32 = 4;
+
+/// Sends the response of one invocation.
 #[derive(Clone, Debug)]
-pub struct WayBack {
-    http: Client,
-    api: Uri,
-    request_id: String,
-    invocation_id: Option<HeaderValue>,
+pub struct ResponseSender {
+    /// The client, which keeps the connection for the next invocation.
+    pub http: Client,
+    /// The address of the Runtime API.
+    pub api: Uri,
+    /// The invocation's id.
+    pub request_id: String,
+    /// The header [`INVOCATION_ID`] of the invocation, if it has one.
+    pub invocation_id: Option<HeaderValue>,
 }
 
-impl WayBack {
-    /// Opens a connection to the Runtime API, where there is none, while something else is waited for.
-    pub fn get_ready(&self) {
+/// A whole response that did not reach the Runtime API.
+#[derive(Debug)]
+pub struct NotSent(Error);
+
+impl fmt::Display for NotSent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the response did not reach the Lambda Runtime API")
+    }
+}
+
+impl std::error::Error for NotSent {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl ResponseSender {
+    /// Opens a connection to the Runtime API if there is none, while something else is waited for.
+    pub fn preconnect(&self) {
         self.http.open_ahead(&self.api);
     }
 
-    /// Sends the head of a response and then its body, each piece as soon as it can be read. Blocks
-    /// until `body` is at its end, also where nobody takes it any more: reading it may be what does
-    /// the work.
-    pub fn stream(&self, head: http::Response<()>, body: &mut impl Read) {
-        let headers = [(RESPONSE_MODE, HeaderValue::from_static("streaming")), (CONTENT_TYPE, HTTP_INTEGRATION)];
-        let mut body = Preceded { first: event::prelude(head), rest: body };
-        self.post(headers.into_iter().collect(), &mut body);
-        // It never fails to be read, and a sink takes everything.
+    /// Sends the head of a response and then its body, each piece as soon as it can be read, at most
+    /// until `deadline`. Blocks until `body` is read to its end, even if the caller is gone, because
+    /// reading it drives the chat.
+    pub fn stream(&self, head: http::Response<()>, body: &mut impl Read, deadline: Instant) {
+        let mut body = Prefixed { prefix: prelude(head), rest: body };
+        if let Err(error) = self.post(streaming(), &mut body, deadline) {
+            eprintln!("Request {}: nobody takes the streamed response: {}", self.request_id, chain(&error));
+        }
+        // Reading never fails, and a sink accepts everything.
         let _ = io::copy(&mut body, &mut io::sink());
     }
 
-    /// Sends a response that is whole to somebody to whom responses are streamed.
-    pub async fn send(&self, response: Response) {
+    /// Sends a whole response in streaming mode, at most until `deadline`.
+    ///
+    /// # Errors
+    /// [`NotSent`].
+    pub async fn send(&self, response: Response, deadline: Instant) -> Result<(), NotSent> {
         let (parts, body) = response.into_parts();
-        let head = http::Response::from_parts(parts, ());
-        self.on_a_thread(move |way_back| way_back.stream(head, &mut body.as_bytes())).await;
+        let mut bytes = prelude(http::Response::from_parts(parts, ()));
+        bytes.extend_from_slice(body.as_bytes());
+        self.post_whole(streaming(), bytes, deadline).await
     }
 
-    async fn send_answer(&self, answer: &Answer) {
-        let answer = serde_json::to_vec(answer).expect("an answer serialises");
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        self.on_a_thread(move |way_back| way_back.post(headers, &mut answer.as_slice())).await;
+    /// Sends a whole response as the payload that API Gateway expects.
+    ///
+    /// # Errors
+    /// [`NotSent`].
+    pub async fn send_buffered(&self, answer: &Answer) -> Result<(), NotSent> {
+        let bytes = serde_json::to_vec(answer).expect("an answer serialises");
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let headers = HeaderMap::from_iter([json, (CONTENT_LENGTH, bytes.len().into())]);
+        self.post_whole(headers, bytes, Instant::now() + WRITE_TIMEOUT).await
     }
 
-    async fn on_a_thread(&self, send: impl FnOnce(Self) + Send + 'static) {
-        let way_back = self.clone();
-        // What failed there was reported there.
-        let _ = spawn_blocking(move || send(way_back)).await;
-    }
-
-    fn post(&self, headers: HeaderMap, body: &mut dyn Read) {
-        let url = format!("{}2018-06-01/runtime/invocation/{}/response", self.api, self.request_id);
-        let request = Request::post(url).body(()).map_err(|error| error.to_string()).and_then(|mut request| {
-            *request.headers_mut() = headers;
-            request.headers_mut().extend(self.invocation_id.clone().map(|id| (INVOCATION_ID, id)));
-            self.http.upload(request, body, WRITE_TIMEOUT).map_err(|error| error.to_string())
+    async fn post_whole(&self, headers: HeaderMap, bytes: Vec<u8>, deadline: Instant) -> Result<(), NotSent> {
+        let sender = self.clone();
+        let sent = spawn_blocking(move || {
+            let mut attempts = 0;
+            loop {
+                attempts += 1;
+                match sender.post(headers.clone(), &mut bytes.as_slice(), deadline) {
+                    Err(Error::Stale(_)) if attempts < MAX_ATTEMPTS => {}
+                    outcome => return outcome,
+                }
+            }
         });
-        match request {
-            Ok(response) if response.status().is_success() => {}
-            Ok(response) => eprintln!("The Lambda Runtime API did not accept the response: {}", response.status()),
-            Err(error) => eprintln!("The response did not reach the Lambda Runtime API: {error}"),
+        sent.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).map_err(NotSent)
+    }
+
+    fn post(&self, headers: HeaderMap, body: &mut dyn Read, deadline: Instant) -> Result<(), Error> {
+        let mut request = Request::new(());
+        *request.method_mut() = http::Method::POST;
+        *request.headers_mut() = headers;
+        request.headers_mut().extend(self.invocation_id.clone().map(|id| (INVOCATION_ID, id)));
+        let url = format!("{}2018-06-01/runtime/invocation/{}/response", self.api, self.request_id);
+        // Lambda's ids are UUIDs, and its address was parsed before.
+        *request.uri_mut() = url.parse().unwrap_or_default();
+        let response = self.http.upload(request, body, WRITE_TIMEOUT, deadline)?;
+        if !response.status().is_success() {
+            // As `lambda_runtime` does: the next invocation may go well.
+            eprintln!("Request {}: the Lambda Runtime API answered {}", self.request_id, response.status());
         }
+        Ok(())
     }
 }
 
-/// A reader that begins with `first`, in one piece with what `rest` gives at first.
-struct Preceded<'a, R> {
-    first: Vec<u8>,
+fn streaming() -> HeaderMap {
+    let mode = (RESPONSE_MODE, HeaderValue::from_static("streaming"));
+    HeaderMap::from_iter([mode, (CONTENT_TYPE, HTTP_INTEGRATION)])
+}
+
+/// What a streaming response begins with: status, headers and cookies of `head`, and eight NULs.
+fn prelude(head: http::Response<()>) -> Vec<u8> {
+    let (mut parts, ()) = head.into_parts();
+    let cookies = event::take_cookies(&mut parts.headers);
+    let prelude = MetadataPrelude { status_code: parts.status, headers: parts.headers, cookies };
+    let mut prelude = serde_json::to_vec(&prelude).expect("a status and headers serialise");
+    prelude.extend([0; 8]);
+    prelude
+}
+
+/// An error and its causes, as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Returns `prefix` together with the first bytes of `rest`, so that both leave in one chunk.
+struct Prefixed<'a, R> {
+    prefix: Vec<u8>,
     rest: &'a mut R,
 }
 
-impl<R: Read> Read for Preceded<'_, R> {
+impl<R: Read> Read for Prefixed<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let room = buffer.len().min(self.first.len());
-        buffer[..room].copy_from_slice(&self.first[..room]);
-        self.first.drain(..room);
+        let room = buffer.len().min(self.prefix.len());
+        buffer[..room].copy_from_slice(&self.prefix[..room]);
+        self.prefix.drain(..room);
         Ok(room + self.rest.read(&mut buffer[room..])?)
-    }
-}
-
-/// Answers invocations in the place of `lambda_runtime`'s own services, which still fetches them.
-#[derive(Clone, Debug)]
-pub struct Responder {
-    app: &'static App,
-    api: Uri,
-}
-
-impl Responder {
-    /// Answers by `app`, to the Runtime API at this host and port.
-    ///
-    /// # Errors
-    /// They are not a host and a port.
-    pub fn new(app: &'static App, runtime_api: &str) -> Result<Self, InvalidUri> {
-        Ok(Self { app, api: format!("http://{runtime_api}").parse()? })
-    }
-}
-
-/// Has a [`Responder`] answer the invocations, where there is one. Both ways are in one service, so
-/// that the loop of `lambda_runtime` is in the program once.
-#[derive(Clone, Debug)]
-pub struct Respond(pub Option<Responder>);
-
-impl<S> Layer<S> for Respond {
-    type Service = Either<S, Responder>;
-
-    fn layer(&self, service: S) -> Self::Service {
-        self.0.clone().map_or(Either::Left(service), Either::Right)
-    }
-}
-
-impl Service<LambdaInvocation> for Responder {
-    type Response = ();
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, invocation: LambdaInvocation) -> Self::Future {
-        let Self { app, api } = self.clone();
-        Box::pin(async move {
-            let LambdaInvocation { parts, body, context } = invocation;
-            let way_back = WayBack {
-                http: app.http().clone(),
-                api,
-                request_id: context.request_id.clone(),
-                invocation_id: parts.headers.get(INVOCATION_ID).cloned(),
-            };
-            if let Some(answer) = app.handle(Payload::from_slice(&body), &context, Some(&way_back)).await {
-                way_back.send_answer(&answer).await;
-            }
-            Ok(())
-        })
     }
 }

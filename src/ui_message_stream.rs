@@ -27,7 +27,7 @@ enum Part<'a, T> {
     Error { error_text: &'a str },
 }
 
-/// A part that carries nothing else.
+/// A part without a `T`.
 type Plain<'a> = Part<'a, ()>;
 
 /// The head of the response that carries the stream.
@@ -37,7 +37,7 @@ pub fn head() -> Response<()> {
     for (name, value) in [
         (CONTENT_TYPE, "text/event-stream"),
         (HeaderName::from_static("x-vercel-ai-ui-message-stream"), "v1"),
-        // nginx, where it stands in front, would collect the stream.
+        // Without this, nginx would buffer the stream.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -45,31 +45,31 @@ pub fn head() -> Response<()> {
     response
 }
 
-/// The message with this metadata begins, and its text.
+/// Begins the message, with this metadata, and its text.
 pub fn begin(stream: &mut Vec<u8>, metadata: &impl Serialize) {
     write(stream, &Part::Start { message_metadata: metadata });
     write(stream, &Plain::TextStart { id: TEXT });
 }
 
-/// More of the text.
+/// Adds to the text.
 pub fn delta(stream: &mut Vec<u8>, delta: &str) {
     write(stream, &Plain::TextDelta { id: TEXT, delta });
 }
 
-/// The text is complete.
+/// Ends the text.
 pub fn end_text(stream: &mut Vec<u8>) {
     write(stream, &Plain::TextEnd { id: TEXT });
 }
 
-/// The message is complete, and has this metadata too.
+/// Ends the message, with this metadata.
 pub fn finish(stream: &mut Vec<u8>, metadata: &impl Serialize) {
     write(stream, &Part::Finish { message_metadata: metadata });
     done(stream);
 }
 
-/// The message cannot be completed: for programs a problem document, for a person a text.
+/// Ends a message that cannot be completed, with a problem document for programs and a text for people.
 pub fn fail(stream: &mut Vec<u8>, problem: &impl Serialize, text: &str) {
-    // A reader may stop at the error, so that the document comes before it.
+    // A reader may stop at the error, so the document comes first.
     write(stream, &Part::DataProblem { data: problem });
     write(stream, &Plain::Error { error_text: text });
     done(stream);

@@ -1,7 +1,7 @@
 //! What the function calls on this machine: how it is told, and the example that starts it alone.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -32,13 +32,13 @@ struct Example(Child);
 
 impl Example {
     /// Starts it and reads the variables that it prints, the last of which is `last`.
-    fn start(last: &str, variables: &[(&str, &str)]) -> (Self, BTreeMap<String, String>) {
+    fn start(last: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (Self, BTreeMap<String, String>) {
         let names = ["AWS_ENDPOINT_URL_DYNAMODB", "HISTORY_TABLE", "OPENAI_API_KEY", "OPENAI_BASE_URL", "AWS_REGION"];
         let mut command = Command::new(Path::new(BOOTSTRAP).with_file_name("examples").join("local"));
         for name in names.into_iter().chain(["AWS_ACCESS_KEY_ID", "AWS_LAMBDA_RUNTIME_API"]) {
             command.env_remove(name);
         }
-        command.arg("--backends-only").envs(variables.iter().copied());
+        command.arg("--backends-only").args(arguments).envs(variables.iter().copied());
         command.current_dir(env!("CARGO_TARGET_TMPDIR")).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the example starts");
         let mut printed = BTreeMap::new();
@@ -61,12 +61,21 @@ impl Drop for Example {
 
 #[test]
 fn the_example_starts_the_backends_alone_and_prints_their_variables() {
-    let (mut example, printed) = Example::start("AWS_SESSION_TOKEN", &[]);
+    let (mut example, printed) = Example::start("AWS_SESSION_TOKEN", &["--model-delay", "0"], &[]);
     assert_eq!((&*printed["HISTORY_TABLE"], &*printed["AWS_REGION"]), ("chat-history", "us-east-1"));
     assert_eq!((&*printed["AWS_ACCESS_KEY_ID"], &*printed["AWS_SECRET_ACCESS_KEY"]), ("local", "local"));
     for name in ["AWS_ENDPOINT_URL_DYNAMODB", "OPENAI_BASE_URL"] {
         let address = printed[name].strip_prefix("http://").map(|url| url.trim_end_matches("/v1"));
         TcpStream::connect(address.expect(name)).expect("it listens");
+    }
+    let model = printed["OPENAI_BASE_URL"].strip_prefix("http://").expect("a URL");
+    let body = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"Hello"}]}"#;
+    let head = format!("POST http://{model}/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close");
+    let mut connection = TcpStream::connect(model.trim_end_matches("/v1")).expect("it listens");
+    write!(connection, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).expect("it reads");
+    let answer = std::io::read_to_string(connection).expect("it answers");
+    for streamed in ["HTTP/1.1 200 OK\r\n", "\"content\":\" have\"", "data: [DONE]\n\n\r\n0\r\n\r\n"] {
+        assert!(answer.contains(streamed), "{streamed:?} is not in {answer}");
     }
     let ended = Command::new("kill").args(["-INT", &example.0.id().to_string()]).status().expect("kill runs");
     assert!(ended.success());
@@ -81,7 +90,7 @@ fn the_example_starts_no_backend_that_is_configured_and_shows_no_keys() {
         ("OPENAI_API_KEY", "sk-example"),
         ("AWS_REGION", "eu-west-1"),
     ];
-    let (_example, printed) = Example::start("AWS_REGION", &configured);
+    let (_example, printed) = Example::start("AWS_REGION", &[], &configured);
     let expected = BTreeMap::from([("AWS_REGION".to_owned(), "eu-west-1".to_owned())]);
     assert_eq!(printed, expected);
 }

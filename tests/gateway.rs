@@ -107,6 +107,7 @@ async fn a_function_that_is_not_there_or_takes_too_long_is_answered_as_by_api_ga
 struct Example {
     child: Child,
     output: BufReader<ChildStdout>,
+    first_line: String,
     /// Where it listens, without a path.
     address: String,
 }
@@ -123,11 +124,11 @@ impl Example {
             .spawn()
             .expect("the example starts");
         let mut output = BufReader::new(child.stdout.take().expect("its output is piped"));
-        let mut line = String::new();
-        output.read_line(&mut line).expect("a line");
-        let address =
-            line.split("http://").nth(1).and_then(|rest| rest.split([' ', '/']).next()).expect(&line).to_owned();
-        Self { child, output, address }
+        let mut first_line = String::new();
+        output.read_line(&mut first_line).expect("a line");
+        let address = first_line.split("http://").nth(1).and_then(|rest| rest.split([' ', '/']).next());
+        let address = address.expect(&first_line).to_owned();
+        Self { child, output, first_line, address }
     }
 
     /// The whole answer to a `GET`.
@@ -157,7 +158,8 @@ fn scratch(name: &str) -> PathBuf {
 fn command(directory: &Path) -> Command {
     let mut command = Command::new(example());
     command.current_dir(directory);
-    for name in ["AWS_LAMBDA_RUNTIME_API", "PORT", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL", "HISTORY_TABLE"] {
+    let endpoints = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL", "OPENAI_BASE_URL", "OPENAI_API_KEY"];
+    for name in ["AWS_LAMBDA_RUNTIME_API", "PORT", "HISTORY_TABLE", "DOCS"].into_iter().chain(endpoints) {
         command.env_remove(name);
     }
     command
@@ -190,6 +192,45 @@ fn the_example_serves_says_when_its_port_is_taken_and_ends_cleanly() {
     assert!(printed.contains("curl -i http://"), "{printed}");
     let logged = std::io::read_to_string(example.child.stderr.take().expect("its log is piped")).expect("its log ends");
     assert!(logged.contains("GET /health 200 "), "{logged}");
+}
+
+/// Ends an example as Ctrl-C does; what it has printed since its first line.
+fn end(mut example: Example) -> String {
+    let ended = Command::new("kill").args(["-INT", &example.child.id().to_string()]).status().expect("kill runs");
+    assert!(ended.success() && example.child.wait().expect("it ends").success());
+    std::io::read_to_string(&mut example.output).expect("its output ends")
+}
+
+#[test]
+fn the_example_says_what_to_try() {
+    let commands = |address: &str| {
+        format!(
+            "To try it:\n  \
+             curl -i {address}/health\n  \
+             curl -i '{address}/api/v1/echo?q=hello'\n  \
+             curl -s {address}/api/v1/chat -H 'content-type: application/json' -d '{{\"message\":\"Hello\"}}'\n  \
+             curl -sN {address}/api/v1/chat -H 'content-type: application/json' -d '{{\"message\":\"Hello\",\"stream\":true}}'\n"
+        )
+    };
+    let model = "Model: the stand-in, which needs no key. History: in memory.\n";
+    let browser = |address: &str| format!("  or in a browser: {address}/\n");
+
+    let example = Example::start("to-try", "", &["--port", "0"]);
+    let address = format!("http://{}", example.address);
+    assert_eq!(example.first_line, format!("Listening on {address} (stage $default). Ctrl-C ends it.\n"));
+    assert_eq!(end(example), format!("{model}{}{}", commands(&address), browser(&address)));
+
+    let example = Example::start("to-try", "DOCS=off\n", &["--port", "0", "--function-url"]);
+    let address = format!("http://{}", example.address);
+    assert_eq!(example.first_line, format!("Listening on {address} (Function URL, streaming). Ctrl-C ends it.\n"));
+    let answer = example.get("/health");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\r\nx-amzn-requestid: "), "{answer}");
+    assert_eq!(end(example), format!("{model}{}", commands(&address)));
+
+    let example = Example::start("to-try", "", &["--port", "0", "--stage", "prod"]);
+    let address = format!("http://{}/prod", example.address);
+    assert_eq!(example.first_line, format!("Listening on {address} (stage prod). Ctrl-C ends it.\n"));
+    assert_eq!(end(example), format!("{model}{}{}", commands(&address), browser(&address)));
 }
 
 /// What a started example has written to standard output and to standard error when it was asked
@@ -253,19 +294,30 @@ fn the_example_says_where_the_history_is_kept() {
 
 #[test]
 fn the_example_tells_what_it_cannot_use_at_once() {
-    let rows = [
-        ("", Some(("CORS_MAX_AGE", "soon")), 1, "CORS_MAX_AGE=\"soon\" cannot be used: expected a number of seconds"),
-        ("BASE_PATH=a b\n", None, 2, ".env, line 1 (BASE_PATH) cannot be read"),
-        ("PORT=http\n", None, 2, "PORT=\"http\" cannot be used"),
+    let no_stage = "--stage cannot be used with --function-url";
+    let rows: [(_, _, &[&str], _, _); 6] = [
+        (
+            "",
+            Some(("CORS_MAX_AGE", "soon")),
+            &[],
+            1,
+            "CORS_MAX_AGE=\"soon\" cannot be used: expected a number of seconds",
+        ),
+        ("BASE_PATH=a b\n", None, &[], 2, ".env, line 1 (BASE_PATH) cannot be read"),
+        ("PORT=http\n", None, &[], 2, "PORT=\"http\" cannot be used"),
+        ("", None, &["--function-url", "--stage", "prod"], 2, no_stage),
+        ("", None, &["--backends-only", "--function-url"], 2, "cannot be used with"),
+        ("OPENAI_API_KEY=k\n", None, &["--model-delay", "0"], 2, "--model-delay is for the stand-in model"),
     ];
-    for (dotenv, variable, code, expected) in rows {
+    for (dotenv, variable, arguments, code, expected) in rows {
         let directory = scratch("cannot-use");
         fs::write(directory.join(".env"), dotenv).expect("the file can be written");
         let mut command = command(&directory);
         command.envs(variable);
-        if !dotenv.starts_with("PORT") {
+        if !dotenv.starts_with("PORT") && !arguments.contains(&"--backends-only") {
             command.args(["--port", "0"]);
         }
+        command.args(arguments);
         let output = command.output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{said}");

@@ -32,7 +32,8 @@ pub(crate) fn answer(app: &App, payload: &[u8]) -> Value {
     let mut context = Context::default();
     "request-1".clone_into(&mut context.request_id);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    serde_json::to_value(runtime.block_on(app.handle(payload, &context, None))).expect("an answer is JSON")
+    serde_json::to_value(runtime.block_on(app.handle(payload, &context, None)).expect("nothing is sent"))
+        .expect("an answer is JSON")
 }
 
 /// The bytes that answer the bytes of an event which asks for no upstream, without a runtime: such
@@ -41,7 +42,7 @@ pub(crate) fn answer_at_once(app: &App, payload: &[u8], context: &Context) -> Ve
     let payload =
         Payload::deserialize(&mut serde_json::Deserializer::from_slice(payload)).expect("a payload never fails");
     match pin!(app.handle(payload, context, None)).poll(&mut task::Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => serde_json::to_vec(&answer).expect("an answer is JSON"),
+        Poll::Ready(answer) => serde_json::to_vec(&answer.expect("nothing is sent")).expect("an answer is JSON"),
         Poll::Pending => panic!("the answer waits for something"),
     }
 }

@@ -24,5 +24,6 @@ mod policy;
 mod properties;
 mod readme;
 mod routing;
+mod stream;
 mod talk;
 mod upstreams;

@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use self::prompt::Prompt;
-use self::request::Said;
-pub use self::stream::{Deliver, Delivery, Speaker, Stream};
+use self::request::ChatRequest;
+pub use self::stream::{Deliver, Delivery, Stream, StreamReader};
 use crate::call::Call;
 use crate::completion::Usage;
 use crate::error::Error;
@@ -39,13 +39,13 @@ pub struct Settings {
 /// The answer to a chat.
 #[derive(Debug)]
 pub enum Reply<'a> {
-    /// It is whole.
+    /// A finished response.
     Whole(Response),
-    /// It is to be written.
+    /// A stream that has not begun.
     Stream(Box<Stream<'a>>),
 }
 
-/// A conversation that a turn is added to, and what that takes.
+/// The conversation to append to, and what is needed to store the turn.
 #[derive(Debug)]
 struct Conversation<'a> {
     address: Address<'a>,
@@ -57,7 +57,7 @@ struct Conversation<'a> {
     deadline: Instant,
 }
 
-/// The members of an answer: of the body of a whole one, and of the metadata of a streamed one.
+/// The members of the JSON body, or of a stream's `messageMetadata`.
 #[derive(Serialize)]
 struct Answer<'a> {
     conversation_id: Uuid,
@@ -99,7 +99,7 @@ impl<'a> Answer<'a> {
 ///
 /// # Errors
 /// 400, 413, 415 and 422 for what the caller sent, 404 for a conversation that the owner does not
-/// have, 409 for one that is deleted meanwhile, and what [`openai`] and [`history`] fail of.
+/// have, 409 for one that is deleted meanwhile, and the failures of [`openai`] and [`history`].
 pub async fn post<'a>(
     request: &'a Request,
     settings: &Settings,
@@ -107,7 +107,7 @@ pub async fn post<'a>(
     history: &'a History,
     record: &'a Record,
 ) -> Result<Reply<'a>, Error> {
-    let said = Said::read(request)?;
+    let said = ChatRequest::read(request)?;
     record.note(|notes| notes.streamed = said.wants_stream);
     let times = Times::of(request.deadline);
     let new_id = said.idempotency_key.map_or_else(Uuid::new_v4, |key| id_of_key(&request.owner, key));
@@ -134,7 +134,7 @@ pub async fn post<'a>(
     record.note(|notes| notes.model = Some(openai.model().to_owned()));
     let Memory { turns, remembered } = memory.unwrap_or_default();
     let conversation = Conversation { address, turns, history, record, deadline: times.write };
-    let Said { message, idempotency_key, wants_stream, .. } = said;
+    let ChatRequest { message, idempotency_key, wants_stream, .. } = said;
     let prompt = Prompt { system_prompt: settings.system_prompt.clone(), remembered, message };
     if wants_stream {
         let openai = Arc::clone(openai);
@@ -156,7 +156,7 @@ pub async fn post<'a>(
     Ok(Reply::Whole(answer))
 }
 
-/// Until when the upstreams may take: what a later one needs is kept from an earlier one.
+/// The deadlines of the upstreams: an earlier one leaves the time that a later one needs.
 struct Times {
     read: Instant,
     model: Instant,
@@ -186,7 +186,7 @@ async fn earlier(
 }
 
 /// The answer of an earlier request with the same key, which has to have said the same.
-fn repeated(id: Uuid, said: &Said, turn: &Turn) -> Result<Response, Error> {
+fn repeated(id: Uuid, said: &ChatRequest, turn: &Turn) -> Result<Response, Error> {
     if turn.exchange.user != said.message {
         return Err(Error::IdempotencyKeyReused);
     }
@@ -233,8 +233,8 @@ enum Outcome {
 }
 
 impl Conversation<'_> {
-    /// Adds the exchange. The model has answered, and that is not thrown away where the table cannot
-    /// be written.
+    /// Adds the exchange. The model has answered, so the caller gets the answer even if the table
+    /// cannot be written.
     async fn append(&self, exchange: &Exchange) -> Result<Outcome, Error> {
         let writing = self.record.begin(Upstream::HistoryWrite, self.deadline);
         match self.history.append(self.address, self.turns, exchange, &writing.call).await {

@@ -1,4 +1,4 @@
-//! `/`: a page to chat on for people, and links for programs.
+//! `/`: a chat page for people, and links for programs.
 
 use http::header::VARY;
 use http::{HeaderValue, StatusCode};
@@ -8,7 +8,7 @@ use super::page;
 use crate::request::Request;
 use crate::response::{self, Response};
 
-/// What there is, as links relative to `/`.
+/// The API's entry points, relative to `/`.
 #[derive(Serialize)]
 struct Links {
     name: &'static str,

@@ -1,5 +1,5 @@
-//! How a connection comes to be: its server's name is looked up once in a while, it may be opened
-//! ahead of the call that needs it, and each call knows how far it has come.
+//! How a connection comes to be: its server's name is looked up once in a while, and it may be opened
+//! ahead of the call that needs it.
 
 use std::fmt;
 use std::io;

@@ -42,7 +42,7 @@ pub(super) fn progress() -> Progress {
     PROGRESS.get()
 }
 
-/// This thread's call has come so far.
+/// Records how far this thread's call has come.
 pub(super) fn set_progress(progress: Progress) {
     PROGRESS.set(progress);
 }

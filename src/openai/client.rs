@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 use super::Settings;
 use super::failure::{Cause, Error};
 use super::stream::Stream;
-use super::wire::{Delivery, Message, read_answer, request_body};
+use super::wire::{Message, StreamMode, read_answer, request_body};
 use crate::call::Call;
 use crate::completion::Completion;
 use crate::http_client;
@@ -22,6 +22,9 @@ const MAX_RETRIES: u32 = 2;
 /// The wait before the first repetition when the server names none; it doubles with each.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 
+/// The longest wait for a retry. A caller who has to wait longer is told so, and can decide.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+
 /// What an attempt needs at least: where less is left after a wait, it is not begun.
 const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
 
@@ -30,13 +33,13 @@ const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
 pub struct Client {
     http: http_client::Client,
     settings: Settings,
-    /// How streams are asked for: less where the server has refused more.
-    delivery: Mutex<Delivery>,
+    /// How streams are requested: in the simplest mode that has turned out to be needed.
+    mode: Mutex<StreamMode>,
 }
 
-/// An answer that is being written.
+/// An answer that the model is still writing.
 #[derive(Debug)]
-pub struct Answering {
+pub struct StreamedAnswer {
     source: Source,
     /// The key, which no error may repeat.
     key: Option<Secret>,
@@ -49,10 +52,10 @@ enum Source {
     Whole(Completion),
 }
 
-/// What came of an attempt to have an answer streamed.
-enum Begun {
-    Answering(Answering),
-    /// The server rejects the request because of how the answer is to come.
+/// The outcome of an attempt to start a stream.
+enum Started {
+    Answer(StreamedAnswer),
+    /// The server rejects the request because of `stream` or `stream_options`.
     Refused,
 }
 
@@ -60,7 +63,7 @@ impl Client {
     /// A client of the API that `settings` names.
     #[must_use]
     pub fn new(http: http_client::Client, settings: Settings) -> Self {
-        Self { http, settings, delivery: Mutex::new(Delivery::StreamedWithUsage) }
+        Self { http, settings, mode: Mutex::new(StreamMode::StreamedWithUsage) }
     }
 
     /// The name of the model that is asked.
@@ -75,12 +78,12 @@ impl Client {
         self.http.open_ahead(&self.settings.base_url);
     }
 
-    /// Asks the model to go on after `messages`. Blocks, at the longest until the call's deadline.
+    /// Asks the model to answer `messages`. Blocks, at the longest until the call's deadline.
     ///
     /// # Errors
     /// [`Error`] with its [`Cause`].
     pub fn complete(&self, messages: &[Message<'_>], call: &Call) -> Result<Completion, Error> {
-        let body = request_body(&self.settings, messages, Delivery::Whole);
+        let body = request_body(&self.settings, messages, StreamMode::Whole);
         retrying(call, || {
             let response = self.http.send(self.request(&body)?, call.time_left())?;
             read_answer(&response, self.model()).map_err(|error| error.without(self.settings.api_key.as_ref()))
@@ -88,9 +91,9 @@ impl Client {
     }
 
     /// As [`Client::complete`], but returns when the model has begun to speak: `take` gets the first
-    /// deltas of the text, [`Answering::next`] the rest. Up to then a failed attempt is repeated.
-    /// A server that does not stream gives its answer in one delta. Of the text `keep` bytes are kept
-    /// for [`Answering::completion`].
+    /// deltas of the text, [`StreamedAnswer::next`] hands on the rest. Until then a failed attempt is
+    /// repeated. A server that does not stream gives its answer in one delta. The first `keep` bytes
+    /// of the text are kept for [`StreamedAnswer::completion`].
     ///
     /// # Errors
     /// [`Error`] with its [`Cause`]; nothing was taken then.
@@ -100,14 +103,18 @@ impl Client {
         keep: usize,
         call: &Call,
         mut take: impl FnMut(&str),
-    ) -> Result<Answering, Error> {
+    ) -> Result<StreamedAnswer, Error> {
+        let mut mode = *self.mode();
         loop {
-            let delivery = *self.delivery();
-            let body = request_body(&self.settings, messages, delivery);
-            match retrying(call, || self.begin(&body, delivery, keep, call, &mut take))? {
-                Begun::Answering(answering) => return Ok(answering),
-                Begun::Refused => {
-                    *self.delivery() = delivery.less();
+            let body = request_body(&self.settings, messages, mode);
+            match retrying(call, || self.begin(&body, mode, keep, call, &mut take))? {
+                Started::Answer(answer) => {
+                    // Remembered when it has helped: the request may have been rejected for another reason.
+                    *self.mode() = mode;
+                    return Ok(answer);
+                }
+                Started::Refused => {
+                    mode = mode.simpler();
                     call.count_retry();
                 }
             }
@@ -117,11 +124,11 @@ impl Client {
     fn begin(
         &self,
         body: &[u8],
-        delivery: Delivery,
+        mode: StreamMode,
         keep: usize,
         call: &Call,
         take: &mut impl FnMut(&str),
-    ) -> Result<Begun, Error> {
+    ) -> Result<Started, Error> {
         let key = self.settings.api_key.clone();
         let response = self.http.open(self.request(body)?, call.time_left())?;
         let is_stream = response.status().is_success() && is_event_stream(response.headers());
@@ -136,17 +143,17 @@ impl Client {
                     take(&completion.content);
                     Source::Whole(completion)
                 }
-                Err(error) if error.cause == Cause::Rejected && names_stream(delivery, response.body()) => {
-                    return Ok(Begun::Refused);
+                Err(error) if error.cause == Cause::Rejected && names_stream(mode, response.body()) => {
+                    return Ok(Started::Refused);
                 }
                 Err(error) => return Err(error),
             }
         };
-        Ok(Begun::Answering(Answering { source, key }))
+        Ok(Started::Answer(StreamedAnswer { source, key }))
     }
 
-    fn delivery(&self) -> MutexGuard<'_, Delivery> {
-        self.delivery.lock().unwrap_or_else(PoisonError::into_inner)
+    fn mode(&self) -> MutexGuard<'_, StreamMode> {
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn request<'a>(&self, body: &'a [u8]) -> Result<Request<&'a [u8]>, Error> {
@@ -164,7 +171,7 @@ impl Client {
     }
 }
 
-impl Answering {
+impl StreamedAnswer {
     /// Waits for more of the text, and hands its deltas to `take` when they are read; whether there
     /// may be more. Blocks, at the longest until the call's deadline.
     ///
@@ -194,8 +201,8 @@ impl Answering {
     }
 }
 
-/// What `attempt` gives, or gives when it is repeated: at most [`MAX_RETRIES`] times, where the
-/// failure is a passing one and the time is enough for the wait and another attempt.
+/// Runs `attempt`, and repeats it at most [`MAX_RETRIES`] times while the failure is a passing one and
+/// the time is enough for the wait and another attempt.
 fn retrying<T>(call: &Call, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     let mut backoff = FIRST_BACKOFF;
     let mut retries = 0;
@@ -204,9 +211,9 @@ fn retrying<T>(call: &Call, mut attempt: impl FnMut() -> Result<T, Error>) -> Re
             Ok(outcome) => return Ok(outcome),
             Err(error) => error,
         };
-        // Jitter: not all who were turned away come back at the same moment.
+        // Jitter, so that rejected callers do not all retry at once.
         let wait = error.retry_after().unwrap_or_else(|| backoff.mul_f64(0.75 + 0.25 * fastrand::f64()));
-        let fits = wait.saturating_add(SHORTEST_ATTEMPT) <= call.time_left();
+        let fits = wait <= LONGEST_WAIT && wait.saturating_add(SHORTEST_ATTEMPT) <= call.time_left();
         if !error.is_passing() || retries == MAX_RETRIES || !fits {
             return Err(error);
         }
@@ -222,11 +229,12 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
     content_type.to_ascii_lowercase().starts_with(b"text/event-stream")
 }
 
-/// Whether a server that was asked for a stream names that among the reasons why it rejects the request:
-/// `stream`, or `stream_options`, in whatever form its errors have.
-fn names_stream(delivery: Delivery, body: &[u8]) -> bool {
-    // What asks for no stream is rejected for another reason.
-    delivery != Delivery::Whole && String::from_utf8_lossy(body).contains("stream")
+/// Whether a rejection names `stream` or `stream_options`, in whatever form the server's errors have.
+fn names_stream(mode: StreamMode, body: &[u8]) -> bool {
+    let is_part_of_a_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let mut names = body.split(|byte| !is_part_of_a_name(byte));
+    // A request that does not ask for a stream was rejected for another reason.
+    mode != StreamMode::Whole && names.any(|name| [&b"stream"[..], b"stream_options", b"include_usage"].contains(&name))
 }
 
 /// `base_url` with `/chat/completions` at the end of its path; its query stays.

@@ -82,6 +82,15 @@ impl Error {
         Self { cause, detail: detail.into(), source: None }
     }
 
+    /// The same failure where nothing of the answer has been handed on. A connection that broke then is
+    /// one that broke before the answer began, although the head of the response was there.
+    pub(super) fn before_the_first_word(mut self) -> Self {
+        if matches!(self.source, Some(http_client::Error::Cut(_))) {
+            self.cause = Cause::Unavailable { retry_after: None };
+        }
+        self
+    }
+
     /// Whether the same request may do better later.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self.cause, Cause::RateLimited { .. } | Cause::Unavailable { .. })

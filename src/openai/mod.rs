@@ -17,7 +17,7 @@ mod wire;
 
 use http::Uri;
 
-pub use self::client::{Answering, Client};
+pub use self::client::{Client, StreamedAnswer};
 pub use self::failure::{Cause, Error};
 pub use self::wire::{Message, Role};
 use crate::secret::Secret;

@@ -21,7 +21,7 @@ const LONGEST_TEXT: usize = 8 * 1024 * 1024;
 /// How many bytes are read at a time.
 const PIECE: usize = 8 * 1024;
 
-/// How many pieces may follow an answer's end.
+/// How many pieces are read after the end of an answer.
 const MOST_PIECES_BEHIND: usize = 8;
 
 /// An answer that is being read.
@@ -35,9 +35,9 @@ pub(super) struct Stream {
     written: Written,
     /// How many bytes of the text are kept in the completion.
     keep: usize,
-    /// The answer has ended, and is one.
+    /// The answer is complete.
     is_whole: bool,
-    /// What ended the answer, to be told after the deltas that came before it.
+    /// The error to return after the deltas that came before it.
     failure: Option<Error>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Stream {
 #[derive(Debug, Default)]
 struct Written {
     completion: Completion,
-    /// All of the text, also what is not kept.
+    /// The length of all text, kept or not.
     bytes: usize,
     /// There is more than white space. Until then nothing is handed on: the answer may turn out blank.
     has_spoken: bool,
@@ -78,7 +78,7 @@ impl Stream {
     /// [`Error`], when the answer ended before it began; nothing was taken then.
     pub(super) fn begin(&mut self, mut take: impl FnMut(&str)) -> Result<(), Error> {
         while !self.written.has_spoken {
-            self.next(&mut take)?;
+            self.next(&mut take).map_err(Error::before_the_first_word)?;
         }
         Ok(())
     }
@@ -112,25 +112,28 @@ impl Stream {
 
     fn read(&mut self, mut take: impl FnMut(&str)) -> Result<(), Error> {
         let read = match self.body.read(&mut self.piece) {
-            // All of the answer was there already.
             Err(_) if self.written.completion.finish_reason.is_some() => 0,
             read => read?,
         };
+        let has_finished = self.written.completion.finish_reason.is_some();
         let mut outcome = Ok(());
         let event = |event: Event<'_>| {
             outcome = self.written.event(event, self.keep, &mut take);
             if outcome.is_err() || self.written.is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         if read == 0 {
-            self.parser.end(event);
+            // Behind a finish_reason only token counts follow. Half of them are no reason to lose the answer.
+            if !has_finished {
+                self.parser.end(event);
+            }
         } else {
             self.parser
                 .push(&self.piece[..read], event)
                 .map_err(|TooLong| Error::new(Cause::BadResponse, "an event of the answer is too long to be read"))?;
         }
-        outcome.map_err(|odd| match odd {
-            Odd::Failure(words) => classify(self.status, &self.headers, &words),
-            Odd::Error(error) => error,
+        outcome.map_err(|failure| match failure {
+            StreamFailure::Reported(words) => classify(self.status, &self.headers, &words),
+            StreamFailure::Error(error) => error,
         })?;
         if self.written.is_done || read == 0 {
             self.written.check()?;
@@ -145,27 +148,27 @@ impl Stream {
     }
 
     /// Reads on to the end of the body, after which the connection can be used again. A server that
-    /// goes on for long is not listened to.
+    /// keeps sending is cut off.
     pub(super) fn release(mut self) {
         let _ = (0..MOST_PIECES_BEHIND).find(|_| !self.body.read(&mut self.piece).is_ok_and(|read| read > 0));
     }
 }
 
-/// An event that is not part of an answer.
-enum Odd {
-    /// The server says that it failed, in these words.
-    Failure(Value),
+/// Why an event ends the stream before the answer is complete.
+enum StreamFailure {
+    /// The server reports an error, as this JSON.
+    Reported(Value),
     Error(Error),
 }
 
-impl From<Error> for Odd {
+impl From<Error> for StreamFailure {
     fn from(error: Error) -> Self {
         Self::Error(error)
     }
 }
 
 impl Written {
-    fn event(&mut self, event: Event<'_>, keep: usize, take: &mut impl FnMut(&str)) -> Result<(), Odd> {
+    fn event(&mut self, event: Event<'_>, keep: usize, take: &mut impl FnMut(&str)) -> Result<(), StreamFailure> {
         let data = event.data.trim_ascii();
         if data.is_empty() {
             return Ok(());
@@ -177,13 +180,13 @@ impl Written {
         let chunk = serde_json::from_slice(data);
         if event.name == b"error" {
             let words = |_| Value::String(String::from_utf8_lossy(data).into_owned());
-            return Err(Odd::Failure(chunk.unwrap_or_else(words)));
+            return Err(StreamFailure::Reported(chunk.unwrap_or_else(words)));
         }
         let chunk: Value = chunk
             .map_err(|error| Error::new(Cause::BadResponse, format!("an event of the answer is not JSON ({error})")))?;
         let choice = &chunk["choices"][0];
         if let Some(failed) = [&chunk, choice].into_iter().find(|value| !value["error"].is_null()) {
-            return Err(Odd::Failure(failed.clone()));
+            return Err(StreamFailure::Reported(failed.clone()));
         }
         if let Some(model) = chunk["model"].as_str()
             && !model.is_empty()
@@ -195,7 +198,9 @@ impl Written {
             self.completion.usage = usage(&chunk["usage"]);
         }
         let delta = &choice["delta"];
-        self.refusal.push_str(&text_of(&delta["refusal"]));
+        if self.refusal.len() < LONGEST_TEXT {
+            self.refusal.push_str(&text_of(&delta["refusal"]));
+        }
         match &delta["content"] {
             // The usual case, without a copy.
             Value::String(text) => self.text(text, keep, take)?,
@@ -241,7 +246,7 @@ impl Written {
         Ok(())
     }
 
-    /// Whether what has ended is an answer.
+    /// Checks that the ended stream is a complete answer.
     fn check(&self) -> Result<(), Error> {
         let reason = self.completion.finish_reason.as_deref();
         if !self.has_spoken {

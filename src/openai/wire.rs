@@ -31,9 +31,9 @@ pub struct Message<'a> {
     pub content: &'a str,
 }
 
-/// How an answer is to come.
+/// How an answer is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Delivery {
+pub(super) enum StreamMode {
     /// In one piece.
     Whole,
     /// As it is written.
@@ -42,15 +42,15 @@ pub(super) enum Delivery {
     StreamedWithUsage,
 }
 
-impl Delivery {
-    /// What asks less of the server.
-    pub(super) fn less(self) -> Self {
+impl StreamMode {
+    /// The next simpler mode.
+    pub(super) fn simpler(self) -> Self {
         if self == Self::StreamedWithUsage { Self::Streamed } else { Self::Whole }
     }
 }
 
 /// The body of a request for the answer to `messages`.
-pub(super) fn request_body(settings: &Settings, messages: &[Message<'_>], delivery: Delivery) -> Vec<u8> {
+pub(super) fn request_body(settings: &Settings, messages: &[Message<'_>], mode: StreamMode) -> Vec<u8> {
     #[derive(Serialize)]
     struct Body<'a> {
         model: &'a str,
@@ -76,8 +76,8 @@ pub(super) fn request_body(settings: &Settings, messages: &[Message<'_>], delive
         messages,
         reasoning_effort: settings.reasoning_effort.as_deref(),
         temperature: settings.temperature,
-        stream: (delivery >= Delivery::Streamed).then_some(true),
-        stream_options: (delivery == Delivery::StreamedWithUsage).then_some(StreamOptions { include_usage: true }),
+        stream: (mode >= StreamMode::Streamed).then_some(true),
+        stream_options: (mode == StreamMode::StreamedWithUsage).then_some(StreamOptions { include_usage: true }),
         token_limit: Map::from_iter([limit]),
     };
     serde_json::to_vec(&body).expect("a request serialises")

@@ -1,5 +1,5 @@
-//! `cargo local`: the function behind API Gateway, on this machine, with an engine for DynamoDB and,
-//! unless another one is configured, a stand-in for the model.
+//! `cargo local`: the function behind API Gateway or a Function URL, on this machine, with an engine
+//! for DynamoDB and, unless another one is configured, a stand-in for the model.
 //!
 //! The program is both sides. Started by hand it is the stack of [`local`]; started by that stack,
 //! with `AWS_LAMBDA_RUNTIME_API` set, it is the function.
@@ -17,6 +17,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use kus_aws_backend::config;
@@ -26,13 +27,18 @@ use local::engine::{Engine, HISTORY_TABLE, Storage};
 use local::event::DEFAULT_STAGE;
 use local::function::{FunctionOptions, Output};
 use local::gateway::GatewayOptions;
-use local::model::Model;
+use local::model::{ChatCompletions, Model};
+use local::upstream::Listening;
 use local::{Backends, LocalOptions, LocalStack};
 
 /// Where the function finds a model when it has a key only.
 const OPENAI: &str = "https://api.openai.com/v1";
 
-/// Runs the function behind an emulated API Gateway HTTP API on 127.0.0.1, with a DynamoDB engine and a stand-in model.
+/// How long the stand-in model waits before each word, so that one sees an answer come.
+const MODEL_DELAY: u64 = 40;
+
+/// Runs the function behind an emulated API Gateway HTTP API, or a Function URL, on 127.0.0.1, with a DynamoDB engine
+/// and a stand-in model.
 ///
 /// Variables for the function come from the environment and from the file .env.
 #[derive(Parser)]
@@ -44,14 +50,20 @@ struct Options {
     /// Serves this stage; a named one begins every path, as in /prod/health
     #[arg(long, default_value = DEFAULT_STAGE, value_name = "NAME", value_parser = stage)]
     stage: String,
+    /// Serves as a Lambda Function URL, which streams each answer as it is written, and not as an HTTP API
+    #[arg(long)]
+    function_url: bool,
     /// Keeps the history in this file; without it, the history ends with the program
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// Has the stand-in model wait so many milliseconds before each word of a streamed answer [default: 40]
+    #[arg(long, value_name = "MS")]
+    model_delay: Option<u64>,
     /// Prints the function's log as CloudWatch gets it, a line of JSON for each request, instead of failures only
     #[arg(long)]
     logs: bool,
     /// Starts the engine and the model only, and prints the variables that tell `cargo lambda watch` of them
-    #[arg(long, conflicts_with_all = ["port", "stage", "logs"])]
+    #[arg(long, conflicts_with_all = ["port", "stage", "function_url", "logs"])]
     backends_only: bool,
 }
 
@@ -77,15 +89,20 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     let options = Options::parse();
+    if options.function_url && options.stage != DEFAULT_STAGE {
+        let reason = "--stage cannot be used with --function-url, because a Function URL has no stages.";
+        return Err(Failure(reason.to_owned(), 2));
+    }
     let env = dotenv::variables().map_err(|reason| Failure(reason, 2))?;
     let port = options.port.map_or_else(|| default_port(&env), Ok).map_err(|reason| Failure(reason, 2))?;
     let failed = |error: io::Error| Failure(error.to_string(), 1);
     let program = std::env::current_exe().map_err(failed)?;
     let output = if options.logs { Output::Inherited } else { Output::Failures };
     let function = FunctionOptions { env, inherit_env: true, output, ..FunctionOptions::new(program) };
-    let gateway = GatewayOptions { stage: options.stage, access_log: true, ..GatewayOptions::default() };
+    let Options { stage, function_url, .. } = options;
+    let gateway = GatewayOptions { stage, function_url, access_log: true, ..GatewayOptions::default() };
     tokio::runtime::Runtime::new().map_err(failed)?.block_on(async {
-        let (backends, told) = backends(&function, options.data.as_deref()).await?;
+        let (backends, told) = backends(&function, options.data.as_deref(), options.model_delay).await?;
         let local = LocalOptions { function, gateway, port, backends: Backends::default() }.with_backends(backends);
         if options.backends_only { serve_backends(local, &told).await } else { serve(local, &told).await }
     })
@@ -93,13 +110,22 @@ fn run() -> Result<(), Failure> {
 
 /// Starts what the variables of the function do not name, and tells which model answers and where
 /// the history is kept.
-async fn backends(function: &FunctionOptions, data: Option<&Path>) -> Result<(Backends, String), Failure> {
+async fn backends(
+    function: &FunctionOptions,
+    data: Option<&Path>,
+    model_delay: Option<u64>,
+) -> Result<(Backends, String), Failure> {
     let failed = |what: &str, error: &dyn Display| Failure(format!("{what} cannot be started: {error}"), 1);
     let variable = |name| function.variable(name).map(|value| value.to_string_lossy().into_owned());
     let model_server = variable("OPENAI_BASE_URL").or_else(|| variable("OPENAI_API_KEY").map(|_| OPENAI.to_owned()));
     let mut backends = Backends::default();
     if model_server.is_none() {
-        backends.model = Some(Arc::new(Model::start().map_err(|error| failed("The stand-in model", &error))?));
+        let delay = Duration::from_millis(model_delay.unwrap_or(MODEL_DELAY));
+        let model = Model::serve(ChatCompletions::default().with_delay(delay), Listening::default());
+        backends.model = Some(Arc::new(model.map_err(|error| failed("The stand-in model", &error))?));
+    } else if model_delay.is_some() {
+        let reason = "--model-delay is for the stand-in model, and another one is configured.";
+        return Err(Failure(reason.to_owned(), 2));
     }
     let mut endpoints = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"].into_iter();
     let history = if let Some((name, url)) = endpoints.find_map(|name| Some((name, variable(name)?))) {
@@ -133,7 +159,8 @@ async fn backends(function: &FunctionOptions, data: Option<&Path>) -> Result<(Ba
 /// Runs the stack until Ctrl-C or SIGTERM; `told` is said about its back ends.
 async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
     let LocalOptions { port, ref gateway, ref function, .. } = options;
-    let stage = gateway.stage.clone();
+    let front =
+        if gateway.function_url { "Function URL, streaming".to_owned() } else { format!("stage {}", gateway.stage) };
     let has_docs = function.variable("DOCS").is_none_or(|value| value != "off");
     let ended = ended()?;
     let stack = LocalStack::start(options).await.map_err(|error| match error.kind() {
@@ -142,17 +169,16 @@ async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
     })?;
     // A configuration that cannot be used is told now, not to the first request.
     stack.function.warm_up().await.map_err(|error| Failure(format!("Not started: {error}."), 1))?;
-    println!("Listening on {} (stage {stage}). Ctrl-C ends it.", stack.url(""));
+    println!("Listening on {} ({front}). Ctrl-C ends it.", stack.url(""));
     println!("{told}");
     println!("To try it:");
     println!("  curl -i {}", stack.url("/health"));
     println!("  curl -i '{}'", stack.url("/api/v1/echo?q=hello"));
-    println!(
-        r#"  curl -s {} -H 'content-type: application/json' -d '{{"message":"Hello"}}'"#,
-        stack.url("/api/v1/chat")
-    );
+    let chat = format!("{} -H 'content-type: application/json'", stack.url("/api/v1/chat"));
+    println!(r#"  curl -s {chat} -d '{{"message":"Hello"}}'"#);
+    println!(r#"  curl -sN {chat} -d '{{"message":"Hello","stream":true}}'"#);
     if has_docs {
-        println!("  or in a browser: {}", stack.url("/docs"));
+        println!("  or in a browser: {}", stack.url("/"));
     }
     ended.await;
     stack.stop().await;

@@ -7,10 +7,10 @@
 //! | `Hello`, `And then?` | `You have said 2 things; before this: "Hello". Now: "And then?".` |
 //!
 //! A request is checked, and refused, as OpenAI does it (OpenAI API reference, "Create chat
-//! completion" and "Error codes").
+//! completion" and "Error codes"). A streamed answer comes word by word ("Streaming events").
 
 use std::io;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -18,7 +18,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::behaviour::Behaviour;
+use super::behaviour::{Behaviour, Step, Stream};
 use super::http_server::response;
 use super::upstream::{Answer, Call, Listening, Service, Upstream};
 
@@ -28,7 +28,7 @@ pub(crate) const CHAT_COMPLETION: &str = "POST /chat/completions";
 const ROLES: [&str; 6] = ["system", "assistant", "user", "function", "tool", "developer"];
 
 /// The parameters that are known, without those of audio, images and search.
-const PARAMETERS: [&str; 28] = [
+const PARAMETERS: [&str; 29] = [
     "frequency_penalty",
     "logit_bias",
     "logprobs",
@@ -50,6 +50,7 @@ const PARAMETERS: [&str; 28] = [
     "stop",
     "store",
     "stream",
+    "stream_options",
     "temperature",
     "tool_choice",
     "tools",
@@ -59,6 +60,11 @@ const PARAMETERS: [&str; 28] = [
     "verbosity",
 ];
 
+const STREAM_OPTIONS: [&str; 2] = ["include_obfuscation", "include_usage"];
+
+/// The event that ends a stream.
+pub(crate) const DONE: &str = "data: [DONE]\n\n";
+
 /// A running model server; it ends when dropped.
 pub(crate) type Model = Upstream<ChatCompletions>;
 
@@ -66,12 +72,18 @@ pub(crate) type Model = Upstream<ChatCompletions>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChatCompletions {
     key: Option<String>,
+    delay: Duration,
 }
 
 impl ChatCompletions {
     /// One that answers those only who send this key.
     pub(crate) fn with_key(key: impl Into<String>) -> Self {
-        Self { key: Some(key.into()) }
+        Self { key: Some(key.into()), ..Self::default() }
+    }
+
+    /// Before each word of a streamed answer it waits so long.
+    pub(crate) fn with_delay(self, delay: Duration) -> Self {
+        Self { delay, ..self }
     }
 }
 
@@ -105,16 +117,20 @@ impl Service for ChatCompletions {
     }
 
     async fn answer(&self, call: &Call) -> Answer {
-        let (status, body) = match self.complete(call) {
-            Ok(completion) => (StatusCode::OK, completion),
+        let mut answer = match self.complete(call) {
+            Ok(answer) => answer,
             Err(Refusal { status, message, kind, param, code }) => {
-                (status, json!({"error": {"message": message, "type": kind, "param": param, "code": code}}))
+                let error = json!({"error": {"message": message, "type": kind, "param": param, "code": code}});
+                Answer::Whole(response(status, "application/json", error.to_string()))
             }
         };
-        let mut response = response(status, "application/json", body.to_string());
+        let headers = match &mut answer {
+            Answer::Whole(response) => response.headers_mut(),
+            Answer::Stream(stream) => &mut stream.headers,
+        };
         let id = http::HeaderValue::try_from(format!("req_{}", Uuid::new_v4().simple())).expect("hexadecimal digits");
-        response.headers_mut().insert("x-request-id", id);
-        Answer::Whole(response)
+        headers.insert("x-request-id", id);
+        answer
     }
 }
 
@@ -148,7 +164,7 @@ impl Refusal {
 }
 
 impl ChatCompletions {
-    fn complete(&self, call: &Call) -> Result<Value, Refusal> {
+    fn complete(&self, call: &Call) -> Result<Answer, Refusal> {
         if call.operation != CHAT_COMPLETION {
             let message = format!("Invalid URL ({} {})", call.method, call.uri.path());
             return Err(Refusal::new(message).with_status(StatusCode::NOT_FOUND));
@@ -164,8 +180,37 @@ impl ChatCompletions {
         let said = said(&request);
         let (reply, finish_reason) = shortened(reply(&said), &request);
         let prompt = request["messages"].as_array().into_iter().flatten();
-        let prompt: usize = prompt.map(|message| tokens(&text(&message["content"])) + 4).sum();
-        Ok(completion(&request["model"], &reply, finish_reason, prompt + 3))
+        let prompt = prompt.map(|message| tokens(&text(&message["content"])) + 4).sum::<usize>() + 3;
+        Ok(if request["stream"] == true {
+            Answer::Stream(self.stream(&request, &reply, finish_reason, prompt))
+        } else {
+            let completion = completion(&request["model"], &reply, finish_reason, prompt);
+            Answer::Whole(response(StatusCode::OK, "application/json", completion.to_string()))
+        })
+    }
+
+    fn stream(&self, request: &Value, reply: &str, finish_reason: &str, prompt_tokens: usize) -> Stream {
+        let options = &request["stream_options"];
+        let chunks = Chunks {
+            id: format!("chatcmpl-{}", Uuid::new_v4().simple()),
+            created: now(),
+            model: request["model"].clone(),
+            has_usage: options["include_usage"] == true,
+            is_obfuscated: options["include_obfuscation"] != false,
+        };
+        let mut steps = vec![Step::send(chunks.role())];
+        for word in words(reply) {
+            if !self.delay.is_zero() {
+                steps.push(Step::Delay(self.delay));
+            }
+            steps.push(Step::send(chunks.delta(word)));
+        }
+        steps.push(Step::send(chunks.finish(finish_reason)));
+        if chunks.has_usage {
+            steps.push(Step::send(chunks.usage(prompt_tokens, tokens(reply))));
+        }
+        steps.push(Step::send(DONE));
+        Stream::new("text/event-stream; charset=utf-8", steps)
     }
 
     fn check_key(&self, call: &Call) -> Result<(), Refusal> {
@@ -210,7 +255,37 @@ fn check(request: &Value) -> Result<(), Refusal> {
             "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.";
         return Err(Refusal::new(message).at("messages").with_code("empty_array"));
     }
-    messages.iter().enumerate().try_for_each(|(index, message)| check_message(index, message))
+    messages.iter().enumerate().try_for_each(|(index, message)| check_message(index, message))?;
+    check_stream(request)
+}
+
+fn check_stream(request: &Value) -> Result<(), Refusal> {
+    let invalid_type = |name: &str, expected| {
+        let message = format!("Invalid type for '{name}': expected {expected}.");
+        Err(Refusal::new(message).at(name).with_code("invalid_type"))
+    };
+    if !matches!(request["stream"], Value::Null | Value::Bool(_)) {
+        return invalid_type("stream", "a boolean");
+    }
+    let options = match &request["stream_options"] {
+        Value::Null => return Ok(()),
+        Value::Object(options) => options,
+        _ => return invalid_type("stream_options", "an object"),
+    };
+    for (option, value) in options {
+        let name = format!("stream_options.{option}");
+        if !STREAM_OPTIONS.contains(&option.as_str()) {
+            return Err(Refusal::new(format!("Unknown parameter: '{name}'.")).at(name).with_code("unknown_parameter"));
+        }
+        if !value.is_boolean() {
+            return invalid_type(&name, "a boolean");
+        }
+    }
+    if request["stream"] != true {
+        let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
+        return Err(Refusal::new(message).at("stream_options"));
+    }
+    Ok(())
 }
 
 fn check_message(index: usize, message: &Value) -> Result<(), Refusal> {
@@ -271,13 +346,32 @@ fn tokens(text: &str) -> usize {
     text.chars().count().div_ceil(4)
 }
 
+/// The words of `text`, each with the space before it.
+fn words(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut start = 0;
+    let mut follows_space = true;
+    for (at, character) in text.char_indices() {
+        if character.is_whitespace() && !follows_space {
+            words.push(&text[start..at]);
+            start = at;
+        }
+        follows_space = character.is_whitespace();
+    }
+    words.push(&text[start..]);
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 fn completion(model: &Value, reply: &str, finish_reason: &str, prompt_tokens: usize) -> Value {
-    let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let completion_tokens = tokens(reply);
     json!({
         "id": format!("chatcmpl-{}", Uuid::new_v4().simple()),
         "object": "chat.completion",
-        "created": created,
+        "created": now(),
         "model": model,
         "choices": [{
             "index": 0,
@@ -285,21 +379,117 @@ fn completion(model: &Value, reply: &str, finish_reason: &str, prompt_tokens: us
             "logprobs": null,
             "finish_reason": finish_reason,
         }],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-            "completion_tokens_details": {
-                "reasoning_tokens": 0,
-                "audio_tokens": 0,
-                "accepted_prediction_tokens": 0,
-                "rejected_prediction_tokens": 0,
-            },
-        },
+        "usage": usage_of(prompt_tokens, tokens(reply)),
         "service_tier": "default",
         "system_fingerprint": null,
     })
+}
+
+fn usage_of(prompt_tokens: usize, completion_tokens: usize) -> Value {
+    json!({
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    })
+}
+
+/// The events of one stream.
+struct Chunks {
+    id: String,
+    created: u64,
+    model: Value,
+    /// Whether the last one tells the tokens; then the others tell that they do not.
+    has_usage: bool,
+    /// Whether something random hides how long each one's text is.
+    is_obfuscated: bool,
+}
+
+impl Chunks {
+    /// Those of a stream that a test writes.
+    fn scripted() -> Self {
+        let id = "chatcmpl-scripted".to_owned();
+        Self { id, created: 1_700_000_000, model: "scripted".into(), has_usage: true, is_obfuscated: false }
+    }
+
+    fn role(&self) -> String {
+        self.choice(&json!({"role": "assistant", "content": "", "refusal": null}), &Value::Null)
+    }
+
+    fn delta(&self, text: &str) -> String {
+        self.choice(&json!({"content": text}), &Value::Null)
+    }
+
+    fn finish(&self, reason: &str) -> String {
+        self.choice(&json!({}), &reason.into())
+    }
+
+    fn usage(&self, prompt_tokens: usize, completion_tokens: usize) -> String {
+        self.event(&json!([]), Some(usage_of(prompt_tokens, completion_tokens)))
+    }
+
+    fn choice(&self, delta: &Value, finish_reason: &Value) -> String {
+        let choice = json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+        self.event(&json!([choice]), self.has_usage.then_some(Value::Null))
+    }
+
+    fn event(&self, choices: &Value, usage: Option<Value>) -> String {
+        let mut chunk = json!({
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "service_tier": "default",
+            "system_fingerprint": null,
+            "choices": choices,
+        });
+        if let Some(usage) = usage {
+            chunk["usage"] = usage;
+        }
+        if self.is_obfuscated {
+            let random = Uuid::new_v4().simple().to_string();
+            chunk["obfuscation"] = random[..=usize::from(random.as_bytes()[0] % 16)].into();
+        }
+        event(&chunk)
+    }
+}
+
+/// The Server-Sent Event with this JSON.
+pub(crate) fn event(data: &Value) -> String {
+    format!("data: {data}\n\n")
+}
+
+/// The event that begins a streamed answer.
+pub(crate) fn role() -> String {
+    Chunks::scripted().role()
+}
+
+/// The event with a piece of the answer.
+pub(crate) fn delta(text: &str) -> String {
+    Chunks::scripted().delta(text)
+}
+
+/// The event that tells why the answer ends there.
+pub(crate) fn finish(reason: &str) -> String {
+    Chunks::scripted().finish(reason)
+}
+
+/// The event that tells the tokens.
+pub(crate) fn usage(prompt_tokens: usize, completion_tokens: usize) -> String {
+    Chunks::scripted().usage(prompt_tokens, completion_tokens)
+}
+
+/// Streams an answer in these pieces, with 10 tokens asked and one answered for each piece.
+pub(crate) fn says_in_pieces(pieces: &[&str]) -> Behaviour {
+    let deltas = pieces.iter().map(|piece| delta(piece));
+    let last = [finish("stop"), usage(10, pieces.len()), DONE.to_owned()];
+    Behaviour::events([role()].into_iter().chain(deltas).chain(last))
 }
 
 /// Answers with this text.
@@ -346,7 +536,8 @@ mod tests {
 
     const NOT_JSON: &str = "We could not parse the JSON body of your request.";
 
-    async fn answered(service: &ChatCompletions, path: &str, authorization: &str, body: &str) -> (u16, Value) {
+    /// What the service does with a request.
+    async fn answer(service: &ChatCompletions, path: &str, authorization: &str, body: &str) -> Answer {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization.parse().expect("a legal value"));
         let mut request = http::Request::post(path).body(()).expect("a request");
@@ -354,8 +545,13 @@ mod tests {
         let (parts, ()) = request.into_parts();
         let operation = ChatCompletions::operation(&parts);
         let body = body.to_owned().into();
-        let call = Call { connection: 1, operation, method: parts.method, uri: parts.uri, headers, body };
-        let Answer::Whole(response) = service.answer(&call).await else { panic!("it is streamed") };
+        service.answer(&Call { connection: 1, operation, method: parts.method, uri: parts.uri, headers, body }).await
+    }
+
+    async fn answered(service: &ChatCompletions, path: &str, authorization: &str, body: &str) -> (u16, Value) {
+        let Answer::Whole(response) = answer(service, path, authorization, body).await else {
+            panic!("it is streamed")
+        };
         let (parts, body) = response.into_parts();
         let body = http_body_util::BodyExt::collect(body).await.expect("a body in memory").to_bytes();
         (parts.status.as_u16(), serde_json::from_slice(&body).expect("JSON"))
@@ -390,6 +586,119 @@ mod tests {
         assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!("You have"), &json!("length")));
     }
 
+    /// The steps of the streamed answer to a request with these members beside the model.
+    async fn streamed(service: &ChatCompletions, members: Value) -> Vec<Step> {
+        let mut request = json!({"model": "m-1", "stream": true});
+        request.as_object_mut().expect("an object").extend(members.as_object().expect("an object").clone());
+        let Answer::Stream(stream) = answer(service, "/v1/chat/completions", "", &request.to_string()).await else {
+            panic!("{request} is not answered by a stream")
+        };
+        assert_eq!(stream.headers["content-type"], "text/event-stream; charset=utf-8");
+        assert!(stream.headers.contains_key("x-request-id"));
+        stream.steps
+    }
+
+    /// The events that are sent, without `data: ` and the empty line.
+    fn events(steps: &[Step]) -> Vec<String> {
+        let sent = steps.iter().filter_map(|step| match step {
+            Step::Send(bytes) => Some(std::str::from_utf8(bytes).expect("UTF-8")),
+            _ => None,
+        });
+        let data =
+            |event: &str| event.strip_prefix("data: ").and_then(|event| event.strip_suffix("\n\n")).map(str::to_owned);
+        sent.map(|event| data(event).expect("an event")).collect()
+    }
+
+    #[tokio::test]
+    async fn a_streamed_answer_is_the_same_word_by_word() {
+        let service = ChatCompletions::default();
+        let messages = json!([{"role": "user", "content": "Hello,  you"}, {"role": "user", "content": "And?"}]);
+        let request = json!({"model": "m-1", "messages": messages}).to_string();
+        let (_, whole) = answered(&service, "/v1/chat/completions", "", &request).await;
+        let options = json!({"include_usage": true, "include_obfuscation": false});
+        let steps = streamed(&service, json!({"messages": messages, "stream_options": options})).await;
+        let mut events = events(&steps);
+        assert_eq!(events.pop().as_deref(), Some("[DONE]"));
+        let chunks: Vec<Value> = events.iter().map(|event| serde_json::from_str(event).expect("JSON")).collect();
+        let (usage, chunks) = chunks.split_last().expect("chunks");
+        assert_eq!((&usage["choices"], &usage["usage"]), (&json!([]), &whole["usage"]));
+        for chunk in chunks {
+            assert_eq!((&chunk["object"], &chunk["model"]), (&json!("chat.completion.chunk"), &json!("m-1")));
+            assert_eq!((&chunk["id"], &chunk["created"]), (&usage["id"], &usage["created"]));
+            assert_eq!((chunk.get("usage"), chunk.get("obfuscation")), (Some(&Value::Null), None));
+            assert_eq!(
+                (&chunk["choices"][0]["index"], chunk["choices"].as_array().map(Vec::len)),
+                (&json!(0), Some(1))
+            );
+        }
+        let choices: Vec<_> = chunks.iter().map(|chunk| &chunk["choices"][0]).collect();
+        let [first, deltas @ .., last] = choices.as_slice() else { panic!("{choices:?}") };
+        assert_eq!(first["delta"], json!({"role": "assistant", "content": "", "refusal": null}));
+        assert_eq!((&last["delta"], &last["finish_reason"]), (&json!({}), &json!("stop")));
+        assert!([first].into_iter().chain(deltas).all(|choice| choice["finish_reason"].is_null()));
+        let words: Vec<_> = deltas.iter().map(|choice| choice["delta"]["content"].as_str().expect("text")).collect();
+        assert_eq!(words.concat(), whole["choices"][0]["message"]["content"].as_str().expect("text"));
+        assert_eq!(words[..3], ["You", " have", " said"]);
+    }
+
+    #[tokio::test]
+    async fn usage_and_obfuscation_are_streamed_as_they_are_asked_for() {
+        let messages = json!([{"role": "user", "content": "Hello"}]);
+        let rows = [
+            (json!({}), false, true),
+            (json!({"stream_options": null}), false, true),
+            (json!({"stream_options": {"include_usage": false}}), false, true),
+            (json!({"stream_options": {"include_usage": true}}), true, true),
+            (json!({"stream_options": {"include_obfuscation": false}}), false, false),
+        ];
+        for (mut members, has_usage, is_obfuscated) in rows {
+            members["messages"] = messages.clone();
+            let events = events(&streamed(&ChatCompletions::default(), members.clone()).await);
+            assert_eq!(events.iter().any(|event| event.contains("\"usage\"")), has_usage, "{members}");
+            assert_eq!(events.iter().any(|event| event.contains("\"choices\":[]")), has_usage, "{members}");
+            assert_eq!(events.iter().any(|event| event.contains("\"obfuscation\":\"")), is_obfuscated, "{members}");
+        }
+        let members = json!({"messages": messages, "max_completion_tokens": 2});
+        let events = events(&streamed(&ChatCompletions::default(), members).await);
+        assert!(events[events.len() - 2].contains(r#""finish_reason":"length""#), "{events:?}");
+    }
+
+    #[tokio::test]
+    async fn before_each_word_it_waits_as_it_is_told() {
+        let delay = Duration::from_millis(40);
+        let messages = json!({"messages": [{"role": "user", "content": "Hello"}]});
+        let steps = streamed(&ChatCompletions::default().with_delay(delay), messages.clone()).await;
+        let waits = steps.iter().filter(|step| matches!(step, Step::Delay(wait) if *wait == delay)).count();
+        assert_eq!(waits, r#"You have said 1 thing: "Hello"."#.split(' ').count());
+        assert!(matches!(steps[..3], [Step::Send(_), Step::Delay(_), Step::Send(_)]));
+        let steps = streamed(&ChatCompletions::default(), messages).await;
+        assert!(steps.iter().all(|step| matches!(step, Step::Send(_))));
+    }
+
+    #[test]
+    fn words_have_the_space_before_them() {
+        let rows: [(&str, &[&str]); 6] = [
+            ("", &[]),
+            ("one", &["one"]),
+            ("one two", &["one", " two"]),
+            ("  one\n\ntwo ", &["  one", "\n\ntwo", " "]),
+            ("하나 둘", &["하나", " 둘"]),
+            (" ", &[" "]),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(words(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_scripted_stream_is_made_of_the_same_events() {
+        let Behaviour::Stream(stream) = says_in_pieces(&["Hel", "lo"]) else { panic!("it is no stream") };
+        let whole = [role(), delta("Hel"), delta("lo"), finish("stop"), usage(10, 2), DONE.to_owned()].concat();
+        let sent = events(&stream.steps).concat();
+        assert_eq!(sent, whole.replace("data: ", "").replace("\n\n", ""));
+        assert!(delta("\"\n").contains(r#""content":"\"\n""#));
+    }
+
     #[tokio::test]
     async fn a_request_is_refused_as_the_api_refuses_it() {
         let path = "/v1/chat/completions";
@@ -422,7 +731,31 @@ mod tests {
                 "Invalid type for 'messages[0].content'",
             ),
         ];
-        for (path, authorization, body, status, code, message) in rows {
+        let streams = [
+            (r#""stream":"yes""#, json!("invalid_type"), "Invalid type for 'stream'"),
+            (r#""stream":true,"stream_options":[]"#, json!("invalid_type"), "Invalid type for 'stream_options'"),
+            (
+                r#""stream":true,"stream_options":{"include_usage":1}"#,
+                json!("invalid_type"),
+                "Invalid type for 'stream_options.include_usage'",
+            ),
+            (
+                r#""stream":true,"stream_options":{"usage":true}"#,
+                json!("unknown_parameter"),
+                "Unknown parameter: 'stream_options.usage'.",
+            ),
+            (r#""stream_options":{}"#, Value::Null, "The 'stream_options' parameter is only allowed"),
+            (
+                r#""stream":false,"stream_options":{"include_usage":true}"#,
+                Value::Null,
+                "The 'stream_options' parameter",
+            ),
+        ];
+        let streams = streams
+            .map(|(members, code, message)| (format!("{},{members}}}", whole.trim_end_matches('}')), code, message));
+        let streams =
+            streams.iter().map(|(body, code, message)| (path, "Bearer k", body.as_str(), 400, code.clone(), *message));
+        for (path, authorization, body, status, code, message) in rows.into_iter().chain(streams) {
             let (answered, problem) = answered(&ChatCompletions::with_key("k"), path, authorization, body).await;
             let problem = &problem["error"];
             assert_eq!((answered, &problem["code"]), (status, &code), "{path} {authorization} {body}");

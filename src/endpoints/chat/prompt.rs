@@ -16,8 +16,8 @@ pub(super) struct Prompt {
 }
 
 impl Prompt {
-    /// What `ask` makes of the messages, or where those are too long for the model, of the messages
-    /// with the newer half of the turns.
+    /// Calls `ask` with the messages. If they are too long for the model, tries once more with the
+    /// newer half of the turns.
     pub(super) fn put<T>(
         &mut self,
         call: &Call,

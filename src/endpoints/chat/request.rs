@@ -12,8 +12,8 @@ use crate::request::{IDEMPOTENCY_KEY, Request};
 /// The most bytes of UTF-8 that a message may have.
 const LONGEST_MESSAGE: usize = 32 * 1024;
 
-/// What the caller says, and how it wants the answer.
-pub(super) struct Said {
+/// The parsed body and headers of a chat.
+pub(super) struct ChatRequest {
     pub(super) message: String,
     pub(super) conversation_id: Option<Uuid>,
     pub(super) idempotency_key: Option<Uuid>,
@@ -21,8 +21,8 @@ pub(super) struct Said {
     pub(super) wants_stream: bool,
 }
 
-impl Said {
-    /// What `request` says.
+impl ChatRequest {
+    /// Parses `request`.
     ///
     /// # Errors
     /// 400, 413 and 415 for what cannot be used, 404 for an id that no conversation has.

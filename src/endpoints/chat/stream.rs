@@ -1,9 +1,9 @@
 //! A chat that is answered as it is written.
 //!
-//! The model's answer is read, and the stream made of it, on one thread: a [`Speaker`] is a reader of
-//! the stream, and whoever delivers the stream reads from it. So a delta goes from the model's socket
-//! to the caller's without a change of threads. The turn is stored on the runtime's own thread
-//! meanwhile: the speaker waits for the end of the stream, which tells how that went.
+//! One thread reads the model's answer and builds the stream: [`StreamReader`] implements [`Read`], and
+//! whoever delivers the stream reads it from there. So a delta goes from the model's socket to the
+//! caller's without a change of threads. When the model has finished, the turn is stored on the
+//! runtime's own thread, and the reader waits for the end of the stream, which says how that went.
 //!
 //! ```text
 //! thread    begin ─ deltas ─ text-end │          │ end of the stream
@@ -24,17 +24,17 @@ use super::{Answer, Conversation, Outcome, Prompt, note_completion};
 use crate::call::Call;
 use crate::error::Error;
 use crate::history::{Exchange, LONGEST_TURN};
-use crate::log::{Begun, Upstream};
-use crate::openai::{Answering, Client};
+use crate::log::{Upstream, UpstreamCall};
+use crate::openai::{Client, StreamedAnswer};
 use crate::response::{self, Response};
 use crate::ui_message_stream::{self, delta, end_text};
 
-/// The most text of an answer that is kept to be stored. More than a turn can hold, so that what is
-/// stored is cut where an answer that comes whole is cut.
+/// The most text of an answer that is kept to be stored, in bytes. More than a turn can hold, so
+/// [`Exchange::fit`] cuts a streamed answer where it cuts a whole one.
 const KEPT: usize = LONGEST_TURN + 4;
 
-/// How long a stream that is delivered in one piece may become before what follows is one delta. A
-/// Lambda function answers with 6 MB at most, and its JSON can make a byte seven.
+/// When the deltas of a stream in one piece exceed this size in bytes, the rest of the text is one
+/// delta. A Lambda function answers with 6 MB at most, and JSON's escapes can turn a byte into seven.
 const LONGEST_IN_PARTS: usize = 1024 * 1024;
 
 /// The metadata of a message that begins.
@@ -64,20 +64,20 @@ pub(super) fn of_one_delta(answer: Answer<'_>) -> Response {
 #[derive(Debug)]
 pub struct Stream<'a> {
     conversation: Conversation<'a>,
-    asking: Begun<'a>,
-    speaker: Speaker,
+    asking: UpstreamCall<'a>,
+    reader: StreamReader,
     spoken: oneshot::Receiver<Result<Exchange, Error>>,
     end: mpsc::Sender<Vec<u8>>,
 }
 
-/// What delivers a stream, on a thread where it may block. What it gives is handed on.
-pub type Deliver = Box<dyn FnOnce(&mut Speaker) -> Vec<u8> + Send>;
+/// Delivers a stream. It may block. [`Delivery::end`] returns its result.
+pub type Deliver = Box<dyn FnOnce(&mut StreamReader) -> Vec<u8> + Send>;
 
 /// An answer that is being delivered.
 #[derive(Debug)]
 pub struct Delivery<'a> {
     conversation: Conversation<'a>,
-    asking: Option<Begun<'a>>,
+    asking: Option<UpstreamCall<'a>>,
     spoken: oneshot::Receiver<Result<Exchange, Error>>,
     end: mpsc::Sender<Vec<u8>>,
     delivered: oneshot::Receiver<Vec<u8>>,
@@ -98,7 +98,7 @@ impl<'a> Stream<'a> {
         let mut stream = Vec::new();
         let beginning = Beginning { conversation_id: conversation.address.id, turn: conversation.turns + 1 };
         ui_message_stream::begin(&mut stream, &beginning);
-        let speaker = Speaker {
+        let reader = StreamReader {
             openai,
             prompt,
             idempotency_key,
@@ -111,7 +111,7 @@ impl<'a> Stream<'a> {
             has_ended: false,
             in_one_piece: in_one_piece.then(OnePiece::default),
         };
-        Self { conversation, asking, speaker, spoken, end }
+        Self { conversation, asking, reader, spoken, end }
     }
 
     /// Asks the model, and when it has begun to speak, has `deliver` read the stream.
@@ -119,22 +119,22 @@ impl<'a> Stream<'a> {
     /// # Errors
     /// Why the model did not begin to speak. `deliver` was not called then.
     pub async fn begin(self, deliver: Deliver) -> Result<Delivery<'a>, Error> {
-        let Self { conversation, asking, mut speaker, spoken, end } = self;
+        let Self { conversation, asking, mut reader, spoken, end } = self;
         let (begins, begun) = oneshot::channel();
         let (delivers, delivered) = oneshot::channel();
         let thread = spawn_blocking(move || {
-            let outcome = speaker.begin();
-            let (has_begun, remembered) = (outcome.is_ok(), speaker.prompt.remembered.len());
-            // Whoever waits for these is there, except when the process ends.
+            let outcome = reader.begin();
+            let (has_begun, remembered) = (outcome.is_ok(), reader.prompt.remembered.len());
+            // The receivers go away only when the process ends.
             let _ = begins.send((outcome, remembered));
             if has_begun {
-                let _ = delivers.send(deliver(&mut speaker));
-                speaker.release();
+                let _ = delivers.send(deliver(&mut reader));
+                reader.release();
             }
         });
         let (begun, ()) = tokio::join!(begun, conversation.history.get_ready());
         let Ok((outcome, remembered_turns)) = begun else {
-            resume_unwind(thread.await.expect_err("only a panic ends it without a word").into_panic());
+            resume_unwind(thread.await.expect_err("it sends nothing only if it panicked").into_panic());
         };
         conversation.record.note(|notes| {
             notes.remembered_turns = Some(remembered_turns);
@@ -150,7 +150,7 @@ impl Delivery<'_> {
     /// [`Delivery::end`].
     ///
     /// # Errors
-    /// Why the stream cannot be completed. Nothing was stored then.
+    /// Why the stream cannot be completed. Nothing of this answer was stored then.
     pub async fn close(&mut self) -> Result<Vec<u8>, Error> {
         let spoken = (&mut self.spoken).await;
         self.asking = None;
@@ -173,28 +173,31 @@ impl Delivery<'_> {
         Ok(end)
     }
 
-    /// Ends the stream with `end`. What the delivery gave, when it is over.
-    pub async fn end(self, end: Vec<u8>) -> Vec<u8> {
-        // The speaker has gone where the delivery panicked, which has been told already.
+    /// Ends the stream with `end`, and returns the result of the delivery.
+    ///
+    /// # Errors
+    /// [`Error::Panic`], when the delivery panicked.
+    pub async fn end(self, end: Vec<u8>) -> Result<Vec<u8>, Error> {
+        // If the delivery panicked, the receiver is gone.
         let _ = self.end.send(end);
-        self.delivered.await.unwrap_or_default()
+        self.delivered.await.map_err(|_| Error::Panic("the delivery of a stream".to_owned()))
     }
 }
 
 /// A blocking reader of the stream. Reading never fails: a failure is a part of the stream.
 #[derive(Debug)]
-pub struct Speaker {
+pub struct StreamReader {
     openai: Arc<Client>,
     prompt: Prompt,
     idempotency_key: Option<Uuid>,
     call: Call,
     /// `None` until the model speaks.
-    answering: Option<Answering>,
-    /// Gets what the model said, or why it did not finish; gone when it has.
+    answering: Option<StreamedAnswer>,
+    /// Receives the exchange, or the error; `None` once sent.
     told: Option<oneshot::Sender<Result<Exchange, Error>>>,
     /// Gives the end of the stream.
     ending: mpsc::Receiver<Vec<u8>>,
-    /// Of the stream what is ready, and how much of it has been read.
+    /// The bytes that are ready, and how many of them have been read.
     stream: Vec<u8>,
     read: usize,
     has_ended: bool,
@@ -205,24 +208,28 @@ pub struct Speaker {
 /// Keeps a stream short enough for one answer of a Lambda function.
 #[derive(Debug, Default)]
 struct OnePiece {
-    /// How much text there is so far, in bytes.
+    /// The length of the text so far, in bytes.
     text: usize,
-    /// How long its deltas have become.
+    /// The text has become too long, and is cut.
+    is_cut: bool,
+    /// The size of its deltas so far, in bytes.
     parts: usize,
-    /// The text that follows those.
+    /// The text after those deltas.
     rest: String,
 }
 
 impl OnePiece {
     fn delta(&mut self, stream: &mut Vec<u8>, text: &str) {
-        // The text is cut as the one that is stored.
-        let text = &text[..text.floor_char_boundary(KEPT.saturating_sub(self.text))];
-        self.text += text.len();
+        // Once the text is cut, what follows is left out, too.
+        let room = if self.is_cut { 0 } else { KEPT - self.text };
+        let kept = &text[..text.floor_char_boundary(room)];
+        self.is_cut = kept.len() < text.len();
+        self.text += kept.len();
         if self.parts > LONGEST_IN_PARTS {
-            self.rest.push_str(text);
-        } else if !text.is_empty() {
+            self.rest.push_str(kept);
+        } else if !kept.is_empty() {
             let before = stream.len();
-            delta(stream, text);
+            delta(stream, kept);
             self.parts += stream.len() - before;
         }
     }
@@ -234,8 +241,8 @@ impl OnePiece {
     }
 }
 
-impl Speaker {
-    /// Asks the model, and waits until it begins to speak; when that was.
+impl StreamReader {
+    /// Asks the model and waits for the first delta; returns its time.
     fn begin(&mut self) -> Result<Instant, Error> {
         let Self { openai, prompt, call, stream, in_one_piece, .. } = self;
         let answering = prompt.put(call, |messages| {
@@ -245,7 +252,7 @@ impl Speaker {
         Ok(Instant::now())
     }
 
-    /// Makes the next part of the stream, or several; waits for it. `false` at the end.
+    /// Waits for the next parts and adds them to the stream; `false` at the end.
     fn speak(&mut self) -> bool {
         if let Some(told) = self.told.take() {
             let more = catch_unwind(AssertUnwindSafe(|| self.go_on()));
@@ -258,7 +265,7 @@ impl Speaker {
                 Ok(Err(error)) => Err(error),
                 Err(panic) => Err(Error::from_panic(panic.as_ref())),
             };
-            // Whoever waits for it is there, except when the process ends.
+            // The receiver goes away only when the process ends.
             let _ = told.send(said);
             return true;
         }
@@ -293,13 +300,13 @@ impl Speaker {
     fn exchange(&mut self) -> Exchange {
         Exchange {
             user: std::mem::take(&mut self.prompt.message),
-            completion: self.answering.as_mut().map(Answering::completion).unwrap_or_default(),
+            completion: self.answering.as_mut().map(StreamedAnswer::completion).unwrap_or_default(),
             remembered_turns: self.prompt.remembered.len(),
             idempotency_key: self.idempotency_key,
         }
     }
 
-    /// Gives the connection to the model back.
+    /// Returns the model's connection to the pool.
     fn release(self) {
         if let Some(answering) = self.answering {
             answering.release();
@@ -314,7 +321,7 @@ fn add(stream: &mut Vec<u8>, in_one_piece: Option<&mut OnePiece>, text: &str) {
     }
 }
 
-impl Read for Speaker {
+impl Read for StreamReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.read == self.stream.len() {
             self.stream.clear();
