@@ -351,7 +351,8 @@ async function load() {
 
 function begin() {
   chat.running?.abort();
-  Object.assign(chat, { running: undefined, older: "" });
+  chat.running = undefined;
+  chat.older = "";
   ui.log.replaceChildren();
   remember("");
   ui.message.focus();
