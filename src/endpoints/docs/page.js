@@ -305,10 +305,15 @@ function showErrors() {
     ...operations().flatMap(({ operation }) => Object.values(operation.responses)),
     ...Object.values(openapi.components.responses),
   ];
-  const examples = all.flatMap((response) =>
-    Object.values(resolved(response).content?.["application/problem+json"]?.examples ?? {}),
-  );
-  const rows = new Map(examples.map(({ value }) => [value.code, [`${value.status} ${value.code}`, "", value.detail]]));
+  const examples = (type) =>
+    all
+      .flatMap((response) => Object.values(resolved(response).content?.[type]?.examples ?? {}))
+      .map(({ value }) => value);
+  // Some problems are only ever told in a stream.
+  const parts = examples("text/event-stream").flatMap((stream) => stream.match(/(?<=^data: )\{.*/gm));
+  const streamed = parts.map((part) => JSON.parse(part)).filter(({ type }) => type === "data-problem");
+  const problems = [...streamed.map(({ data }) => data), ...examples("application/problem+json")];
+  const rows = new Map(problems.map(({ status, code, detail }) => [code, [`${status} ${code}`, "", detail]]));
   fill(byId("errors"), definitions([...rows.values()].sort()));
 }
 

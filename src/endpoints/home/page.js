@@ -135,8 +135,10 @@ function inline(parent, text, depth = 0) {
   return parent;
 }
 
-const cells = (tag) => (row) =>
-  element("tr", {}, ...row.replace(/^ *\||\| *\xad?$/g, "").split("|").map((cell) => inline(element(tag), cell.trim())));
+const cells = (tag) => (row) => {
+  const texts = row.replace(/^ *\||\| *\xad?$/g, "").split("|");
+  return element("tr", {}, ...texts.map((text) => inline(element(tag), text.trim())));
+};
 
 // Appends a node for each block, and returns where the last one begins.
 function blocks(parent, text, depth = 0) {
@@ -146,7 +148,7 @@ function blocks(parent, text, depth = 0) {
     const add = (...made) => parent.appendChild(element(...made));
     last = match.index;
     if (fence) {
-      const shown = code.replace(/\n$/, "");
+      const shown = code.replace(/\n\xad?$/, "");
       const caption = element("figcaption.small", {}, info.trim(), copyButton(shown));
       add("figure", {}, caption, element("pre", { tabIndex: 0 }, element("code", {}, shown)));
     }
@@ -176,7 +178,7 @@ const clean = (text) => text.replace(/[\xad\r]/g, "").replace(/[\u202a-\u202e\u2
 // What may become any block.
 const UNDECIDED = /(^|\n)[ \t]{0,9}([-*+>#=|]+|`{1,2}|\d+[.)]?)?[ \t]{0,9}$/;
 
-// Shows a text as it grows. Only its last block is made anew, the less often the longer it is.
+// Shows a text as it grows. Only its last block is made anew, less often if it is long.
 function writer(bubble) {
   let [text, rest, timer] = ["", ""];
   const show = (ended) => {
@@ -280,7 +282,7 @@ function failed(error, again) {
   const { code, status, detail, wait, request_id } = problem;
   const told = WORDS[code] ?? WORDS[status] ?? WORDS.other;
   const small = [detail, wait > 0 && WORDS.wait.replace("{}", wait), request_id].filter(Boolean).join(" · ");
-  const card = element("div.card", {}, element("p", {}, told), note(small));
+  const card = element("div.card", {}, element("strong", {}, told), note(small));
   const isGone = code === "conversation_not_found";
   const retry = () => {
     card.remove();
@@ -304,7 +306,8 @@ async function ask(turn) {
     chat.running = undefined;
     const text = write("", true);
     if (text) answer.append(note(copyButton(text), told));
-    else bubble.replaceWith(note(told));
+    else if (told) bubble.replaceWith(note(told));
+    else answer.remove();
     refresh();
     announce(`${text.replace(/[*`#>|]+/g, "")}\n${told}`);
   };
@@ -338,9 +341,9 @@ async function load() {
     ui.log.prepend(...messages.map(({ role, content }) => said(role, content)));
     chat.older = next_cursor;
     refresh();
-    if (older) scrollTo(0, page.scrollHeight - below);
     // The button is hidden, and had the focus.
-    if (older && !next_cursor) ui.log.focus({ preventScroll: true });
+    if (older && !next_cursor) ui.log.focus();
+    if (older) scrollTo(0, page.scrollHeight - below);
   } catch (error) {
     if (chat.id === id) failed(error, load);
   }
@@ -348,7 +351,8 @@ async function load() {
 
 function begin() {
   chat.running?.abort();
-  Object.assign(chat, { running: undefined, older: "" });
+  chat.running = undefined;
+  chat.older = "";
   ui.log.replaceChildren();
   remember("");
   ui.message.focus();
