@@ -1,8 +1,8 @@
-//! The page that shows the API's documentation: what it may do, its size, and that it can be
-//! switched off. What it does, browsers test.
+//! The chat page and the page that shows the API's documentation: what they may do, their size, and
+//! that they can be switched off. What they do, browsers test.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use kus_aws_backend::endpoints::docs;
+use kus_aws_backend::endpoints::{docs, home};
 use kus_aws_backend::router::{self, Miss, ROUTES, Route};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -17,8 +17,13 @@ fn elements<'a>(page: &'a str, tag: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn the_page_may_run_its_own_script_ask_its_own_origin_and_nothing_else() {
-    let answer = ask(&app(&[]), "GET", "/docs", &[]);
+fn a_page_may_run_its_own_script_ask_its_own_origin_and_nothing_else() {
+    for path in ["/", "/docs"] {
+        assert_policy(&ask(&app(&[]), "GET", path, &[("accept", "text/html")]));
+    }
+}
+
+fn assert_policy(answer: &Value) {
     let (headers, page) = (&answer["headers"], answer["body"].as_str().expect("a page"));
     assert_eq!(
         (&headers["content-type"], &headers["referrer-policy"]),
@@ -46,9 +51,13 @@ fn the_page_may_run_its_own_script_ask_its_own_origin_and_nothing_else() {
 }
 
 #[test]
-fn the_page_is_whole_and_names_no_other_server() {
-    let page = docs::page();
-    let page = page.body();
+fn a_page_is_whole_and_names_no_other_server() {
+    for page in [home::page(), docs::page()] {
+        assert_whole(page.body());
+    }
+}
+
+fn assert_whole(page: &str) {
     assert!(page.starts_with("<!doctype html>\n<html lang=\"en\">") && page.ends_with("</html>\n"), "{page}");
     assert!(!page.contains("{page."), "a place is left empty");
     let addresses = page.match_indices("://").map(|(at, _)| page[at + 3..].split('/').next().unwrap_or_default());
@@ -63,6 +72,31 @@ fn the_page_is_whole_and_names_no_other_server() {
 }
 
 #[test]
+fn the_chat_page_has_less_than_25_000_bytes() {
+    let bytes = home::page().body().len();
+    assert!(bytes < 25_000, "{bytes} bytes");
+}
+
+#[test]
+fn only_browsers_get_the_chat_page() {
+    let app = app(&[]);
+    let rows = [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true),
+        ("TEXT/HTML", true),
+        ("application/json, text/html;q=0.1", true),
+        ("text/html;q=0", false),
+        ("*/*", false),
+        ("application/json", false),
+        ("", false),
+    ];
+    for (accept, is_page) in rows {
+        let headers = ask(&app, "GET", "/", &[("accept", accept)])["headers"].take();
+        let expected = if is_page { "text/html; charset=utf-8" } else { "application/json" };
+        assert_eq!((&headers["content-type"], &headers["vary"]), (&expected.into(), &"accept".into()), "{accept:?}");
+    }
+}
+
+#[test]
 fn page_and_document_have_less_than_20_000_bytes_in_the_zip() {
     let both = format!("{}{}", docs::page().body(), docs::openapi().body());
     let deflated = miniz_oxide::deflate::compress_to_vec(both.as_bytes(), 6).len();
@@ -70,9 +104,9 @@ fn page_and_document_have_less_than_20_000_bytes_in_the_zip() {
 }
 
 #[test]
-fn switched_off_both_are_unknown_paths() {
+fn switched_off_they_are_unknown_paths() {
     let off = app(&[("DOCS", "off")]);
-    for path in ["/docs", "/docs/", "/openapi.json"] {
+    for path in ["/", "/docs", "/docs/", "/openapi.json"] {
         for method in ["GET", "HEAD", "POST", "OPTIONS"] {
             let answer = |path: &str| {
                 let mut answer = ask(&off, method, path, &[]);
