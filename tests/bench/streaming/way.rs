@@ -119,15 +119,14 @@ impl Way for Function {
         let prelude = body.bytes.windows(END_OF_PRELUDE.len()).position(|window| window == END_OF_PRELUDE);
         let prelude = prelude.ok_or_else(wrong)?;
         let head: Value = serde_json::from_slice(&body.bytes[..prelude])?;
+        if head["statusCode"] != 200 || head["headers"]["content-type"] != "text/event-stream" {
+            return Err(wrong().into());
+        }
         let mut events = body.events(prelude + END_OF_PRELUDE.len())?;
         let is_done = events.pop().is_some_and(|event| event.data == "[DONE]");
         let parts = events.into_iter().map(|Event { data, at }| Ok((serde_json::from_str::<Value>(&data)?, at)));
         let mut parts = parts.collect::<Result<Vec<_>, Failure>>()?;
-        if head["statusCode"] != 200
-            || head["headers"]["content-type"] != "text/event-stream"
-            || !is_done
-            || parts.len() < 4
-        {
+        if !is_done || parts.len() < 4 {
             return Err(wrong().into());
         }
         let deltas = parts.drain(Self::BEFORE..parts.len() - 2);
