@@ -1,12 +1,11 @@
 //! The table: a row for each figure, a column for each program.
 
-use std::fmt::{self, Display, Formatter, Write};
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use crate::run::Run;
-use crate::subject::Subject;
-
-const NOT_TOLD: &str = "told on Linux only";
+use crate::shared::figures::{NOT_TOLD, Table, low_median_high, mebibytes, milliseconds, number, spread};
+use crate::shared::subject::Subject;
 
 /// A figure of a run; `None` where the system does not tell it.
 type Of<T> = fn(&Run) -> Option<T>;
@@ -39,46 +38,22 @@ impl Report<'_> {
         let runs = self.runs.first().into_iter().flatten();
         spread(runs.map(|run| milliseconds(run.of_true)), "ms").trim_start().to_owned()
     }
-
-    /// The name of each row and its cells.
-    fn rows(&self) -> Vec<(&'static str, Vec<String>)> {
-        let times = TIMES.map(|(name, time)| (name, self.runs.iter().map(|runs| times(runs, time)).collect()));
-        let memories =
-            MEMORIES.map(|(name, memory)| (name, self.runs.iter().map(|runs| memories(runs, memory)).collect()));
-        let programs = self.subjects.iter().map(|subject| size(subject.program_size));
-        let zips = self.subjects.iter().map(|subject| subject.zip_size.map_or_else(|| "not in a zip".to_owned(), size));
-        let sizes = [("bootstrap", programs.collect()), ("zip", zips.collect())];
-        times.into_iter().chain(memories).chain(sizes).collect()
-    }
 }
 
 impl Display for Report<'_> {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let head = ("", self.subjects.iter().map(|subject| subject.name.clone()).collect());
-        let lines: Vec<_> = [head].into_iter().chain(self.rows()).collect();
-        let width = |texts: &mut dyn Iterator<Item = &str>| texts.map(|text| text.chars().count()).max().unwrap_or(0);
-        let names = width(&mut lines.iter().map(|(name, _)| *name));
-        let columns = 0..self.subjects.len();
-        let columns: Vec<_> =
-            columns.map(|column| width(&mut lines.iter().map(|(_, cells)| cells[column].as_str()))).collect();
-        for (name, cells) in &lines {
-            let mut line = format!("{name:<names$}");
-            for (cell, column) in cells.iter().zip(&columns) {
-                write!(line, "  {cell:<column$}")?;
-            }
-            writeln!(formatter, "{}", line.trim_end())?;
+        let mut table = Table::new(self.subjects.iter().map(|subject| subject.name.clone()));
+        for (name, time) in TIMES {
+            table.row(name, self.runs.iter().map(|runs| times(runs, time)));
         }
-        Ok(())
+        for (name, memory) in MEMORIES {
+            table.row(name, self.runs.iter().map(|runs| memories(runs, memory)));
+        }
+        table.row("bootstrap", self.subjects.iter().map(|subject| size(subject.program_size)));
+        let zip_size = |subject: &Subject| subject.zip_size.map_or_else(|| "not in a zip".to_owned(), size);
+        table.row("zip", self.subjects.iter().map(zip_size));
+        table.fmt(formatter)
     }
-}
-
-/// The median of `times`; of an even number the mean of the two in the middle.
-///
-/// # Panics
-/// When there is none.
-pub(crate) fn median(times: impl Iterator<Item = Duration>) -> Duration {
-    let [_, median, _] = low_median_high(times.map(|time| time.as_secs_f64()));
-    Duration::from_secs_f64(median)
 }
 
 /// In milliseconds, and the median of how many times `true` in the same run that is.
@@ -93,42 +68,10 @@ fn times(runs: &[Run], time: Of<Duration>) -> String {
 /// In MiB.
 fn memories(runs: &[Run], memory: Of<u64>) -> String {
     let Some(memories) = runs.iter().map(memory).collect::<Option<Vec<_>>>() else { return NOT_TOLD.to_owned() };
-    spread(memories.into_iter().map(|bytes| number(bytes) / (1024.0 * 1024.0)), "MiB")
+    spread(memories.into_iter().map(mebibytes), "MiB")
 }
 
 /// A file's size in bytes, in megabytes.
 fn size(bytes: u64) -> String {
     format!("{:>6.3} MB", number(bytes) / 1e6)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "the sizes are less than 2^52 bytes")]
-fn number(bytes: u64) -> f64 {
-    bytes as f64
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-/// The median with the lowest and the highest.
-fn spread(figures: impl Iterator<Item = f64>, unit: &str) -> String {
-    let [low, median, high] = low_median_high(figures).map(three_digits);
-    format!("{median:>6} {unit} ({low}..{high})")
-}
-
-fn low_median_high(figures: impl Iterator<Item = f64>) -> [f64; 3] {
-    let mut figures: Vec<_> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    let last = figures.len() - 1;
-    [figures[0], f64::midpoint(figures[last / 2], figures[last.div_ceil(2)]), figures[last]]
-}
-
-fn three_digits(figure: f64) -> String {
-    let decimals = match figure {
-        100.0.. => 0,
-        10.0.. => 1,
-        1.0.. => 2,
-        _ => 3,
-    };
-    format!("{figure:.decimals$}")
 }

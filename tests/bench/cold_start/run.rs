@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::Failure;
-use crate::environment::Environment;
 use crate::local::{Backends, LocalOptions};
-use crate::process::Process;
-use crate::report::median;
-use crate::subject::Subject;
+use crate::shared::Failure;
+use crate::shared::environment::Environment;
+use crate::shared::figures::median;
+use crate::shared::process::Process;
+use crate::shared::subject::Subject;
 
 /// What one run of a program showed.
 pub(crate) struct Run {
@@ -114,5 +115,7 @@ impl Shown {
 /// There is no such program.
 pub(crate) fn time_of_true() -> Result<Duration, Failure> {
     let program = ["/bin/true", "/usr/bin/true"].map(Path::new).into_iter().find(|path| path.exists());
-    Ok(Process::start(program.ok_or("there is no program true")?, &BTreeMap::new())?.run_to_end()?)
+    let mut command = Command::new(program.ok_or("there is no program true")?);
+    command.env_clear();
+    Ok(Process::start(command)?.run_to_end()?)
 }

@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use crate::Failure;
-use crate::process::Process;
-use crate::runtime_api::{Connection, Request, RuntimeApi};
+use super::Failure;
+use super::connection::{Connection, Request};
+use super::process::Process;
+use super::runtime_api::RuntimeApi;
 
-/// What an invocation may take, as API Gateway gives it.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// What an invocation may take: the most that Lambda can be told.
+const TIMEOUT: Duration = Duration::from_mins(15);
+
+const NEXT: &str = "GET /2018-06-01/runtime/invocation/next";
 
 const ACCEPTED: &[u8] =
     b"HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n{\"status\":\"OK\"}\n";
@@ -41,7 +46,9 @@ impl Environment {
         let api = RuntimeApi::start()?;
         let mut variables = variables.clone();
         variables.insert("AWS_LAMBDA_RUNTIME_API".to_owned(), api.address()?.to_string().into());
-        let mut environment = Self { process: Process::start(program, &variables)?, api, waiting: None };
+        let mut command = Command::new(program);
+        command.env_clear().envs(&variables);
+        let mut environment = Self { process: Process::start(command)?, api, waiting: None };
         let asked = environment.next()?;
         let init = asked.duration_since(environment.process.began());
         Ok((environment, init))
@@ -50,26 +57,46 @@ impl Environment {
     /// Hands out `event`, a JSON text, and waits for the answer.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none in one piece.
     pub(crate) fn invoke(&mut self, event: &str) -> Result<Invoked, Failure> {
-        if self.waiting.is_none() {
-            self.next()?;
-        }
-        let mut connection = self.waiting.take().ok_or("it does not ask for an invocation")?;
-        let id = Uuid::new_v4();
-        let invocation = invocation(id, event);
-        let handed_out = Instant::now();
-        connection.send(invocation.as_bytes())?;
-        self.api.give_back(connection);
-
-        let (mut connection, request) = self.api.receive(&mut self.process)?;
-        let Request { operation, body, at } = request;
-        if operation != format!("POST runtime/invocation/{id}/response") {
-            return Err(format!("it sends {operation} {}", body.escape_ascii()).into());
+        let (handed_out, mut connection, request) = self.answer_to(event)?;
+        if request.is_streamed {
+            return Err("it streams its answer, which is not measured here".into());
         }
         connection.send(ACCEPTED)?;
         self.api.give_back(connection);
-        Ok(Invoked { took: at.duration_since(handed_out), answer: body })
+        Ok(Invoked { took: request.at.duration_since(handed_out), answer: request.body })
+    }
+
+    /// Hands out `event`, a JSON text, and has `read` read the answer to its end, when its head has
+    /// come.
+    ///
+    /// # Errors
+    /// There is none that is streamed, or `read` fails.
+    pub(crate) fn stream<T>(
+        &mut self,
+        event: &str,
+        read: impl FnOnce(&mut TcpStream, Request) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (_, mut connection, request) = self.answer_to(event)?;
+        if !request.is_streamed {
+            return Err(format!("it does not stream its answer {}", request.body.escape_ascii()).into());
+        }
+        let answer = read(connection.stream(), request)?;
+        connection.send(ACCEPTED)?;
+        self.api.give_back(connection);
+        Ok(answer)
+    }
+
+    /// Waits until the process asks for an invocation: it has done with the last one.
+    ///
+    /// # Errors
+    /// It does not ask.
+    pub(crate) fn rest(&mut self) -> Result<(), Failure> {
+        if self.waiting.is_none() {
+            self.next()?;
+        }
+        Ok(())
     }
 
     /// The process, to ask what it has used.
@@ -80,12 +107,30 @@ impl Environment {
     /// Waits until the process asks for an invocation; when that was read.
     fn next(&mut self) -> Result<Instant, Failure> {
         let (connection, request) = self.api.receive(&mut self.process)?;
-        let Request { operation, body, at } = request;
-        if operation != "GET runtime/invocation/next" {
+        let Request { operation, body, at, .. } = request;
+        if operation != NEXT {
             return Err(format!("it sends {operation} {}", body.escape_ascii()).into());
         }
         self.waiting = Some(connection);
         Ok(at)
+    }
+
+    /// Hands out `event` and waits for the answer: when it was handed out, and what came.
+    fn answer_to(&mut self, event: &str) -> Result<(Instant, Connection, Request), Failure> {
+        self.rest()?;
+        let mut connection = self.waiting.take().ok_or("it does not ask for an invocation")?;
+        let id = Uuid::new_v4();
+        let invocation = invocation(id, event);
+        let handed_out = Instant::now();
+        connection.send(invocation.as_bytes())?;
+        self.api.give_back(connection);
+
+        let (connection, request) = self.api.receive(&mut self.process)?;
+        let Request { operation, body, .. } = &request;
+        if *operation != format!("POST /2018-06-01/runtime/invocation/{id}/response") {
+            return Err(format!("it sends {operation} {}", body.escape_ascii()).into());
+        }
+        Ok((handed_out, connection, request))
     }
 }
 
@@ -98,7 +143,7 @@ fn invocation(id: Uuid, event: &str) -> String {
          content-length: {}\r\n\
          lambda-runtime-aws-request-id: {id}\r\n\
          lambda-runtime-deadline-ms: {}\r\n\
-         lambda-runtime-invoked-function-arn: arn:aws:lambda:us-east-1:123456789012:function:cold-start\r\n\
+         lambda-runtime-invoked-function-arn: arn:aws:lambda:us-east-1:123456789012:function:benchmark\r\n\
          lambda-runtime-trace-id: Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419;Sampled=0\r\n\
          \r\n\
          {event}",

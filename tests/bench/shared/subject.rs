@@ -10,7 +10,7 @@ use std::process::Command;
 
 use zip::ZipArchive;
 
-use crate::Failure;
+use super::Failure;
 
 const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -92,7 +92,7 @@ fn unpack(zip: &Path, number: usize) -> Result<PathBuf, Failure> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {ENTRY} cannot be unpacked: {error}", zip.display());
     let mut archive = ZipArchive::new(File::open(zip)?).map_err(|error| failed(&error))?;
     let mut entry = archive.by_name(ENTRY).map_err(|error| failed(&error))?;
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cold_start-{number}"));
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}", env!("CARGO_CRATE_NAME")));
     fs::create_dir_all(&directory)?;
     let program = directory.join(ENTRY);
     io::copy(&mut entry, &mut File::create(&program)?).map_err(|error| failed(&error))?;

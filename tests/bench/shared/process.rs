@@ -1,12 +1,9 @@
 //! One process, and what the operating system says of it.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,14 +19,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `program` with these variables and no others.
+    /// Starts a program, without input.
     ///
     /// # Errors
     /// It cannot be started.
-    pub(crate) fn start(program: &Path, variables: &BTreeMap<String, OsString>) -> io::Result<Self> {
+    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         let (output, writer) = io::pipe()?;
-        let mut command = Command::new(program);
-        command.env_clear().envs(variables).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         let began = Instant::now();
         let child = command.spawn()?;
         // With `command` goes this process's own end of the pipe.
@@ -80,6 +76,11 @@ impl Process {
         let length = self.output.read(&mut chunk)?;
         self.written.extend_from_slice(&chunk[..length]);
         Ok(length > 0)
+    }
+
+    /// What the program has written, as far as that has been read.
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.written
     }
 
     /// Ends the program, and tells how it had ended by itself, where it had, and what it has

@@ -1,0 +1,52 @@
+//! The command line of a benchmark.
+
+use clap::Args;
+
+use super::Failure;
+use super::subject::{self, Source, Subject};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// How often each program is measured
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Measures this program, or the one in this zip; several are measured side by side
+    #[arg(long = "program", value_name = "[NAME=]PATH", value_parser = Source::parse)]
+    programs: Vec<Source>,
+    /// Only looks whether everything works, in one short run; without --program, of Cargo's own build
+    #[arg(long, conflicts_with = "runs")]
+    test: bool,
+    /// Said by `cargo bench`; without it, as in `cargo test --benches`, `--test` is meant
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    /// Whether it is only looked whether everything works.
+    pub(crate) fn is_test(&self) -> bool {
+        self.test || !self.bench
+    }
+
+    /// How many runs count, and how many are made before them. The first one brings the files into
+    /// memory and does not count.
+    pub(crate) fn runs(&self) -> (usize, usize) {
+        if self.is_test() { (1, 0) } else { (usize::from(self.runs), 1) }
+    }
+
+    /// What is measured.
+    ///
+    /// # Errors
+    /// A program cannot be read, or none can be made.
+    pub(crate) fn subjects(&self) -> Result<Vec<Subject>, Failure> {
+        let sources = if !self.programs.is_empty() {
+            self.programs.clone()
+        } else if self.is_test() {
+            vec![Source::new("Cargo's build", env!("CARGO_BIN_EXE_kus-aws-backend"))]
+        } else if cfg!(target_os = "linux") {
+            vec![subject::build()?]
+        } else {
+            return Err("what ./build.sh makes runs on Linux only; name a program of this system with --program".into());
+        };
+        sources.into_iter().enumerate().map(|(number, source)| source.open(number)).collect()
+    }
+}
