@@ -138,9 +138,9 @@ impl App {
             Some(sender) => {
                 sender.preconnect();
                 let head = self.completed(head.clone(), &request.method, &request.headers, invocation.request_id);
-                let (sender, deadline) = (sender.clone(), request.deadline);
+                let (response, deadline) = (sender.prepare(head), request.deadline);
                 Box::new(move |reader| {
-                    sender.stream(head, reader, deadline);
+                    response.send(reader, deadline);
                     Vec::new()
                 })
             }

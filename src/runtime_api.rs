@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use lambda_runtime::MetadataPrelude;
 use tokio::task::spawn_blocking;
 
@@ -66,16 +66,10 @@ impl ResponseSender {
         self.http.open_ahead(&self.api);
     }
 
-    /// Sends the head of a response and then its body, each piece as soon as it can be read, at most
-    /// until `deadline`. Blocks until `body` is read to its end, even if the caller is gone, because
-    /// reading it drives the chat.
-    pub fn stream(&self, head: http::Response<()>, body: &mut impl Read, deadline: Instant) {
-        let mut body = Prefixed { prefix: prelude(head), rest: body };
-        if let Err(error) = self.post(streaming(), &mut body, deadline) {
-            eprintln!("Request {}: nobody takes the streamed response: {}", self.request_id, chain(&error));
-        }
-        // Reading never fails, and a sink accepts everything.
-        let _ = io::copy(&mut body, &mut io::sink());
+    /// Prepares a streaming response with this head, so that the first piece of its body leaves sooner.
+    #[must_use]
+    pub fn prepare(&self, head: http::Response<()>) -> StreamingResponse {
+        StreamingResponse { sender: self.clone(), request: self.request(streaming()), prelude: prelude(head) }
     }
 
     /// Sends a whole response in streaming mode, at most until `deadline`.
@@ -106,7 +100,7 @@ impl ResponseSender {
             let mut attempts = 0;
             loop {
                 attempts += 1;
-                match sender.post(headers.clone(), &mut bytes.as_slice(), deadline) {
+                match sender.post(sender.request(headers.clone()), &mut bytes.as_slice(), deadline) {
                     Err(Error::Stale(_)) if attempts < MAX_ATTEMPTS => {}
                     outcome => return outcome,
                 }
@@ -115,20 +109,47 @@ impl ResponseSender {
         sent.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).map_err(NotSent)
     }
 
-    fn post(&self, headers: HeaderMap, body: &mut dyn Read, deadline: Instant) -> Result<(), Error> {
+    fn request(&self, headers: HeaderMap) -> Request<()> {
         let mut request = Request::new(());
-        *request.method_mut() = http::Method::POST;
+        *request.method_mut() = Method::POST;
         *request.headers_mut() = headers;
         request.headers_mut().extend(self.invocation_id.clone().map(|id| (INVOCATION_ID, id)));
         let url = format!("{}2018-06-01/runtime/invocation/{}/response", self.api, self.request_id);
         // Lambda's ids are UUIDs, and its address was parsed before.
         *request.uri_mut() = url.parse().unwrap_or_default();
+        request
+    }
+
+    fn post(&self, request: Request<()>, body: &mut dyn Read, deadline: Instant) -> Result<(), Error> {
         let response = self.http.upload(request, body, WRITE_TIMEOUT, deadline)?;
         if !response.status().is_success() {
             // As `lambda_runtime` does: the next invocation may go well.
             eprintln!("Request {}: the Lambda Runtime API answered {}", self.request_id, response.status());
         }
         Ok(())
+    }
+}
+
+/// A streaming response whose body is still to come.
+#[derive(Debug)]
+pub struct StreamingResponse {
+    sender: ResponseSender,
+    request: Request<()>,
+    prelude: Vec<u8>,
+}
+
+impl StreamingResponse {
+    /// Sends the head and then the body, each piece as soon as it can be read, at most until
+    /// `deadline`. Blocks until `body` is read to its end, even if the caller is gone, because reading
+    /// it drives the chat.
+    pub fn send(self, body: &mut impl Read, deadline: Instant) {
+        let Self { sender, request, prelude } = self;
+        let mut body = Prefixed { prefix: prelude, rest: body };
+        if let Err(error) = sender.post(request, &mut body, deadline) {
+            eprintln!("Request {}: nobody takes the streamed response: {}", sender.request_id, chain(&error));
+        }
+        // Reading never fails, and a sink accepts everything.
+        let _ = io::copy(&mut body, &mut io::sink());
     }
 }
 

@@ -39,21 +39,21 @@ const LONGEST_IN_PARTS: usize = 1024 * 1024;
 
 /// The metadata of a message that begins.
 #[derive(Serialize)]
-struct Beginning {
+struct StartMetadata {
     conversation_id: Uuid,
     turn: u64,
 }
 
 impl Answer<'_> {
-    fn beginning(&self) -> Beginning {
-        Beginning { conversation_id: self.conversation_id, turn: self.turn }
+    fn start_metadata(&self) -> StartMetadata {
+        StartMetadata { conversation_id: self.conversation_id, turn: self.turn }
     }
 }
 
 /// The stream of an answer that is known already.
 pub(super) fn of_one_delta(answer: Answer<'_>) -> Response {
     let mut stream = Vec::new();
-    ui_message_stream::begin(&mut stream, &answer.beginning());
+    ui_message_stream::begin(&mut stream, &answer.start_metadata());
     delta(&mut stream, answer.reply.unwrap_or_default());
     end_text(&mut stream);
     ui_message_stream::finish(&mut stream, &answer.without_reply());
@@ -96,8 +96,8 @@ impl<'a> Stream<'a> {
         let (told, spoken) = oneshot::channel();
         let (end, ending) = mpsc::channel();
         let mut stream = Vec::new();
-        let beginning = Beginning { conversation_id: conversation.address.id, turn: conversation.turns + 1 };
-        ui_message_stream::begin(&mut stream, &beginning);
+        let metadata = StartMetadata { conversation_id: conversation.address.id, turn: conversation.turns + 1 };
+        ui_message_stream::begin(&mut stream, &metadata);
         let reader = StreamReader {
             openai,
             prompt,
@@ -110,6 +110,7 @@ impl<'a> Stream<'a> {
             read: 0,
             has_ended: false,
             in_one_piece: in_one_piece.then(OnePiece::default),
+            beginning: None,
         };
         Self { conversation, asking, reader, spoken, end }
     }
@@ -124,16 +125,18 @@ impl<'a> Stream<'a> {
         let (delivers, delivered) = oneshot::channel();
         let thread = spawn_blocking(move || {
             let outcome = reader.begin();
-            let (has_begun, remembered) = (outcome.is_ok(), reader.prompt.remembered.len());
-            // The receivers go away only when the process ends.
-            let _ = begins.send((outcome, remembered));
+            let (has_begun, remembered_turns) = (outcome.is_ok(), reader.prompt.remembered.len());
+            reader.beginning = Some((begins, Beginning { outcome, remembered_turns }));
             if has_begun {
+                // The receivers go away only when the process ends.
                 let _ = delivers.send(deliver(&mut reader));
                 reader.release();
+            } else {
+                reader.tell_beginning();
             }
         });
         let (begun, ()) = tokio::join!(begun, conversation.history.get_ready());
-        let Ok((outcome, remembered_turns)) = begun else {
+        let Ok(Beginning { outcome, remembered_turns }) = begun else {
             resume_unwind(thread.await.expect_err("it sends nothing only if it panicked").into_panic());
         };
         conversation.record.note(|notes| {
@@ -203,6 +206,17 @@ pub struct StreamReader {
     has_ended: bool,
     /// The rules of a stream that is delivered in one piece.
     in_one_piece: Option<OnePiece>,
+    /// How the model began, until the runtime's thread is told.
+    beginning: Option<(oneshot::Sender<Beginning>, Beginning)>,
+}
+
+/// How the model began.
+#[derive(Debug)]
+struct Beginning {
+    /// When the first delta was there, or why it did not come.
+    outcome: Result<Instant, Error>,
+    /// How many earlier turns the model was sent.
+    remembered_turns: usize,
 }
 
 /// Keeps a stream short enough for one answer of a Lambda function.
@@ -252,8 +266,18 @@ impl StreamReader {
         Ok(Instant::now())
     }
 
+    /// Tells the runtime's thread how the model began, once.
+    fn tell_beginning(&mut self) {
+        if let Some((begins, beginning)) = self.beginning.take() {
+            // The receiver goes away only when the process ends.
+            let _ = begins.send(beginning);
+        }
+    }
+
     /// Waits for the next parts and adds them to the stream; `false` at the end.
     fn speak(&mut self) -> bool {
+        // Now that the first delta is on its way: waking another thread takes as long as sending it.
+        self.tell_beginning();
         if let Some(told) = self.told.take() {
             let more = catch_unwind(AssertUnwindSafe(|| self.go_on()));
             let said = match more {
