@@ -148,10 +148,7 @@ pub async fn post<'a>(
     exchange.fit();
     let answer = match conversation.append(&exchange).await? {
         Outcome::Stored { turn, saved } => Answer::new(address.id, turn, &exchange, saved).into_response(),
-        Outcome::AlreadyThere(turn) if turn.exchange.user == exchange.user => {
-            Answer::new(address.id, turn.number, &turn.exchange, true).into_response()
-        }
-        Outcome::AlreadyThere(_) => return Err(Error::IdempotencyKeyReused),
+        Outcome::AlreadyThere(turn) => Answer::new(address.id, turn.number, &turn.exchange, true).into_response(),
     };
     Ok(Reply::Whole(answer))
 }
@@ -228,7 +225,7 @@ fn note_completion(record: &Record, exchange: &Exchange) {
 enum Outcome {
     /// It is the turn with this number, or would be if it had been `saved`.
     Stored { turn: u64, saved: bool },
-    /// Another request with the same key was faster, with this turn.
+    /// Another request with the same key and message was faster, with this turn.
     AlreadyThere(Turn),
 }
 
@@ -239,7 +236,8 @@ impl Conversation<'_> {
         let writing = self.record.begin(Upstream::HistoryWrite, self.deadline);
         match self.history.append(self.address, self.turns, exchange, &writing.call).await {
             Ok(Appended::Stored(turn)) => Ok(Outcome::Stored { turn, saved: true }),
-            Ok(Appended::AlreadyThere(turn)) => Ok(Outcome::AlreadyThere(turn)),
+            Ok(Appended::AlreadyThere(turn)) if turn.exchange.user == exchange.user => Ok(Outcome::AlreadyThere(turn)),
+            Ok(Appended::AlreadyThere(_)) => Err(Error::IdempotencyKeyReused),
             Err(error @ history::Error::Deleted) => Err(error.into()),
             Err(error @ history::Error::Unavailable(_)) => {
                 self.record.note(|notes| notes.failure = Some(Error::NotSaved(error).failure()));

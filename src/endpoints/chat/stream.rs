@@ -163,9 +163,6 @@ impl Delivery<'_> {
         let id = self.conversation.address.id;
         let answer = match self.conversation.append(&exchange).await? {
             Outcome::Stored { turn, saved } => Answer::new(id, turn, &exchange, saved),
-            Outcome::AlreadyThere(turn) if turn.exchange.user != exchange.user => {
-                return Err(Error::IdempotencyKeyReused);
-            }
             Outcome::AlreadyThere(turn) if turn.exchange.completion.content != exchange.completion.content => {
                 return Err(Error::IdempotencyConflict);
             }
