@@ -297,13 +297,12 @@ impl History {
         call: &Call,
         pause: &mut Pause<'_>,
     ) -> Result<(), SdkError<TransactWriteItemsError>> {
-        let now = SystemTime::now();
-        // The same token and the same items for every attempt: one whose confirmation was lost is not
-        // done again.
+        // The same token for every attempt: one whose confirmation was lost is not done again. And the
+        // same items, clones of the same maps, because a token may not come with another request.
         let token = Uuid::new_v4().to_string();
+        let writes = self.turn_writes(address, number, exchange, SystemTime::now());
         loop {
-            let writes = self.turn_writes(address, number, exchange, now);
-            let request = self.client().transact_write_items().set_transact_items(Some(writes));
+            let request = self.client().transact_write_items().set_transact_items(Some(writes.clone()));
             let request = request.client_request_token(&token);
             let Err(error) = request.customize().config_override(within(call)).send().await else {
                 return Ok(());

@@ -28,6 +28,10 @@ const HTTP_INTEGRATION: HeaderValue = HeaderValue::from_static("application/vnd.
 /// How long the Runtime API may accept no data before the caller counts as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long sending may go on after the upstreams' deadline. Some of the invocation's time is kept
+/// for that.
+const TO_SEND: Duration = Duration::from_millis(100);
+
 /// How often a whole response is sent at most, on kept connections that turn out to be closed.
 const MAX_ATTEMPTS: u32 = 4;
 
@@ -72,7 +76,7 @@ impl ResponseSender {
         StreamingResponse { sender: self.clone(), request: self.request(streaming()), prelude: prelude(head) }
     }
 
-    /// Sends a whole response in streaming mode, at most until `deadline`.
+    /// Sends a whole response in streaming mode; `deadline` as for [`StreamingResponse::send`].
     ///
     /// # Errors
     /// [`NotSent`].
@@ -121,7 +125,7 @@ impl ResponseSender {
     }
 
     fn post(&self, request: Request<()>, body: &mut dyn Read, deadline: Instant) -> Result<(), Error> {
-        let response = self.http.upload(request, body, WRITE_TIMEOUT, deadline)?;
+        let response = self.http.upload(request, body, WRITE_TIMEOUT, deadline + TO_SEND)?;
         if !response.status().is_success() {
             // As `lambda_runtime` does: the next invocation may go well.
             eprintln!("Request {}: the Lambda Runtime API answered {}", self.request_id, response.status());
@@ -139,8 +143,8 @@ pub struct StreamingResponse {
 }
 
 impl StreamingResponse {
-    /// Sends the head and then the body, each piece as soon as it can be read, at most until
-    /// `deadline`. Blocks until `body` is read to its end, even if the caller is gone, because reading
+    /// Sends the head and then the body, each piece as soon as it can be read. `deadline` is that of the
+    /// upstreams, soon after which nothing is sent any more. Blocks until `body` is read to its end, even if the caller is gone, because reading
     /// it drives the chat.
     pub fn send(self, body: &mut impl Read, deadline: Instant) {
         let Self { sender, request, prelude } = self;
