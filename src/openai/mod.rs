@@ -3,11 +3,11 @@
 //!
 //! | module | what it knows |
 //! | --- | --- |
-//! | [`client`] | how a call is made: attempts, retries, an answer whole or as it is written |
-//! | [`wire`] | the JSON of requests and answers |
-//! | [`stream`] | an answer that is read as it is written |
-//! | [`sse`] | the text/event-stream format below it |
-//! | [`failure`] | why there is no answer |
+//! | `client` | how a call is made: attempts, retries, an answer whole or as it is written |
+//! | `wire` | the JSON of requests and answers |
+//! | `stream` | an answer that is read as it is written |
+//! | `sse` | the text/event-stream format below it |
+//! | `failure` | why there is no answer |
 
 mod client;
 mod failure;
