@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
 
 use zip::ZipArchive;
 
@@ -18,7 +18,7 @@ const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 const ENTRY: &str = "bootstrap";
 
 /// A program to measure.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Subject {
     /// What the table calls it.
     pub(crate) name: String,
@@ -27,6 +27,19 @@ pub(crate) struct Subject {
     pub(crate) program_size: u64,
     /// In bytes, where it came in a zip.
     pub(crate) zip_size: Option<u64>,
+    /// Where it was unpacked from that.
+    unpacked: Option<Directory>,
+}
+
+/// A directory that is removed when dropped.
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What stays is in Cargo's directory for such things.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// `[NAME=]PATH` of `--program`.
@@ -64,8 +77,9 @@ impl Source {
         let Self { name, path } = self;
         let is_zip = path.extension() == Some(OsStr::new("zip"));
         let zip_size = if is_zip { Some(fs::metadata(&path)?.len()) } else { None };
-        let program = if is_zip { unpack(&path, number)? } else { path.canonicalize()? };
-        Ok(Subject { name, program_size: fs::metadata(&program)?.len(), program, zip_size })
+        let unpacked = if is_zip { Some(unpack(&path, number)?) } else { None };
+        let program = unpacked.as_ref().map_or_else(|| path.canonicalize(), |Directory(path)| Ok(path.join(ENTRY)))?;
+        Ok(Subject { name, program_size: fs::metadata(&program)?.len(), program, zip_size, unpacked })
     }
 }
 
@@ -88,14 +102,16 @@ pub(crate) fn build() -> Result<Source, Failure> {
     Ok(Source::new("lambda.zip", Path::new(PROJECT).join("lambda.zip")))
 }
 
-fn unpack(zip: &Path, number: usize) -> Result<PathBuf, Failure> {
+/// Unpacks the program of `zip`, for this process alone: another may be measuring too.
+fn unpack(zip: &Path, number: usize) -> Result<Directory, Failure> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {ENTRY} cannot be unpacked: {error}", zip.display());
     let mut archive = ZipArchive::new(File::open(zip)?).map_err(|error| failed(&error))?;
     let mut entry = archive.by_name(ENTRY).map_err(|error| failed(&error))?;
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}", env!("CARGO_CRATE_NAME")));
-    fs::create_dir_all(&directory)?;
-    let program = directory.join(ENTRY);
+    let name = format!("{}-{}-{number}", env!("CARGO_CRATE_NAME"), process::id());
+    let directory = Directory(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
+    fs::create_dir_all(&directory.0)?;
+    let program = directory.0.join(ENTRY);
     io::copy(&mut entry, &mut File::create(&program)?).map_err(|error| failed(&error))?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
-    Ok(program)
+    Ok(directory)
 }
