@@ -312,9 +312,9 @@ fn answers_by_their_content() -> Vec<Answer> {
             json!(3),
         ),
         (
-            "empty choices, null choices, no choices",
+            "empty choices, null choices, no choices, no object, a member twice",
             one(format!(
-                "{}{}{}{}{}",
+                "data: null\n\ndata: [1]\n\ndata: {{\"model\":\"a\",\"model\":\"b\"}}\n\n{}{}{}{}{}",
                 event(&json!({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]})),
                 event(&json!({"choices": null, "usage": null})),
                 event(&json!({})),

@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 
 use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::failure::{Cause, Error, classify, without_text};
@@ -154,6 +155,23 @@ impl Stream {
     }
 }
 
+/// The members of a chunk that are read. The others are most of it, and would cost most of the time.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Chunk {
+    model: Value,
+    choices: Value,
+    usage: Value,
+    error: Value,
+}
+
+impl From<Value> for Chunk {
+    fn from(mut chunk: Value) -> Self {
+        let mut member = |name: &str| chunk.get_mut(name).map(Value::take).unwrap_or_default();
+        Self { model: member("model"), choices: member("choices"), usage: member("usage"), error: member("error") }
+    }
+}
+
 /// Why an event ends the stream before the answer is complete.
 enum StreamFailure {
     /// The server reports an error, as this JSON.
@@ -177,25 +195,33 @@ impl Written {
             self.is_done = true;
             return Ok(());
         }
-        let chunk = serde_json::from_slice(data);
+        let whole = || serde_json::from_slice::<Value>(data);
         if event.name == b"error" {
             let words = |_| Value::String(String::from_utf8_lossy(data).into_owned());
-            return Err(StreamFailure::Reported(chunk.unwrap_or_else(words)));
+            return Err(StreamFailure::Reported(whole().unwrap_or_else(words)));
         }
-        let chunk: Value = chunk
-            .map_err(|error| Error::new(Cause::BadResponse, format!("an event of the answer is not JSON ({error})")))?;
-        let choice = &chunk["choices"][0];
-        if let Some(failed) = [&chunk, choice].into_iter().find(|value| !value["error"].is_null()) {
-            return Err(StreamFailure::Reported(failed.clone()));
+        let chunk = match serde_json::from_slice(data) {
+            Ok(chunk) => chunk,
+            // What is not an object, or has a member twice, is read as it was written.
+            Err(_) => whole().map(Chunk::from).map_err(|error| {
+                Error::new(Cause::BadResponse, format!("an event of the answer is not JSON ({error})"))
+            })?,
+        };
+        let choice = &chunk.choices[0];
+        if !chunk.error.is_null() {
+            return Err(StreamFailure::Reported(whole().unwrap_or(chunk.error)));
         }
-        if let Some(model) = chunk["model"].as_str()
+        if !choice["error"].is_null() {
+            return Err(StreamFailure::Reported(choice.clone()));
+        }
+        if let Some(model) = chunk.model.as_str()
             && !model.is_empty()
             && model != self.completion.model
         {
             model.clone_into(&mut self.completion.model);
         }
-        if chunk["usage"].is_object() {
-            self.completion.usage = usage(&chunk["usage"]);
+        if chunk.usage.is_object() {
+            self.completion.usage = usage(&chunk.usage);
         }
         let delta = &choice["delta"];
         if self.refusal.len() < LONGEST_TEXT {
