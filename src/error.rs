@@ -287,8 +287,8 @@ fn model_detail(cause: &Cause) -> Cow<'static, str> {
     }
 }
 
-/// An error and its causes, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and its causes, as one line for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use lambda_runtime::MetadataPrelude;
 use tokio::task::spawn_blocking;
 
+use crate::error::chain;
 use crate::event::{self, Answer};
 use crate::http_client::{Client, Error};
 use crate::response::Response;
@@ -170,12 +171,6 @@ fn prelude(head: http::Response<()>) -> Vec<u8> {
     let mut prelude = serde_json::to_vec(&prelude).expect("a status and headers serialise");
     prelude.extend([0; 8]);
     prelude
-}
-
-/// An error and its causes, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Returns `prefix` together with the first bytes of `rest`, so that both leave in one chunk.

@@ -12,7 +12,7 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -293,6 +293,19 @@ class BrowserTest(unittest.TestCase):
     def console(self):
         """What the browser has said since this was last asked: errors, warnings, violations of a policy."""
         return [f"{entry['level']} {entry['message']}" for entry in self.driver.get_log("browser")]
+
+    def assert_policy_is_enforced(self):
+        """The page that is shown asks no other origin, and nothing puts a script or HTML into it."""
+        elsewhere = "fetch('http://localhost:1/').then(() => arguments[0]('asked'), () => arguments[0]('refused'))"
+        self.assertEqual(self.driver.execute_async_script(elsewhere), "refused")
+        self.assertIn("Content Security Policy", " ".join(self.console()))
+        for injected in [
+            "document.createElement('script').textContent = 'window.ran = 1'",
+            "document.body.setAttribute('onclick', 'window.ran = 1')",
+            "document.body.innerHTML = '<b>1</b>'",
+        ]:
+            with self.assertRaisesRegex(WebDriverException, "Trusted(Script|HTML)"):
+                self.driver.execute_script(injected)
 
     def requests(self):
         """Method, URL and headers of the requests since this was last asked."""
