@@ -217,7 +217,6 @@ fn note_completion(record: &Record, exchange: &Exchange) {
     record.note(|notes| {
         notes.model = Some(exchange.completion.model.clone());
         notes.usage = exchange.completion.usage;
-        notes.remembered_turns = Some(exchange.remembered_turns);
     });
 }
 

@@ -112,11 +112,11 @@ impl Stream {
     }
 
     fn read(&mut self, mut take: impl FnMut(&str)) -> Result<(), Error> {
+        let has_finished = self.written.completion.finish_reason.is_some();
         let read = match self.body.read(&mut self.piece) {
-            Err(_) if self.written.completion.finish_reason.is_some() => 0,
+            Err(_) if has_finished => 0,
             read => read?,
         };
-        let has_finished = self.written.completion.finish_reason.is_some();
         let mut outcome = Ok(());
         let event = |event: Event<'_>| {
             outcome = self.written.event(event, self.keep, &mut take);
