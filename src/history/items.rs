@@ -1,7 +1,6 @@
 //! The items of the table: their keys and attributes, and what they are in the program.
 
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
@@ -111,14 +110,15 @@ pub(super) fn number(item: &Item, name: &str) -> Option<u64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-pub(super) fn conversation(item: &Item) -> Conversation {
+/// The conversation of an item; `None` for one that is not the conversation's own.
+pub(super) fn conversation(item: &Item) -> Option<Conversation> {
     let text = |name| string(item, name).cloned().unwrap_or_default();
-    Conversation {
+    (string(item, "sk")? == CONVERSATION).then(|| Conversation {
         turns: number(item, "turns").unwrap_or_default(),
         created_at: text("created_at"),
         updated_at: text("updated_at"),
         deleted: item.contains_key("deleted_at"),
-    }
+    })
 }
 
 pub(super) fn turn_item(address: Address<'_>, turn: u64, created_at: &str, exchange: &Exchange) -> Item {
@@ -166,8 +166,4 @@ pub(super) fn turn(item: &Item) -> Option<Turn> {
             idempotency_key: text("idempotency_key").and_then(|key| key.parse().ok()),
         },
     })
-}
-
-pub(super) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,0 +1,179 @@
+//! Appending a turn.
+
+use std::time::SystemTime;
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem, Update};
+use uuid::Uuid;
+
+use super::calls::{Pause, within};
+use super::expiry::{self, EXPIRES_AT, IS_ABSENT};
+use super::items::{CONVERSATION, Item, idempotency_sort_key, key, text, turn_item};
+use super::{Address, COMPLETE, Error, Exchange, History, Turn};
+use crate::call::Call;
+use crate::timestamp::rfc3339;
+
+/// The version of the items' form, in the attribute `v`.
+const VERSION: &str = "1";
+
+const CONDITION_FAILED: &str = "ConditionalCheckFailed";
+
+/// What became of an exchange that was to be appended.
+#[derive(Debug)]
+pub enum Appended {
+    /// It is the turn with this number.
+    Stored(u64),
+    /// The same `Idempotency-Key` has made this turn meanwhile.
+    AlreadyThere(Turn),
+}
+
+impl History {
+    /// Appends `exchange` to a conversation that had `turns` turns when it was read; 0 begins it.
+    /// When others were faster it becomes the next turn after theirs.
+    ///
+    /// # Errors
+    /// [`Error::Deleted`] when the conversation is no more, [`Error::Unavailable`].
+    pub async fn append(
+        &self,
+        address: Address<'_>,
+        mut turns: u64,
+        exchange: &Exchange,
+        call: &Call,
+    ) -> Result<Appended, Error> {
+        // A new conversation's id is nobody else's, but for the requests with the same key.
+        let mut may_begin = turns == 0;
+        let mut pause = Pause::new(call);
+        loop {
+            let number = turns + 1;
+            let Err(error) = self.write_turn(address, number, exchange, call, &mut pause).await else {
+                return Ok(Appended::Stored(number));
+            };
+            let lost = lost_to(&error).ok_or_else(|| self.unavailable("TransactWriteItems", &error))?;
+            if let (Lost::Key, Some(key)) = (lost, exchange.idempotency_key) {
+                if let Some(turn) = self.turn_of_key(address, key, call).await? {
+                    return Ok(Appended::AlreadyThere(turn));
+                }
+                may_begin = false;
+            }
+            match self.conversation(address, call).await? {
+                Some(conversation) if !conversation.deleted => {
+                    turns = conversation.turns;
+                    may_begin = false;
+                }
+                None if may_begin => {}
+                // It was there, so it has been deleted, and does not come back to life.
+                _ => return Err(Error::Deleted),
+            }
+            if !pause.wait().await {
+                return Err(self.unavailable("TransactWriteItems", &error));
+            }
+        }
+    }
+
+    /// Writes a turn with its conversation's count and its key.
+    async fn write_turn(
+        &self,
+        address: Address<'_>,
+        number: u64,
+        exchange: &Exchange,
+        call: &Call,
+        pause: &mut Pause<'_>,
+    ) -> Result<(), SdkError<TransactWriteItemsError>> {
+        // The same token for every attempt: one whose confirmation was lost is not done again. And the
+        // same items, clones of the same maps, because a token may not come with another request.
+        let token = Uuid::new_v4().to_string();
+        let writes = self.turn_writes(address, number, exchange, SystemTime::now());
+        loop {
+            let request = self.client().transact_write_items().set_transact_items(Some(writes.clone()));
+            let request = request.client_request_token(&token);
+            let Err(error) = request.customize().config_override(within(call)).send().await else {
+                return Ok(());
+            };
+            let in_progress = error.code() == Some("TransactionInProgressException");
+            if !in_progress || !pause.wait().await {
+                return Err(error);
+            }
+        }
+    }
+
+    /// The writes of a turn: the conversation's count, the turn, and the key if there is one.
+    fn turn_writes(
+        &self,
+        address: Address<'_>,
+        number: u64,
+        exchange: &Exchange,
+        now: SystemTime,
+    ) -> Vec<TransactWriteItem> {
+        let created_at = rfc3339(now);
+        let expires_at = expiry::expires_at(now, self.settings.time_to_live);
+        let put = |mut item: Item| {
+            item.insert("v".to_owned(), AttributeValue::N(VERSION.to_owned()));
+            item.extend(expires_at.clone().map(|expires_at| (EXPIRES_AT.to_owned(), expires_at)));
+            let put = Put::builder()
+                .table_name(self.name())
+                .set_item(Some(item))
+                .condition_expression(IS_ABSENT)
+                .expression_attribute_values(":now", expiry::now(now))
+                .build()
+                .expect(COMPLETE);
+            TransactWriteItem::builder().put(put).build()
+        };
+        let count = if number == 1 {
+            let mut item = key(address, CONVERSATION);
+            item.insert("turns".to_owned(), AttributeValue::N("1".to_owned()));
+            item.insert("owner".to_owned(), text(address.owner));
+            item.insert("created_at".to_owned(), text(&created_at));
+            item.insert("updated_at".to_owned(), text(&created_at));
+            put(item)
+        } else {
+            let mut update = Update::builder()
+                .table_name(self.name())
+                .set_key(Some(key(address, CONVERSATION)))
+                .condition_expression("turns = :before AND attribute_not_exists(deleted_at)")
+                .expression_attribute_values(":before", AttributeValue::N((number - 1).to_string()))
+                .expression_attribute_values(":turns", AttributeValue::N(number.to_string()))
+                .expression_attribute_values(":now", text(&created_at));
+            update = match &expires_at {
+                Some(expires_at) => update
+                    .update_expression("SET turns = :turns, updated_at = :now, expires_at = :expires_at")
+                    .expression_attribute_values(":expires_at", expires_at.clone()),
+                None => update.update_expression("SET turns = :turns, updated_at = :now REMOVE expires_at"),
+            };
+            TransactWriteItem::builder().update(update.build().expect(COMPLETE)).build()
+        };
+        let mut writes = vec![count, put(turn_item(address, number, &created_at, exchange))];
+        if let Some(idempotency_key) = exchange.idempotency_key {
+            let mut item = key(address, &idempotency_sort_key(idempotency_key));
+            item.insert("turn".to_owned(), AttributeValue::N(number.to_string()));
+            writes.push(put(item));
+        }
+        writes
+    }
+}
+
+/// What a transaction lost to.
+#[derive(Clone, Copy)]
+enum Lost {
+    /// The same `Idempotency-Key`.
+    Key,
+    /// Another write to the conversation.
+    Race,
+}
+
+/// Whether a transaction was cancelled because of another, and which; `None` when it failed.
+fn lost_to(error: &SdkError<TransactWriteItemsError>) -> Option<Lost> {
+    let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
+        return None;
+    };
+    // In the order of the writes: the count, the turn, the key.
+    let codes: Vec<&str> =
+        cancelled.cancellation_reasons().iter().map(|reason| reason.code().unwrap_or_default()).collect();
+    let passing = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+    if codes.get(2) == Some(&CONDITION_FAILED) {
+        Some(Lost::Key)
+    } else {
+        let raced = codes.first() == Some(&CONDITION_FAILED) || codes.iter().any(|code| passing.contains(code));
+        raced.then_some(Lost::Race)
+    }
+}

@@ -1,0 +1,75 @@
+//! How a call to the table is made: its time limits, and what is counted and waited for between
+//! attempts.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{Builder, ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_dynamodb::error::BoxError;
+use aws_smithy_runtime_api::client::retries::RequestAttempts;
+
+use crate::call::Call;
+
+/// How long one attempt of a call may take: a call that is not answered by then is better repeated.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
+
+/// How long one attempt is given at least, where there is that much.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
+
+/// The time limits of a request of the SDK's within `call`, and the count of its retries.
+pub(super) fn within(call: &Call) -> Builder {
+    // The SDK refuses a limit of zero.
+    let left = call.time_left().max(Duration::from_millis(1));
+    // Half of what is left, so that a request that hangs can be repeated.
+    let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
+    let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
+    Builder::default().timeout_config(limits).interceptor(CountRetries(call.clone()))
+}
+
+/// Waits between the attempts at a write that others were faster at.
+pub(super) struct Pause<'a> {
+    call: &'a Call,
+    longest: Duration,
+}
+
+impl<'a> Pause<'a> {
+    pub(super) fn new(call: &'a Call) -> Self {
+        Self { call, longest: Duration::from_millis(10) }
+    }
+
+    /// Waits a random while, longer each time, and counts what follows as a repetition; `false`
+    /// when there is no time for that.
+    pub(super) async fn wait(&mut self) -> bool {
+        let pause = self.longest.mul_f64(fastrand::f64());
+        self.longest = (self.longest * 2).min(Duration::from_millis(250));
+        let fits = pause < self.call.time_left();
+        if fits {
+            self.call.count_retry();
+            tokio::time::sleep(pause).await;
+        }
+        fits
+    }
+}
+
+/// Counts the attempts of a call that the SDK makes beyond the first.
+#[derive(Debug)]
+struct CountRetries(Call);
+
+impl Intercept for CountRetries {
+    fn name(&self) -> &'static str {
+        "CountRetries"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if config.load::<RequestAttempts>().is_some_and(|attempts| attempts.attempts() > 1) {
+            self.0.count_retry();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! Deleting a conversation.
+
+use std::time::SystemTime;
+
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::types::{DeleteRequest, WriteRequest};
+
+use super::calls::{Pause, within};
+use super::items::{CONVERSATION, Item, key, text};
+use super::{Address, COMPLETE, Error, History};
+use crate::call::Call;
+use crate::timestamp::rfc3339;
+
+/// The most items of one `BatchWriteItem`.
+const BATCH: usize = 25;
+
+impl History {
+    /// Deletes a conversation with all its items; whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; what is left is not shown any more, and another call deletes it.
+    pub async fn delete(&self, address: Address<'_>, call: &Call) -> Result<bool, Error> {
+        if self.conversation(address, call).await?.is_none() {
+            return Ok(false);
+        }
+        // Marked first: from here on no turn can be added, so none is left behind.
+        let mark = self
+            .client()
+            .update_item()
+            .table_name(self.name())
+            .set_key(Some(key(address, CONVERSATION)))
+            .update_expression("SET deleted_at = if_not_exists(deleted_at, :now)")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":now", text(rfc3339(SystemTime::now())));
+        match mark.customize().config_override(within(call)).send().await {
+            Ok(_) => {}
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => return Ok(false),
+            Err(error) => return Err(self.unavailable("UpdateItem", &error)),
+        }
+        let mut start = None;
+        loop {
+            let keys = self
+                .client()
+                .query()
+                .table_name(self.name())
+                .key_condition_expression("pk = :pk AND sk < :conversation")
+                .expression_attribute_values(":pk", text(address.pk()))
+                .expression_attribute_values(":conversation", text(CONVERSATION))
+                .projection_expression("pk, sk")
+                .consistent_read(true)
+                .set_exclusive_start_key(start);
+            let found = keys.customize().config_override(within(call)).send().await;
+            let found = found.map_err(|error| self.unavailable("Query", &error))?;
+            for keys in found.items.unwrap_or_default().chunks(BATCH) {
+                self.delete_batch(keys.to_vec(), call).await?;
+            }
+            start = found.last_evaluated_key;
+            if start.is_none() {
+                break;
+            }
+        }
+        // Last: as long as it is there, a delete that broke off can be finished. Only as marked: a
+        // repeated request may have begun the same conversation anew meanwhile.
+        let end = self
+            .client()
+            .delete_item()
+            .table_name(self.name())
+            .set_key(Some(key(address, CONVERSATION)))
+            .condition_expression("attribute_exists(deleted_at)");
+        match end.customize().config_override(within(call)).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(true),
+            Err(error) => Err(self.unavailable("DeleteItem", &error)),
+        }
+    }
+
+    async fn delete_batch(&self, keys: Vec<Item>, call: &Call) -> Result<(), Error> {
+        let delete = |key| {
+            let request = DeleteRequest::builder().set_key(Some(key)).build().expect(COMPLETE);
+            WriteRequest::builder().delete_request(request).build()
+        };
+        let mut writes: Vec<_> = keys.into_iter().map(delete).collect();
+        let mut pause = Pause::new(call);
+        loop {
+            let batch = self.client().batch_write_item().request_items(self.name(), writes);
+            let done = batch.customize().config_override(within(call)).send().await;
+            let done = done.map_err(|error| self.unavailable("BatchWriteItem", &error))?;
+            writes = done.unprocessed_items.unwrap_or_default().into_values().flatten().collect();
+            if writes.is_empty() {
+                return Ok(());
+            }
+            if !pause.wait().await {
+                return Err(Error::Unavailable(format!(
+                    "the table {:?} throttles: {} items are not deleted",
+                    self.name(),
+                    writes.len()
+                )));
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Reading a conversation.
+
+use std::ops::ControlFlow;
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+use super::calls::within;
+use super::expiry::has_expired;
+use super::items::{self, CONVERSATION, Conversation, Item, idempotency_sort_key, key, number, text, turn, turn_key};
+use super::{Address, Error, History, Turn};
+use crate::call::Call;
+
+/// The most text of a page, in bytes of UTF-8. A Lambda function answers with 6 MB at most, and
+/// escaped twice a byte of text can become seven.
+const LONGEST_PAGE: usize = 800_000;
+
+/// What a conversation's next turn needs to know.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// How many turns the conversation has had.
+    pub turns: u64,
+    /// The newest turns, oldest first.
+    pub remembered: Vec<Turn>,
+}
+
+/// A page of a conversation's turns.
+#[derive(Debug)]
+pub struct Page {
+    /// When the conversation began (RFC 3339).
+    pub created_at: String,
+    /// When it was last written to (RFC 3339).
+    pub updated_at: String,
+    /// How many turns the conversation has had.
+    pub turns: u64,
+    /// The page's turns, oldest first.
+    pub page: Vec<Turn>,
+    /// The number before which the next, older page's turns are, if there are any.
+    pub next_before: Option<u64>,
+}
+
+/// A conversation and some of its turns, newest first.
+struct Excerpt {
+    conversation: Conversation,
+    turns: Vec<Turn>,
+    /// There are older turns.
+    has_more: bool,
+}
+
+/// The turns of a query, as long as they fit.
+struct Turns<F> {
+    newest_first: Vec<Turn>,
+    /// Decides whether a turn fits beside those that were taken before it.
+    fits: F,
+    /// A turn did not fit.
+    has_more: bool,
+}
+
+impl<F: FnMut(&Turn, &[Turn]) -> bool> Turns<F> {
+    fn that_fit(fits: F) -> Self {
+        Self { newest_first: Vec::new(), fits, has_more: false }
+    }
+
+    fn take(&mut self, item: &Item) -> ControlFlow<()> {
+        let Some(turn) = turn(item) else { return ControlFlow::Continue(()) };
+        if !(self.fits)(&turn, &self.newest_first) {
+            self.has_more = true;
+            return ControlFlow::Break(());
+        }
+        self.newest_first.push(turn);
+        ControlFlow::Continue(())
+    }
+
+    fn of(self, conversation: Conversation) -> Excerpt {
+        Excerpt { conversation, turns: self.newest_first, has_more: self.has_more }
+    }
+}
+
+impl History {
+    /// The newest turns of a conversation, at most `max_turns` and as many whole ones as fit into
+    /// `max_chars` characters of what was said and answered. `None` when there is no such
+    /// conversation.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn memory(
+        &self,
+        address: Address<'_>,
+        max_turns: usize,
+        max_chars: usize,
+        call: &Call,
+    ) -> Result<Option<Memory>, Error> {
+        let mut chars = 0;
+        let fits = |turn: &Turn, _: &[Turn]| {
+            chars += turn.exchange.user.chars().count() + turn.exchange.completion.content.chars().count();
+            chars <= max_chars
+        };
+        let Some(newest) = self.newest(address, max_turns, fits, call).await? else { return Ok(None) };
+        let Excerpt { conversation, turns: mut remembered, .. } = newest;
+        remembered.reverse();
+        Ok(Some(Memory { turns: conversation.turns, remembered }))
+    }
+
+    /// At most `limit` turns, the newest, or with `before` the newest of those with a smaller
+    /// number. A page may hold fewer where its text grows too long. `None` when there is no such
+    /// conversation.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn page(
+        &self,
+        address: Address<'_>,
+        before: Option<u64>,
+        limit: usize,
+        call: &Call,
+    ) -> Result<Option<Page>, Error> {
+        let mut bytes = 0;
+        let fits = |turn: &Turn, page: &[Turn]| {
+            bytes += turn.exchange.user.len() + turn.exchange.completion.content.len();
+            page.len() < limit && (bytes <= LONGEST_PAGE || page.is_empty())
+        };
+        // One turn more than the page tells whether there is another page.
+        let excerpt = match before {
+            None => self.newest(address, limit + 1, fits, call).await?,
+            Some(before) => self.older(address, before, limit + 1, fits, call).await?,
+        };
+        let Some(Excerpt { conversation, turns: mut page, has_more }) = excerpt else { return Ok(None) };
+        let next_before = page.last().filter(|_| has_more).map(|oldest| oldest.number);
+        page.reverse();
+        let Conversation { turns, created_at, updated_at, .. } = conversation;
+        Ok(Some(Page { created_at, updated_at, turns, page, next_before }))
+    }
+
+    /// The turn that the request with this `Idempotency-Key` has made, if it has.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn turn_of_key(&self, address: Address<'_>, key: Uuid, call: &Call) -> Result<Option<Turn>, Error> {
+        let Some(item) = self.get(address, &idempotency_sort_key(key), call).await? else { return Ok(None) };
+        let number = number(&item, "turn").unwrap_or_default();
+        Ok(self.get(address, &turn_key(number), call).await?.as_ref().and_then(turn))
+    }
+
+    /// A conversation and at most `max_turns` of its newest turns, in one Query.
+    async fn newest(
+        &self,
+        address: Address<'_>,
+        max_turns: usize,
+        fits: impl FnMut(&Turn, &[Turn]) -> bool,
+        call: &Call,
+    ) -> Result<Option<Excerpt>, Error> {
+        let mut conversation = None;
+        let mut turns = Turns::that_fit(fits);
+        self.descend(address, CONVERSATION, max_turns + 1, call, |item| match items::conversation(item) {
+            None => turns.take(item),
+            found => {
+                conversation = found;
+                ControlFlow::Continue(())
+            }
+        })
+        .await?;
+        Ok(conversation.filter(|conversation| !conversation.deleted).map(|conversation| turns.of(conversation)))
+    }
+
+    /// A conversation and at most `max_turns` of its turns before the turn `before`.
+    async fn older(
+        &self,
+        address: Address<'_>,
+        before: u64,
+        max_turns: usize,
+        fits: impl FnMut(&Turn, &[Turn]) -> bool,
+        call: &Call,
+    ) -> Result<Option<Excerpt>, Error> {
+        let mut turns = Turns::that_fit(fits);
+        let last = turn_key(before.saturating_sub(1));
+        let descent = self.descend(address, &last, max_turns, call, |item| turns.take(item));
+        let (conversation, ()) = tokio::try_join!(self.conversation(address, call), descent)?;
+        Ok(conversation.filter(|conversation| !conversation.deleted).map(|conversation| turns.of(conversation)))
+    }
+
+    /// Hands at most `limit` items of a conversation to `take`, from the one with the sort key `last`
+    /// downwards, until it breaks off. Those that have expired are left out.
+    async fn descend(
+        &self,
+        address: Address<'_>,
+        last: &str,
+        limit: usize,
+        call: &Call,
+        mut take: impl FnMut(&Item) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let now = SystemTime::now();
+        let (mut left, mut start) = (limit, None);
+        loop {
+            let query = self
+                .client()
+                .query()
+                .table_name(self.name())
+                .key_condition_expression("pk = :pk AND sk BETWEEN :first AND :last")
+                .expression_attribute_values(":pk", text(address.pk()))
+                .expression_attribute_values(":first", text(turn_key(0)))
+                .expression_attribute_values(":last", text(last))
+                .scan_index_forward(false)
+                .consistent_read(true)
+                .limit(i32::try_from(left).unwrap_or(i32::MAX))
+                .set_exclusive_start_key(start);
+            let found = query.customize().config_override(within(call)).send().await;
+            let found = found.map_err(|error| self.unavailable("Query", &error))?;
+            for item in found.items.unwrap_or_default().iter().filter(|item| !has_expired(item, now)) {
+                if take(item).is_break() {
+                    return Ok(());
+                }
+                left -= 1;
+            }
+            start = found.last_evaluated_key;
+            if start.is_none() || left == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The conversation's own item, also while it is being deleted.
+    pub(super) async fn conversation(&self, address: Address<'_>, call: &Call) -> Result<Option<Conversation>, Error> {
+        Ok(self.get(address, CONVERSATION, call).await?.as_ref().and_then(items::conversation))
+    }
+
+    /// An item that has not expired.
+    async fn get(&self, address: Address<'_>, sort_key: &str, call: &Call) -> Result<Option<Item>, Error> {
+        let get = self
+            .client()
+            .get_item()
+            .table_name(self.name())
+            .set_key(Some(key(address, sort_key)))
+            .consistent_read(true);
+        let found = get.customize().config_override(within(call)).send().await;
+        let item = found.map_err(|error| self.unavailable("GetItem", &error))?.item;
+        Ok(item.filter(|item| !has_expired(item, SystemTime::now())))
+    }
+}
