@@ -71,7 +71,7 @@ impl App {
     ) -> Result<Option<Answer>, NotSent> {
         let is_cold_start = !self.was_invoked.swap(true, Ordering::Relaxed);
         let invocation = Invocation::begin(&context.request_id, context.xray_trace_id.as_deref(), is_cold_start);
-        let request = match payload.into_request(context, &self.config.base_path, sender.is_some()) {
+        let mut request = match payload.into_request(context, &self.config.base_path, sender.is_some()) {
             Ok(request) => request,
             Err(unsupported) => {
                 let Unsupported { error, headers } = *unsupported;
@@ -80,7 +80,13 @@ impl App {
             }
         };
         let sender = sender.filter(|_| request.streams);
-        let outcome = match caught(self.respond(&request, &invocation.record)).await {
+        let admitted = self.admit(&mut request, &invocation.record);
+        let outcome = match caught(async {
+            admitted?;
+            self.respond(&request, &invocation.record).await
+        })
+        .await
+        {
             Ok(Reply::Stream(stream)) => match self.stream(*stream, &request, &invocation, sender).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(response)) => Ok(response),
@@ -95,13 +101,26 @@ impl App {
         Ok(None)
     }
 
+    /// Lets the request in. Where access tokens are needed, its token decides who the owner is, unless
+    /// the gateway has identified the caller already.
+    fn admit(&self, request: &mut Request, record: &Record) -> Result<(), Error> {
+        let is_preflight = Policy::is_preflight(&request.method, &request.headers);
+        let entry = router::entry(&request.path, self.config.docs);
+        let route = if is_preflight { Some("preflight") } else { entry.map(|entry| entry.path) };
+        record.note(|notes| notes.route = route);
+        let Some(tokens) = &self.config.access_tokens else { return Ok(()) };
+        let is_open = is_preflight || entry.is_some_and(|entry| entry.open);
+        if !is_open && request.owner.is_public() {
+            request.owner = tokens.owner(&request.headers).map_err(Error::AuthenticationRequired)?;
+        }
+        Ok(())
+    }
+
     /// What the request asks for.
     async fn respond<'a>(&'a self, request: &'a Request, record: &'a Record) -> Result<Reply<'a>, Error> {
         if Policy::is_preflight(&request.method, &request.headers) {
-            record.note(|notes| notes.route = Some("preflight"));
             return Ok(Reply::Whole(response::no_content()));
         }
-        record.note(|notes| notes.route = router::template(&request.path, self.config.docs));
         let response = match router::find(&request.method, &request.path, self.config.docs)? {
             Route::Home => home::get(request),
             Route::Health => health::get(),
@@ -245,6 +264,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::owner::Owner;
     use crate::request::Body;
 
     #[tokio::test]
@@ -257,7 +277,8 @@ mod tests {
             query: String::new(),
             headers: HeaderMap::new(),
             body: Body::default(),
-            owner: "public".to_owned(),
+            owner: Owner::public(),
+            source_ip: None,
             deadline: Instant::now(),
             streams: false,
         };

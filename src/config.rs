@@ -12,12 +12,16 @@ use std::time::Duration;
 use http::{HeaderValue, Uri};
 use ureq::tls::Certificate;
 
+use crate::access;
 use crate::endpoints::chat;
 use crate::secret::Secret;
 use crate::{cors, history, http_client, log, openai};
 
 /// The base URL when none is set; it is the only one that a key is needed for.
 const OPENAI: &str = "https://api.openai.com/v1";
+
+/// What an error says in the place of a value that may be a secret.
+const NOT_SHOWN: &str = "(not shown)";
 
 /// Everything that can be set from outside.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub struct Config {
     pub history: Result<history::Settings, &'static str>,
     /// `SYSTEM_PROMPT`, `HISTORY_WINDOW_TURNS` and `HISTORY_WINDOW_CHARS`.
     pub chat: chat::Settings,
+    /// `ACCESS_TOKENS`: the tokens that callers need; `None` where they need none.
+    pub access_tokens: Option<access::Tokens>,
     /// `AWS_LAMBDA_LOG_LEVEL`: lines below it are not written.
     pub log_level: log::Level,
 }
@@ -120,6 +126,7 @@ impl Config {
             openai: Self::openai(variable)?,
             history: Self::history(variable)?,
             chat,
+            access_tokens: variable("ACCESS_TOKENS")?.access_tokens()?,
             log_level: variable("AWS_LAMBDA_LOG_LEVEL")?
                 .scalar(log::Level::Info, "TRACE, DEBUG, INFO, WARN, ERROR or FATAL")?,
         })
@@ -189,7 +196,7 @@ impl Variable {
         let value = value.map(OsString::into_string).transpose().map_err(|_| Error {
             name,
             // It may be a secret.
-            value: "(not shown)".to_owned(),
+            value: NOT_SHOWN.to_owned(),
             reason: "it is not UTF-8".to_owned(),
         })?;
         Ok(Self { name, value: value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()) })
@@ -241,7 +248,7 @@ impl Variable {
     fn header_value(self) -> Result<Option<String>, Error> {
         match &self.value {
             Some(value) if HeaderValue::from_str(value).is_err() => Err(Error {
-                value: "(not shown)".to_owned(),
+                value: NOT_SHOWN.to_owned(),
                 ..self.error(
                     "it has characters that no key has, such as line breaks or quotes; expected the key alone"
                         .to_owned(),
@@ -249,6 +256,15 @@ impl Variable {
             }),
             _ => Ok(self.value),
         }
+    }
+
+    /// The value as access tokens. Their digests are not shown: a short token can be found by its digest.
+    fn access_tokens(self) -> Result<Option<access::Tokens>, Error> {
+        let Some(list) = &self.value else { return Ok(None) };
+        list.parse().map(Some).map_err(|wrong: String| {
+            let expected = "a comma-separated list of NAME:SHA256-OF-THE-TOKEN";
+            Error { value: NOT_SHOWN.to_owned(), ..self.error(format!("{wrong}; expected {expected}")) }
+        })
     }
 
     /// The value as a table's name or ARN ("Naming rules" of the DynamoDB Developer Guide).

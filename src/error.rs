@@ -3,10 +3,11 @@
 use std::any::Any;
 use std::borrow::Cow;
 
-use http::StatusCode;
-use http::header::RETRY_AFTER;
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
+use crate::access::Denied;
 use crate::openai::Cause;
 use crate::response::{self, Response};
 use crate::router::Miss;
@@ -55,6 +56,8 @@ pub enum Error {
     InvalidIdempotencyKey,
     /// The key was used with another message: 422 `idempotency_key_reused`.
     IdempotencyKeyReused,
+    /// The caller has to identify themselves: 401 `authentication_required` with `WWW-Authenticate`.
+    AuthenticationRequired(Denied),
     /// The owner has no such conversation: 404 `conversation_not_found`.
     ConversationNotFound,
     /// A variable that the endpoint needs is not set: 503 `not_configured`. Its name.
@@ -122,6 +125,7 @@ impl Error {
             Self::MessageTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "message_too_long"),
             Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
             Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            Self::AuthenticationRequired(_) => (StatusCode::UNAUTHORIZED, "authentication_required"),
             Self::ConversationNotFound => (StatusCode::NOT_FOUND, "conversation_not_found"),
             Self::NotConfigured(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_configured"),
             Self::Model(error) => match error.cause {
@@ -193,6 +197,15 @@ impl Error {
             Self::IdempotencyKeyReused => {
                 "This Idempotency-Key was used with another message: send a fresh one with each new message.".into()
             }
+            Self::AuthenticationRequired(Denied::Missing) => {
+                "This API needs an access token: send it in the header Authorization: Bearer TOKEN.".into()
+            }
+            Self::AuthenticationRequired(Denied::Invalid) => {
+                "The access token in the header Authorization is not accepted. Check that it is complete, or ask for a new one.".into()
+            }
+            Self::AuthenticationRequired(Denied::Anonymous) => {
+                "This is only for callers who have an identity. The server has to use access tokens or an authorizer.".into()
+            }
             Self::ConversationNotFound => {
                 "There is no such conversation. It may have been deleted or have expired; leave conversation_id out to begin one.".into()
             }
@@ -239,6 +252,10 @@ impl Error {
         }
         match self {
             Self::MethodNotAllowed { allow } => response::allowing(response, allow),
+            Self::AuthenticationRequired(denied) => {
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge(*denied));
+                response
+            }
             _ => response,
         }
     }
@@ -263,6 +280,14 @@ impl Error {
             request_id,
         }
     }
+}
+
+/// The challenge to a caller who was denied (RFC 6750 §3).
+fn challenge(denied: Denied) -> HeaderValue {
+    HeaderValue::from_static(match denied {
+        Denied::Missing | Denied::Anonymous => "Bearer realm=\"kus-aws-backend\"",
+        Denied::Invalid => "Bearer realm=\"kus-aws-backend\", error=\"invalid_token\"",
+    })
 }
 
 fn model_detail(cause: &Cause) -> Cow<'static, str> {

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayV2httpResponse};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::owner::Owner;
 use crate::request::{Body, READ_HEADERS, Request};
 use crate::response::Response;
 
@@ -98,17 +100,34 @@ struct RequestContext {
 }
 
 impl RequestContext {
-    /// A JWT authorizer's `sub`, an IAM caller's `userId`, or `public`.
-    fn owner(&self) -> String {
-        let claims = ["/jwt/claims/sub", "/iam/userId"].into_iter();
-        let mut claims = claims.filter_map(|claim| self.authorizer.pointer(claim)?.as_str());
-        claims.find(|owner| !owner.is_empty()).unwrap_or("public").to_owned()
+    /// The caller that the API's authorizer has identified, or the public.
+    ///
+    /// A JWT authorizer's claims are in `jwt.claims`, an IAM caller is in `iam` ("Working with
+    /// AWS Lambda proxy integrations for HTTP APIs"). What a Lambda authorizer returns as its context is in
+    /// `lambda`, whichever its response format; the names beside it are those of payload format 1.0.
+    fn owner(&self) -> Owner {
+        let text = |pointer| match self.authorizer.pointer(pointer)? {
+            Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text.as_str())),
+            Value::Number(number) => Some(Cow::Owned(number.to_string())),
+            _ => None,
+        };
+        if let Some(sub) = text("/jwt/claims/sub") {
+            return Owner::jwt(&text("/jwt/claims/iss").unwrap_or_default(), &sub);
+        }
+        if let Some(user_id) = text("/iam/userId") {
+            return Owner::iam(&user_id);
+        }
+        let mut principals = ["/lambda/principalId", "/lambda/sub", "/principalId", "/sub"].into_iter();
+        principals.find_map(text).map_or_else(Owner::public, |principal| Owner::authorizer(&principal))
     }
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Http {
     method: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    source_ip: Option<IpAddr>,
 }
 
 /// An invocation that is no HTTP request.
@@ -154,7 +173,7 @@ impl Payload {
         let streams = function_url_streams && request_context.domain_name.as_deref().is_some_and(is_function_url);
         // Only API Gateway has the cap.
         let longest = if streams { Duration::MAX } else { LONGEST_ANSWER };
-        let Some(method) = request_context.http.and_then(|Object(http)| http.method) else {
+        let Some(Object(Http { method: Some(method), source_ip })) = request_context.http else {
             return Err(unsupported(no_method.to_owned(), headers));
         };
         let path = raw_path.unwrap_or_default();
@@ -167,6 +186,7 @@ impl Payload {
             headers,
             body: Body { encoded: body.unwrap_or_default(), is_base64: is_base64_encoded.unwrap_or_default() },
             owner,
+            source_ip,
             deadline: Instant::now() + for_upstreams(time_left(context.deadline, SystemTime::now(), longest)),
             streams,
         })

@@ -6,8 +6,9 @@
 //! 1. `main` reads the [`Config`], makes the [`App`] and hands it to `lambda_runtime`.
 //! 2. [`event`] turns the invocation's payload into a [`request::Request`]; what is not an HTTP event
 //!    becomes an error like any other.
-//! 3. [`app`] answers a preflight from the [`cors::Policy`], otherwise asks [`router::find`] for
-//!    the [`router::Route`] and calls its function in [`endpoints`].
+//! 3. [`app`] answers a preflight from the [`cors::Policy`]. Otherwise it asks [`router::find`] for
+//!    the [`router::Route`], checks the access token where one is needed, and calls the route's function
+//!    in [`endpoints`].
 //! 4. A chat reads the conversation from the [`history`], asks the model by [`openai`] and writes
 //!    the new turn; both go through one [`http_client`].
 //! 5. [`error`] turns a failure into an RFC 9457 problem; [`app`] adds the headers that every
@@ -32,6 +33,8 @@
 //! | [`runtime_api`] | how a response gets to Lambda while it is written |
 //! | [`request`], [`response`] | HTTP as the endpoints see it |
 //! | [`router`] | which path and method is which [`router::Route`] |
+//! | [`owner`] | who owns a conversation |
+//! | [`access`] | access tokens |
 //! | [`cors`] | the Fetch standard's CORS protocol |
 //! | [`error`] | every failure's status, code and words |
 //! | [`endpoints`] | one module a resource |
@@ -47,10 +50,11 @@
 //! | [`dns`] | the addresses of a host |
 //!
 //! Imports run one way: `main` → [`responder`] → [`app`] → [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
-//! [`error`], [`cors`], [`log`] → [`openai`], [`history`], [`router`], [`ui_message_stream`] →
-//! [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`] → [`dns`].
+//! [`error`], [`cors`], [`log`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
+//! [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`] → [`owner`], [`dns`].
 //! Nothing below [`runtime_api`] sends to Lambda, nothing below [`event`] knows API Gateway.
 
+pub mod access;
 pub mod app;
 pub mod call;
 pub mod completion;
@@ -64,6 +68,7 @@ pub mod history;
 pub mod http_client;
 pub mod log;
 pub mod openai;
+pub mod owner;
 pub mod request;
 pub mod responder;
 pub mod response;

@@ -1,11 +1,16 @@
 //! An HTTP request as the endpoints see it.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use http::header::{ACCEPT, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN};
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, ORIGIN,
+};
 use http::{HeaderMap, HeaderName};
+
+use crate::owner::Owner;
 
 /// The header that makes a request safe to repeat (IETF draft "The Idempotency-Key HTTP Header
 /// Field").
@@ -13,8 +18,15 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 
 /// The headers that a [`Request`] carries. Most of an event is headers that nobody reads, so only
 /// these are copied out of it: a header that new code is to read must be named here.
-pub const READ_HEADERS: [HeaderName; 6] =
-    [ACCEPT, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, IDEMPOTENCY_KEY];
+pub const READ_HEADERS: [HeaderName; 7] = [
+    ACCEPT,
+    ORIGIN,
+    ACCESS_CONTROL_REQUEST_METHOD,
+    ACCESS_CONTROL_REQUEST_HEADERS,
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    IDEMPOTENCY_KEY,
+];
 
 /// One HTTP request.
 #[derive(Debug)]
@@ -29,9 +41,11 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
-    /// Who asks, as the gateway's authorizer has found: a JWT's `sub`, an IAM caller's `userId`,
-    /// or `public`. Never what a client says of itself.
-    pub owner: String,
+    /// The caller, as the gateway's authorizer or an access token has identified them. Never what a
+    /// client says about itself.
+    pub owner: Owner,
+    /// The address that the request came from. The gateway has seen it; no header is trusted.
+    pub source_ip: Option<IpAddr>,
     /// When the upstreams have to be done; what the invocation has left then is for the answer.
     pub deadline: Instant,
     /// Whether the response is streamed to the caller.

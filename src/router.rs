@@ -71,17 +71,23 @@ pub struct Entry {
     pub path: &'static str,
     /// Whether it belongs to the documentation.
     documentation: bool,
+    /// Whether it never needs an access token.
+    pub open: bool,
     /// What it is, with the segment that stands in the place of the braces.
     route: fn(&str) -> Route,
 }
 
 impl Entry {
     const fn new(methods: &'static [&'static str], path: &'static str, route: fn(&str) -> Route) -> Self {
-        Self { methods, path, documentation: false, route }
+        Self { methods, path, documentation: false, open: false, route }
     }
 
     const fn documentation(path: &'static str, route: fn(&str) -> Route) -> Self {
-        Self { documentation: true, ..Self::new(READ, path, route) }
+        Self { documentation: true, ..Self::open(path, route) }
+    }
+
+    const fn open(path: &'static str, route: fn(&str) -> Route) -> Self {
+        Self { open: true, ..Self::new(READ, path, route) }
     }
 
     /// The route, where the path has these segments.
@@ -103,7 +109,7 @@ const READ: &[&str] = &["GET", "HEAD"];
 /// Every route but [`Route::Options`], which every path has.
 pub const ROUTES: [Entry; 8] = [
     Entry::documentation("/", |_| Route::Home),
-    Entry::new(READ, "/health", |_| Route::Health),
+    Entry::open("/health", |_| Route::Health),
     Entry::documentation("/openapi.json", |_| Route::OpenApi),
     Entry::documentation("/docs", |_| Route::Docs),
     Entry::new(READ, "/api/v1/echo", |_| Route::Echo),
@@ -141,13 +147,13 @@ pub fn find(method: &str, path: &str, documentation: bool) -> Result<Route, Miss
     }
 }
 
-/// The template of the routes at `path`, which stands for all paths that they have; `None` for a
-/// path that no route has. `documentation` as for [`find`].
+/// A row of the table with the path `path`; all of them have the same template. `None` for a path that
+/// no route has. `documentation` as for [`find`].
 #[must_use]
-pub fn template(path: &str, documentation: bool) -> Option<&'static str> {
+pub fn entry(path: &str, documentation: bool) -> Option<&'static Entry> {
     let decoded = decoded_segments(path);
     let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
-    entries(documentation).find_map(|entry| entry.route(&segments).map(|_| entry.path))
+    entries(documentation).find(|entry| entry.route(&segments).is_some())
 }
 
 fn entries(documentation: bool) -> impl Iterator<Item = &'static Entry> {

@@ -1,16 +1,15 @@
-//! Conversations that remember: turns, windows, owners, idempotency, races.
+//! Conversations that remember: turns, windows, idempotency, races.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::in_process::event;
 use crate::local::behaviour::{Behaviour, Gate};
 use crate::local::engine::{self, HISTORY_TABLE};
 use crate::local::upstream::{every_call, operation};
 use crate::local::{Backends, LocalStack, model};
-use crate::talk::{Reply, begin, by, chat_event, delete, last_sent, path_of, read, reply, say, send, share, stack};
+use crate::talk::{Reply, begin, by, chat_event, delete, last_sent, read, reply, say, send, share, stack};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_remembers_what_was_said() {
@@ -200,65 +199,6 @@ async fn an_unknown_conversation_is_404_and_the_model_is_not_asked() {
     assert_eq!(read(&stack, &id, "").await.problem(), (404, "conversation_not_found"));
     assert_eq!(delete(&stack, &id).await.problem(), (404, "conversation_not_found"));
     assert_eq!(stack.model().calls().len(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn another_owners_conversation_is_unknown() {
-    let stack = stack(&[]).await;
-    let iam = |mut event: Value| {
-        event["requestContext"]["authorizer"] = json!({"iam": {"userId": "AIDACKCEVSQ6C2EXAMPLE"}});
-        event
-    };
-    let public = |event: Value| event;
-    let no_claim = |event: Value| by(event, "");
-    let owners: [(&str, &dyn Fn(Value) -> Value); 4] =
-        [("ada", &|event| by(event, "ada")), ("bob", &|event| by(event, "bob#1")), ("iam", &iam), ("public", &public)];
-    for (owner, as_owner) in owners {
-        let begun = send(&stack, &as_owner(chat_event(&json!({"message": "mine"}), &[]))).await;
-        let id = begun.body["conversation_id"].as_str().expect("an id").to_owned();
-        for (other, as_other) in owners {
-            let status = if owner == other { 200 } else { 404 };
-            let chat =
-                as_other(chat_event(&json!({"message": "whose?", "conversation_id": id}), &[("x-owner", owner)]));
-            assert_eq!(send(&stack, &chat).await.status, status, "{other} says something in {owner}'s");
-            let read = as_other(event("GET", &path_of(&id), &[]));
-            assert_eq!(send(&stack, &read).await.status, status, "{other} reads {owner}'s");
-            if owner != other {
-                let delete = as_other(event("DELETE", &path_of(&id), &[]));
-                assert_eq!(send(&stack, &delete).await.status, 404, "{other} deletes {owner}'s");
-            }
-        }
-        if owner == "public" {
-            let read = no_claim(event("GET", &path_of(&id), &[]));
-            assert_eq!(send(&stack, &read).await.status, 200, "a JWT without a subject is public");
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_owners_may_have_conversations_with_the_same_id() {
-    let stack = stack(&[]).await;
-    // The same key gives the ids of new conversations, which differ with the owner, so the same id
-    // is written into the table by hand.
-    let begun = send(&stack, &by(chat_event(&json!({"message": "ada's"}), &[]), "ada")).await;
-    let id = begun.body["conversation_id"].as_str().expect("an id").to_owned();
-    for mut item in stack.engine().items(HISTORY_TABLE).await {
-        item["pk"]["S"] = json!(format!("conversation#bob#{id}"));
-        if item.get("user").is_some() {
-            item["user"]["S"] = json!("bob's");
-        }
-        stack
-            .engine()
-            .call("PutItem", json!({"TableName": HISTORY_TABLE, "Item": item}))
-            .await
-            .expect("the engine writes");
-    }
-    for owner in ["ada", "bob"] {
-        let reply = send(&stack, &by(event("GET", &path_of(&id), &[]), owner)).await;
-        assert_eq!(reply.body["messages"][0]["content"], format!("{owner}'s"));
-    }
-    assert_eq!(send(&stack, &by(event("DELETE", &path_of(&id), &[]), "ada")).await.status, 204);
-    assert_eq!(send(&stack, &by(event("GET", &path_of(&id), &[]), "bob")).await.status, 200);
 }
 
 fn with_key(message: &str, conversation: Option<&str>, key: &str) -> Value {
@@ -540,17 +480,6 @@ async fn every_read_is_strongly_consistent() {
         .collect();
     assert!(reads.len() >= 7, "{}", reads.len());
     assert!(reads.iter().all(|call| call.json()["ConsistentRead"] == true));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_owner_may_be_longer_than_a_key() {
-    let stack = stack(&[]).await;
-    let (owner, other) = ("o".repeat(5_000), "o".repeat(5_001));
-    let first = send(&stack, &by(chat_event(&json!({"message": "Hello"}), &[]), &owner)).await;
-    assert_eq!(first.body["saved"], true);
-    let path = path_of(first.body["conversation_id"].as_str().expect("an id"));
-    assert_eq!(send(&stack, &by(event("GET", &path, &[]), &owner)).await.status, 200);
-    assert_eq!(send(&stack, &by(event("GET", &path, &[]), &other)).await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

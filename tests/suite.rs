@@ -1,5 +1,6 @@
 //! The tests, one subject a file.
 
+mod access;
 mod allocations;
 mod backends;
 mod bootstrap;
@@ -14,6 +15,7 @@ mod empty_root;
 mod events;
 mod events_chat;
 mod gateway;
+mod identity;
 mod in_process;
 mod local;
 mod local_streaming;

@@ -81,9 +81,17 @@ pub(crate) fn chat_event(body: &Value, headers: &[(&str, &str)]) -> Value {
     event
 }
 
-/// `event` from the caller that a JWT authorizer has found.
-pub(crate) fn by(mut event: Value, subject: &str) -> Value {
-    event["requestContext"]["authorizer"] = json!({"jwt": {"claims": {"sub": subject}, "scopes": null}});
+/// The issuer of the tokens that [`by`] is about.
+pub(crate) const ISSUER: &str = "https://issuer.example.com";
+
+/// `event` from the caller that a JWT authorizer has identified.
+pub(crate) fn by(event: Value, subject: &str) -> Value {
+    from(event, &json!({"jwt": {"claims": {"iss": ISSUER, "sub": subject}, "scopes": null}}))
+}
+
+/// `event` with what an authorizer says about the caller.
+pub(crate) fn from(mut event: Value, authorizer: &Value) -> Value {
+    event["requestContext"]["authorizer"] = authorizer.clone();
     event
 }
 

@@ -110,8 +110,8 @@ pub async fn post<'a>(
     let said = ChatRequest::read(request)?;
     record.note(|notes| notes.streamed = said.wants_stream);
     let times = Times::of(request.deadline);
-    let new_id = said.idempotency_key.map_or_else(Uuid::new_v4, |key| id_of_key(&request.owner, key));
-    let address = Address { owner: &request.owner, id: said.conversation_id.unwrap_or(new_id) };
+    let new_id = said.idempotency_key.map_or_else(Uuid::new_v4, |key| id_of_key(request.owner.as_str(), key));
+    let address = Address { owner: request.owner.as_str(), id: said.conversation_id.unwrap_or(new_id) };
 
     let memory = match (said.conversation_id, said.idempotency_key) {
         (None, None) => None,

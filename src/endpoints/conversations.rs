@@ -45,7 +45,7 @@ struct Message<'a> {
 /// 400 for a `limit` or `cursor` that cannot be used, 404 for a conversation that the owner does
 /// not have, 503 when the table cannot be read.
 pub async fn get(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
-    let address = Address { owner: &request.owner, id: parse_id(id)? };
+    let address = Address { owner: request.owner.as_str(), id: parse_id(id)? };
     let limit = match request.query_parameter("limit") {
         None => USUAL_PAGE,
         Some(limit) => limit
@@ -86,7 +86,7 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
 /// # Errors
 /// 404 for a conversation that the owner does not have, 503 when the table cannot be written.
 pub async fn delete(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
-    let address = Address { owner: &request.owner, id: parse_id(id)? };
+    let address = Address { owner: request.owner.as_str(), id: parse_id(id)? };
     let deleting = record.begin(Upstream::HistoryWrite, request.deadline);
     if history.delete(address, &deleting.call).await? {
         Ok(response::no_content())

@@ -1,0 +1,110 @@
+//! Access tokens: who may call without an identity provider in front.
+//!
+//! A caller sends a token as `Authorization: Bearer` (RFC 6750 §2.1). The function knows only the
+//! SHA-256 digests of the tokens.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::owner::Owner;
+
+/// The most characters of a name.
+const LONGEST_NAME: usize = 64;
+
+/// The tokens that are accepted, each with a name.
+#[derive(Clone, Debug)]
+pub struct Tokens(Vec<Token>);
+
+#[derive(Clone)]
+struct Token {
+    name: String,
+    sha256: [u8; 32],
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The digest of a short token is as good as the token.
+        formatter.debug_tuple("Token").field(&self.name).finish()
+    }
+}
+
+/// Why a caller is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// There is no token.
+    Missing,
+    /// The token is not one of those that are accepted.
+    Invalid,
+    /// The request is only for callers who have an identity, and this one has none.
+    Anonymous,
+}
+
+impl Tokens {
+    /// The owner whose token `headers` carry.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn owner(&self, headers: &HeaderMap) -> Result<Owner, Denied> {
+        let credentials = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let (scheme, token) = credentials.and_then(|value| value.trim().split_once(' ')).ok_or(Denied::Missing)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Denied::Missing);
+        }
+        let sha256 = Sha256::digest(token.trim());
+        // Every token is compared, and each in constant time, so that the time tells nothing.
+        let mut found = None;
+        for token in &self.0 {
+            if bool::from(token.sha256.as_slice().ct_eq(sha256.as_slice())) {
+                found = Some(token);
+            }
+        }
+        found.map(|token| Owner::token(&token.name)).ok_or(Denied::Invalid)
+    }
+}
+
+impl FromStr for Tokens {
+    type Err = String;
+
+    /// The tokens of a comma-separated list of `name:sha256`.
+    ///
+    /// # Errors
+    /// A text that says which entry is wrong, without its digest.
+    fn from_str(list: &str) -> Result<Self, String> {
+        let mut tokens: Vec<Token> = Vec::new();
+        for (index, entry) in list.split(',').map(str::trim).enumerate().filter(|(_, entry)| !entry.is_empty()) {
+            let position = index + 1;
+            let (name, digest) = entry.split_once(':').ok_or(format!("entry {position} has no colon"))?;
+            let (name, digest) = (name.trim(), digest.trim());
+            let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_legal) {
+                return Err(format!("entry {position} has no name of 1 to 64 letters, digits, ., _ and -"));
+            }
+            if tokens.iter().any(|token| token.name == name) {
+                return Err(format!("the name {name} is there twice"));
+            }
+            let sha256 = parse_digest(digest).ok_or(format!("the digest of {name} does not have 64 hex digits"))?;
+            if let Some(other) = tokens.iter().find(|token| token.sha256 == sha256) {
+                return Err(format!("{} and {name} have the same token", other.name));
+            }
+            tokens.push(Token { name: name.to_owned(), sha256 });
+        }
+        if tokens.is_empty() { Err("it has no entry".to_owned()) } else { Ok(Self(tokens)) }
+    }
+}
+
+fn parse_digest(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    let digits: Vec<u8> = text.chars().map(|c| Some(u8::try_from(c.to_digit(16)?).ok()?)).collect::<Option<_>>()?;
+    if digits.len() != 2 * digest.len() {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(digits.chunks(2)) {
+        *byte = pair[0] << 4 | pair[1];
+    }
+    Some(digest)
+}

@@ -1,0 +1,93 @@
+//! Who owns a conversation.
+
+use std::fmt::Display;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// Everything but the unreserved characters (RFC 3986 §2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// An owner of conversations. Each kind has a prefix of its own, and what comes from outside is
+/// percent-encoded, so that no owner of one kind can be one of another, whatever a token says.
+///
+/// | owner | text |
+/// | --- | --- |
+/// | callers whom nobody has identified | `public` |
+/// | the subject of a JSON Web Token | `jwt:<iss>:<sub>` |
+/// | an IAM user or role session | `iam:<userId>` |
+/// | whoever a Lambda authorizer has named | `authorizer:<principal>` |
+/// | the holder of an access token | `token:<name>` |
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner(String);
+
+impl Owner {
+    /// The owner of what callers write whom nobody has identified.
+    #[must_use]
+    pub fn public() -> Self {
+        Self("public".to_owned())
+    }
+
+    /// The subject `sub` of tokens of the issuer `iss` (RFC 7519 §4.1). A subject is unique only
+    /// within its issuer.
+    #[must_use]
+    pub fn jwt(iss: &str, sub: &str) -> Self {
+        Self(format!("jwt:{}:{}", encoded(iss), encoded(sub)))
+    }
+
+    /// The IAM user or role session with this unique id (IAM User Guide, "IAM identifiers").
+    #[must_use]
+    pub fn iam(user_id: &str) -> Self {
+        Self(format!("iam:{}", encoded(user_id)))
+    }
+
+    /// The caller that a Lambda authorizer has named.
+    #[must_use]
+    pub fn authorizer(principal: &str) -> Self {
+        Self(format!("authorizer:{}", encoded(principal)))
+    }
+
+    /// The holder of the access token with this name.
+    #[must_use]
+    pub fn token(name: &str) -> Self {
+        Self(format!("token:{}", encoded(name)))
+    }
+
+    /// The text that stands for the owner in the table.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether nobody has identified the caller.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.0 == "public"
+    }
+}
+
+fn encoded(part: &str) -> impl Display + '_ {
+    utf8_percent_encode(part, RESERVED)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn owners_of_different_kinds_and_parts_never_share_a_text() {
+        let parts = ["public", "a", "a#b", "a:b", "a%3Ab", "", "jwt:a:b", "é"];
+        let mut texts = BTreeSet::from([Owner::public().0]);
+        let mut owners = 1;
+        for part in parts {
+            let others = parts.map(|issuer| Owner::jwt(issuer, part));
+            for owner in others.into_iter().chain([Owner::iam(part), Owner::authorizer(part), Owner::token(part)]) {
+                assert!(!owner.is_public() && !owner.as_str().contains('#'), "{owner:?}");
+                texts.insert(owner.0);
+                owners += 1;
+            }
+        }
+        assert_eq!(texts.len(), owners);
+    }
+}
