@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::call::Call;
 use crate::history::Turn;
 use crate::openai::{self, Cause, Message, Role};
+use crate::quota;
 
 /// A new message, with the turns before it.
 #[derive(Debug)]
@@ -31,6 +32,13 @@ impl Prompt {
             }
             outcome => outcome,
         }
+    }
+
+    /// How many tokens the messages are likely to have at most.
+    pub(super) fn tokens(&self) -> u64 {
+        let messages = self.messages();
+        let bytes = messages.iter().map(|message| message.content.len()).sum();
+        quota::tokens_of(bytes).saturating_add(quota::tokens_of_frames(messages.len()))
     }
 
     fn messages(&self) -> Vec<Message<'_>> {
