@@ -22,9 +22,9 @@ const USAGE: &str = "usage";
 /// What the name of a reservation begins with.
 const RESERVATION: &str = "r#";
 
-/// The most expired reservations that one call removes. An update may have 300 operators and operands
-/// ("Service, account, and table quotas in Amazon DynamoDB").
-const MOST_REMOVED: usize = 32;
+/// The most expired reservations that one call removes, each with three operators and operands. An
+/// update may have 300 of them ("Service, account, and table quotas in Amazon DynamoDB").
+const MOST_REMOVED: usize = 90;
 
 /// For how many seconds it is remembered that the total is spent. What is reserved then may come back.
 const REMEMBERED: u64 = 5;
@@ -134,7 +134,8 @@ impl History {
                 return Ok(Reserved::Held(held(item, tokens)));
             }
             reclaimed = expired(item);
-            if reclaimed.is_empty() && number(item, "used").is_some_and(|used| used >= limit) {
+            let returned = reclaimed.iter().map(|(_, tokens)| tokens).sum();
+            if number(item, "used").is_some_and(|used| used.saturating_sub(returned) >= limit) {
                 return Ok(Reserved::Full);
             }
             if !pause.wait().await {

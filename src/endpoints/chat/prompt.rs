@@ -36,9 +36,10 @@ impl Prompt {
 
     /// How many tokens the messages are likely to have at most.
     pub(super) fn tokens(&self) -> u64 {
-        let messages = self.messages();
-        let bytes = messages.iter().map(|message| message.content.len()).sum();
-        quota::tokens_of(bytes).saturating_add(quota::tokens_of_frames(messages.len()))
+        let turn = |turn: &Turn| turn.exchange.user.len() + turn.exchange.completion.content.len();
+        let system_prompt = self.system_prompt.as_ref().map_or(0, |prompt| prompt.len());
+        let bytes = system_prompt + self.message.len() + self.remembered.iter().map(turn).sum::<usize>();
+        quota::tokens_of(bytes).saturating_add(quota::tokens_of_frames(2 * self.remembered.len() + 2))
     }
 
     fn messages(&self) -> Vec<Message<'_>> {
