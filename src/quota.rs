@@ -146,7 +146,7 @@ impl Limits {
         let reset = day.reset(now);
         let (is_caller_full, is_total_full) = (matches!(caller, Outcome::Full), matches!(total, Outcome::Full));
         let mut failure = None;
-        let mut held = |outcome| match outcome {
+        let mut made = |outcome| match outcome {
             Outcome::Held(reservation) => Some(reservation),
             Outcome::Failed(error) => {
                 failure = Some(error);
@@ -154,7 +154,7 @@ impl Limits {
             }
             Outcome::Off | Outcome::Full => None,
         };
-        let hold = Hold { caller: held(caller), total: held(total), shards, limits: self, tokens };
+        let hold = Hold { caller: made(caller), total: made(total), shards, limits: self, tokens };
         let refused = if is_caller_full || is_total_full {
             Some(Refused::Exceeded(Exceeded { total: !is_caller_full, reset }))
         } else {

@@ -71,7 +71,7 @@ impl Settings {
             tokens: self.estimate(said.message.len(), said.conversation_id.is_some(), openai),
             largest: self.estimate(LONGEST_MESSAGE, true, openai),
         };
-        let (hold, balances) = self.limits.reserve(history, &caller, estimate, request.deadline, call).await;
+        let (hold, balances) = Box::pin(self.limits.reserve(history, &caller, estimate, request.deadline, call)).await;
         record.note(|notes| notes.balances = Some(balances));
         Ok(Some(hold?))
     }
@@ -203,9 +203,9 @@ pub async fn post<'a>(
             return Err(error.into());
         }
     };
-    let spent = spent(&exchange, sent);
+    let tokens = tokens_spent(&exchange, sent);
     exchange.fit();
-    let answer = match conversation.append(&exchange, spent).await? {
+    let answer = match conversation.append(&exchange, tokens).await? {
         Outcome::Stored { turn, saved } => Answer::new(address.id, turn, &exchange, saved).into_response(),
         Outcome::AlreadyThere(turn) => Answer::new(address.id, turn.number, &turn.exchange, true).into_response(),
     };
@@ -305,14 +305,15 @@ async fn ask(
 }
 
 /// How many tokens an exchange took: as the model's server says, otherwise by estimate.
-fn spent(exchange: &Exchange, sent: u64) -> u64 {
+fn tokens_spent(exchange: &Exchange, sent: u64) -> u64 {
     let Completion { content, usage, .. } = &exchange.completion;
     usage.total().unwrap_or_else(|| sent.saturating_add(quota::tokens_of(content.len())))
 }
 
 /// Turns what is reserved into what was spent, and notes what is left.
 async fn settle(hold: Hold, history: &History, record: &Record, spent: u64, call: &Call) {
-    let balances = hold.settle(history, spent, call).await;
+    // Boxed here and where it is reserved, so that a chat without a limit does not carry these futures.
+    let balances = Box::pin(hold.settle(history, spent, call)).await;
     record.note(|notes| notes.balances = Some(balances));
 }
 

@@ -156,7 +156,7 @@ impl History {
             let removed = Removed::of(expired);
             let update = removed
                 .named(self.update(pk, name))
-                .update_expression(format!("REMOVE #r{} ADD used :tokens", removed.names(", ")))
+                .update_expression(format!("REMOVE #r{} ADD used :tokens", removed.names()))
                 .condition_expression(format!("attribute_exists(#r){}", removed.condition()))
                 .expression_attribute_values(":tokens", difference(spent, tokens.saturating_add(returned)));
             let Err(error) = update.customize().config_override(within(call)).send().await else {
@@ -211,20 +211,24 @@ impl<'a> Removed<'a> {
             .fold(update, |update, (index, (name, _))| update.expression_attribute_names(format!("#e{index}"), name))
     }
 
-    /// The names, each after `separator`.
-    fn names(&self, separator: &str) -> String {
-        (0..self.0.len()).map(|index| format!("{separator}#e{index}")).collect()
+    /// What `each` writes for every name, one after the other.
+    fn listed(&self, each: impl Fn(usize) -> String) -> String {
+        (0..self.0.len()).map(each).collect::<Vec<_>>().concat()
+    }
+
+    /// The names, each after a comma.
+    fn names(&self) -> String {
+        self.listed(|index| format!(", #e{index}"))
     }
 
     /// A clause of its own that removes them.
     fn clause(&self) -> String {
-        let names = self.names(", ");
-        names.strip_prefix(", ").map_or_else(String::new, |names| format!(" REMOVE {names}"))
+        self.names().strip_prefix(", ").map_or_else(String::new, |names| format!(" REMOVE {names}"))
     }
 
     /// All of them are there.
     fn condition(&self) -> String {
-        (0..self.0.len()).map(|index| format!(" AND attribute_exists(#e{index})")).collect()
+        self.listed(|index| format!(" AND attribute_exists(#e{index})"))
     }
 }
 

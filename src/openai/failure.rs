@@ -60,7 +60,7 @@ pub struct Error {
     /// What went wrong.
     pub cause: Cause,
     /// The server's status and words, without the key; empty where `source` says it.
-    detail: String,
+    detail: Box<str>,
     source: Option<http_client::Error>,
     /// Whether the request may cost tokens all the same.
     pub may_be_billed: bool,
@@ -81,7 +81,7 @@ impl std::error::Error for Error {
 
 impl Error {
     pub(super) fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), source: None, may_be_billed: true }
+        Self { cause, detail: detail.into().into(), source: None, may_be_billed: true }
     }
 
     /// The same failure of a request that the server has not begun to answer.
@@ -105,12 +105,12 @@ impl Error {
 
     /// The error as it may be told: servers have been seen to repeat the key that they refuse.
     pub(super) fn without(mut self, key: Option<&Secret>) -> Self {
-        let told = |text: &str| {
+        let told = |text: &str| -> String {
             let text = key.map_or_else(|| text.to_owned(), |key| text.replace(key.expose(), "[key]"));
             // Cut afterwards, or a part of the key could be left at the end.
             text.chars().take(LONGEST_DETAIL).collect()
         };
-        self.detail = told(&self.detail);
+        self.detail = told(&self.detail).into();
         if let Cause::ContentRefused { refusal: Some(refusal) } = &mut self.cause {
             *refusal = told(refusal);
         }
@@ -140,7 +140,7 @@ impl From<http_client::Error> for Error {
             }
         };
         let may_be_billed = !matches!(source, http_client::Error::NotConnected(_) | http_client::Error::Stale(_));
-        Self { cause, detail: String::new(), source: Some(source), may_be_billed }
+        Self { cause, detail: Box::default(), source: Some(source), may_be_billed }
     }
 }
 
