@@ -5,7 +5,7 @@
 //! estimate of the most that the answer can take. So a counter exceeds its limit by one reservation at
 //! most, however many requests come at once. After the answer the reservation becomes what was spent.
 //!
-//! The limit of all callers together is spread over up to [`MOST_SHARDS`] counters, because one
+//! The limit of all callers together is spread over up to eight counters, because one
 //! counter would be written by every request. Each of them can exceed its part by one reservation, so there are
 //! only as many as keep the sum of those within a sixteenth of the limit.
 
