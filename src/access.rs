@@ -99,7 +99,7 @@ impl FromStr for Tokens {
 
 fn parse_digest(text: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
-    let digits: Vec<u8> = text.chars().map(|c| Some(u8::try_from(c.to_digit(16)?).ok()?)).collect::<Option<_>>()?;
+    let digits: Vec<u8> = text.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect::<Option<_>>()?;
     if digits.len() != 2 * digest.len() {
         return None;
     }

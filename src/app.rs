@@ -156,7 +156,7 @@ impl App {
             }),
             Some(sender) => {
                 sender.preconnect();
-                let head = self.completed(head.clone(), &request.method, &request.headers, invocation.request_id);
+                let head = self.completed(head.clone(), &request.method, &request.headers, invocation);
                 let (response, deadline) = (sender.prepare(head), request.deadline);
                 Box::new(move |reader| {
                     response.send(reader, deadline);
@@ -211,7 +211,7 @@ impl App {
             invocation.record.note(|notes| notes.failure = Some(error.failure()));
             error.to_response(id)
         });
-        let mut response = self.completed(response, method, headers, id);
+        let mut response = self.completed(response, method, headers, invocation);
         if method == Method::HEAD.as_str() {
             response.body_mut().clear();
         }
@@ -225,12 +225,15 @@ impl App {
         mut response: http::Response<B>,
         method: &str,
         headers: &HeaderMap,
-        id: &str,
+        invocation: &Invocation<'_>,
     ) -> http::Response<B> {
         let answered = response.headers_mut();
+        if let Some(balances) = invocation.record.balances() {
+            balances.write(answered);
+        }
         answered.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         answered.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Ok(id) = HeaderValue::from_str(id) {
+        if let Ok(id) = HeaderValue::from_str(invocation.request_id) {
             answered.insert(X_REQUEST_ID, id);
         }
         self.config.cors.decorate(method, headers, answered);

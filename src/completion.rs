@@ -25,3 +25,12 @@ pub struct Usage {
     /// The sum of both.
     pub total_tokens: Option<u64>,
 }
+
+impl Usage {
+    /// All tokens, where they were told.
+    #[must_use]
+    pub fn total(&self) -> Option<u64> {
+        let sum = || Some(self.prompt_tokens?.saturating_add(self.completion_tokens?));
+        self.total_tokens.or_else(sum).filter(|tokens| *tokens > 0)
+    }
+}

@@ -15,7 +15,7 @@ use ureq::tls::Certificate;
 use crate::access;
 use crate::endpoints::chat;
 use crate::secret::Secret;
-use crate::{cors, history, http_client, log, openai};
+use crate::{cors, history, http_client, log, openai, quota};
 
 /// The base URL when none is set; it is the only one that a key is needed for.
 const OPENAI: &str = "https://api.openai.com/v1";
@@ -42,7 +42,8 @@ pub struct Config {
     /// `HISTORY_TABLE`, `HISTORY_TTL_DAYS` and the platform's own; the name of the variable that is
     /// missing when there is no table.
     pub history: Result<history::Settings, &'static str>,
-    /// `SYSTEM_PROMPT`, `HISTORY_WINDOW_TURNS` and `HISTORY_WINDOW_CHARS`.
+    /// `SYSTEM_PROMPT`, `HISTORY_WINDOW_TURNS`, `HISTORY_WINDOW_CHARS`, `DAILY_TOKEN_LIMIT` and
+    /// `DAILY_TOKEN_LIMIT_TOTAL`.
     pub chat: chat::Settings,
     /// `ACCESS_TOKENS`: the tokens that callers need; `None` where they need none.
     pub access_tokens: Option<access::Tokens>,
@@ -110,11 +111,23 @@ impl Config {
             let parsed = pem.and_then(|pem| http_client::parse_ca_bundle(&pem));
             parsed.map_err(|reason| roots.error(format!("{reason}; expected the path of a file of PEM certificates")))
         });
+        let limit = |variable: Variable| {
+            let expected = format!("a number of tokens from 0, which sets no limit, to {}", quota::GREATEST_LIMIT);
+            match variable.scalar(0, &expected)? {
+                0 => Ok(None),
+                limit if limit <= quota::GREATEST_LIMIT => Ok(Some(limit)),
+                _ => Err(variable.error(format!("expected {expected}"))),
+            }
+        };
         let chat = chat::Settings {
             system_prompt: variable("SYSTEM_PROMPT")?.value.map(Into::into),
             window_turns: variable("HISTORY_WINDOW_TURNS")?.scalar(20, "a number of turns from 0 to 65535")?,
             window_chars: variable("HISTORY_WINDOW_CHARS")?
                 .scalar(48_000, "a number of characters from 0 to 4294967295")?,
+            limits: quota::Limits {
+                caller: limit(variable("DAILY_TOKEN_LIMIT")?)?,
+                total: limit(variable("DAILY_TOKEN_LIMIT_TOTAL")?)?,
+            },
         };
         Ok(Self {
             cors,

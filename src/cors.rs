@@ -15,7 +15,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// The response headers that a page may read beside the safelisted ones.
-const EXPOSED: HeaderValue = HeaderValue::from_static("retry-after, www-authenticate, x-request-id");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id");
 
 const NO_SCHEME: &str = "has no scheme such as https://";
 

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 use crate::access::Denied;
 use crate::openai::Cause;
+use crate::quota::{Exceeded, Refused};
 use crate::response::{self, Response};
 use crate::router::Miss;
 use crate::{history, openai, ui_message_stream};
@@ -58,6 +60,8 @@ pub enum Error {
     IdempotencyKeyReused,
     /// The caller has to identify themselves: 401 `authentication_required` with `WWW-Authenticate`.
     AuthenticationRequired(Denied),
+    /// The tokens of the day are used up: 429 `quota_exceeded`.
+    QuotaExceeded(Exceeded),
     /// The owner has no such conversation: 404 `conversation_not_found`.
     ConversationNotFound,
     /// A variable that the endpoint needs is not set: 503 `not_configured`. Its name.
@@ -126,6 +130,7 @@ impl Error {
             Self::InvalidIdempotencyKey => (StatusCode::BAD_REQUEST, "invalid_idempotency_key"),
             Self::IdempotencyKeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             Self::AuthenticationRequired(_) => (StatusCode::UNAUTHORIZED, "authentication_required"),
+            Self::QuotaExceeded(_) => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
             Self::ConversationNotFound => (StatusCode::NOT_FOUND, "conversation_not_found"),
             Self::NotConfigured(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_configured"),
             Self::Model(error) => match error.cause {
@@ -206,6 +211,12 @@ impl Error {
             Self::AuthenticationRequired(Denied::Anonymous) => {
                 "This is only for callers who have an identity. The server has to use access tokens or an authorizer.".into()
             }
+            Self::QuotaExceeded(Exceeded { total: false, .. }) => {
+                "You have used up your tokens of today. There are new ones at 00:00 UTC.".into()
+            }
+            Self::QuotaExceeded(Exceeded { total: true, .. }) => {
+                "The server has used up its tokens of today. There are new ones at 00:00 UTC.".into()
+            }
             Self::ConversationNotFound => {
                 "There is no such conversation. It may have been deleted or have expired; leave conversation_id out to begin one.".into()
             }
@@ -237,6 +248,7 @@ impl Error {
                 error.retry_after()
             }
             Self::History(history::Error::Unavailable(_)) => None,
+            Self::QuotaExceeded(exceeded) => Some(Duration::from_secs(exceeded.reset)),
             _ => return None,
         };
         Some(asked.map_or(RETRY_AFTER_SECONDS, |wait| (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)))
@@ -330,6 +342,15 @@ impl From<Miss> for Error {
 impl From<openai::Error> for Error {
     fn from(error: openai::Error) -> Self {
         Self::Model(error)
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Exceeded(exceeded) => Self::QuotaExceeded(exceeded),
+            Refused::Unknown(error) => Self::History(error),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! | conversation | `conversation#<owner>#<id>` | `~conversation` | `turns`, `created_at`, `updated_at`, `owner`, `expires_at`, `v`; `deleted_at` while it is being deleted |
 //! | turn | the same | `turn#0000000001` | `user`, `assistant`, `model`, `finish_reason`, `remembered_turns`, token counts, `created_at`, `idempotency_key`, `expires_at`, `v` |
 //! | key | the same | `key#<Idempotency-Key>` | `turn`, `expires_at`, `v` |
+//! | counter of tokens | `usage#<caller>#<YYYY-MM-DD>`, `usage#total#<YYYY-MM-DD>#<shard>` | `usage` | `used`, `r#<id>` for each reservation, `expires_at`, `v` |
 //!
 //! A turn is one item with what was said and answered, so it is whole or absent. The conversation
 //! sorts after every turn, so a descending Query begins with it. A turn is written in one
@@ -17,6 +18,7 @@
 //! | `read` | [`History::memory`], [`History::page`], [`History::turn_of_key`] |
 //! | `append` | [`History::append`] |
 //! | `delete` | [`History::delete`] |
+//! | `usage` | [`History::reserve`], [`History::settle`] |
 //! | `items` | the items' keys and attributes, and what they are in the program |
 //! | `expiry` | when an item is as good as absent |
 //! | `calls` | the time limits of a call, and the waits between attempts |
@@ -31,8 +33,10 @@ mod failure;
 mod items;
 mod read;
 mod sdk;
+mod usage;
 
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -42,6 +46,7 @@ pub use self::append::Appended;
 pub use self::failure::Error;
 pub use self::items::{Address, Exchange, LONGEST_TURN, Turn};
 pub use self::read::{Memory, Page};
+pub use self::usage::{Counter, Reservation, Reserved};
 use crate::http_client;
 use crate::secret::Secret;
 
@@ -75,13 +80,15 @@ pub struct History {
     client: OnceLock<Client>,
     /// Where the client calls the table.
     endpoint: OnceLock<Option<Uri>>,
+    /// Until when the tokens of all callers are known to be spent, in seconds since the Unix epoch.
+    total_full_until: AtomicU64,
 }
 
 impl History {
     /// The history in the table that `settings` names.
     #[must_use]
     pub fn new(http: http_client::Client, settings: Settings) -> Self {
-        Self { http, settings, client: OnceLock::new(), endpoint: OnceLock::new() }
+        Self { http, settings, client: OnceLock::new(), endpoint: OnceLock::new(), total_full_until: AtomicU64::new(0) }
     }
 
     /// Does what can be done ahead of the first call to the table, so that it takes less time:

@@ -9,7 +9,7 @@
 //! 3. [`app`] answers a preflight from the [`cors::Policy`]. Otherwise it asks [`router::find`] for
 //!    the [`router::Route`], checks the access token where one is needed, and calls the route's function
 //!    in [`endpoints`].
-//! 4. A chat reads the conversation from the [`history`], asks the model by [`openai`] and writes
+//! 4. A chat reads the conversation from the [`history`], reserves tokens where a [`quota`] is set, asks the model by [`openai`] and writes
 //!    the new turn; both go through one [`http_client`].
 //! 5. [`error`] turns a failure into an RFC 9457 problem; [`app`] adds the headers that every
 //!    answer carries, lets [`cors`] decorate it, and has [`log`] write the invocation's line.
@@ -35,6 +35,7 @@
 //! | [`router`] | which path and method is which [`router::Route`] |
 //! | [`owner`] | who owns a conversation |
 //! | [`access`] | access tokens |
+//! | [`quota`] | how many tokens callers may use in a day |
 //! | [`cors`] | the Fetch standard's CORS protocol |
 //! | [`error`] | every failure's status, code and words |
 //! | [`endpoints`] | one module a resource |
@@ -50,7 +51,7 @@
 //! | [`dns`] | the addresses of a host |
 //!
 //! Imports run one way: `main` → [`responder`] → [`app`] → [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
-//! [`error`], [`cors`], [`log`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
+//! [`error`], [`cors`], [`log`] → [`quota`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
 //! [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`] → [`owner`], [`dns`].
 //! Nothing below [`runtime_api`] sends to Lambda, nothing below [`event`] knows API Gateway.
 
@@ -69,6 +70,7 @@ pub mod http_client;
 pub mod log;
 pub mod openai;
 pub mod owner;
+pub mod quota;
 pub mod request;
 pub mod responder;
 pub mod response;

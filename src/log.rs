@@ -18,6 +18,7 @@ use serde::ser::{SerializeMap, Serializer};
 use crate::call::Call;
 use crate::completion::Usage;
 use crate::error::Failure;
+use crate::quota::Balances;
 use crate::timestamp::rfc3339;
 
 /// The namespace of the metrics.
@@ -90,6 +91,8 @@ pub struct Notes {
     pub streamed: bool,
     /// When the first delta of a stream arrived.
     pub first_token: Option<Instant>,
+    /// What the answer is to tell about the token limits.
+    pub balances: Option<Balances>,
     model_calls: Option<Calls>,
     history_reads: Option<Calls>,
     history_writes: Option<Calls>,
@@ -121,6 +124,11 @@ impl Record {
     /// Has `note` write into the notes.
     pub fn note(&self, note: impl FnOnce(&mut Notes)) {
         note(&mut self.0.borrow_mut());
+    }
+
+    /// What the answer is to tell about the token limits, as noted last.
+    pub fn balances(&self) -> Option<Balances> {
+        self.0.borrow().balances
     }
 
     /// Begins a call to `upstream` that has to be over by `deadline`. Its time and its retries are

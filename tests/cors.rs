@@ -56,7 +56,7 @@ fn an_origin_is_allowed_exactly_when_the_list_has_it() {
     let app = app(&[("ALLOWED_ORIGINS", listed)]);
     for (origin, allowed) in rows {
         let expected = if allowed {
-            json!({"access-control-allow-origin": origin, "access-control-expose-headers": "retry-after, x-request-id", "vary": "origin"})
+            json!({"access-control-allow-origin": origin, "access-control-expose-headers": "ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id", "vary": "origin"})
         } else {
             json!({"vary": "origin"})
         };
@@ -74,7 +74,7 @@ fn every_origin_is_allowed_where_the_list_is_a_star() {
         &[("ALLOWED_ORIGINS", "  ")],
     ] {
         for headers in [&[][..], &[("origin", "https://anyone.example")], &[("origin", "null")]] {
-            let expected = json!({"access-control-allow-origin": "*", "access-control-expose-headers": "retry-after, x-request-id"});
+            let expected = json!({"access-control-allow-origin": "*", "access-control-expose-headers": "ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id"});
             assert_eq!(
                 cors_headers(&ask(&app(variables), "GET", "/health", headers)),
                 expected,
@@ -91,7 +91,7 @@ fn errors_are_decorated_like_answers() {
         let answer = ask(&app, method, path, &[("origin", "https://app.example.com")]);
         let expected = json!({
             "access-control-allow-origin": "https://app.example.com", "access-control-allow-credentials": "true",
-            "access-control-expose-headers": "retry-after, x-request-id", "vary": "origin"
+            "access-control-expose-headers": "ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id", "vary": "origin"
         });
         assert_eq!(cors_headers(&answer), expected, "{method} {path}");
     }

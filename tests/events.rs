@@ -64,7 +64,7 @@ fn rows() -> Vec<Row> {
             200,
             json!({
                 "access-control-allow-origin": "https://preview.app.example.com", "access-control-allow-credentials": "true",
-                "access-control-expose-headers": "retry-after, x-request-id", "content-type": "application/json", "vary": "origin"
+                "access-control-expose-headers": "ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id", "content-type": "application/json", "vary": "origin"
             }),
             healthy(),
         ),
@@ -136,7 +136,7 @@ pub(crate) fn with(mut object: Value, more: Value) -> Value {
 }
 
 pub(crate) fn any_origin() -> Value {
-    json!({"access-control-allow-origin": "*", "access-control-expose-headers": "retry-after, x-request-id"})
+    json!({"access-control-allow-origin": "*", "access-control-expose-headers": "ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id"})
 }
 
 pub(crate) fn json_headers() -> Value {

@@ -634,6 +634,10 @@ async fn refuse_chats(given: &mut Given) {
     assert_eq!(send(&stack, &chat_event(&hello, &key)).await.status, 200);
     given.take(CHAT, "post", send(&stack, &chat_event(&json!({"message": "Another"}), &key)).await);
 
+    let limited = share(&Backends::start().await, &[("DAILY_TOKEN_LIMIT", "1")]).await;
+    assert_eq!(chat(&limited, hello.clone()).await.status, 200);
+    given.take(CHAT, "post", chat(&limited, hello).await);
+
     let id = begin(&stack, &["one"]).await;
     let gate = Gate::new();
     stack.model().script(every_call, [Behaviour::Answer.held_at(&gate)]);

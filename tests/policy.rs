@@ -77,7 +77,7 @@ fn tables(call: &Call) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_policies_allow_what_the_function_does_and_nothing_else() {
-    let stack = stack(&[]).await;
+    let stack = stack(&[("DAILY_TOKEN_LIMIT", "1000000"), ("DAILY_TOKEN_LIMIT_TOTAL", "1000000")]).await;
     let begun = say(&stack, None, "Hello").await;
     let id = begun["conversation_id"].as_str().expect("an id");
     let key = [("idempotency-key", "7c9e6679-7425-40de-944b-e07fc1f90ae7")];

@@ -110,7 +110,7 @@ async fn tell(stack: &LocalStack, event: &Value) -> Told {
     let expected = json!({
         "content-type": "text/event-stream", "x-vercel-ai-ui-message-stream": "v1", "x-accel-buffering": "no",
         "cache-control": "no-store", "x-content-type-options": "nosniff", "access-control-allow-origin": "*",
-        "access-control-expose-headers": "retry-after, x-request-id", "x-request-id": headers["x-request-id"]
+        "access-control-expose-headers": "ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id", "x-request-id": headers["x-request-id"]
     });
     assert_eq!(headers, expected);
     let text = streamed.text().await;

@@ -24,6 +24,7 @@ mod model;
 mod openapi;
 mod policy;
 mod properties;
+mod quota;
 mod readme;
 mod routing;
 mod stream;

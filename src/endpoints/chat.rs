@@ -14,14 +14,15 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use self::prompt::Prompt;
-use self::request::ChatRequest;
+use self::request::{ChatRequest, LONGEST_MESSAGE};
 pub use self::stream::{Deliver, Delivery, Stream, StreamReader};
 use crate::call::Call;
-use crate::completion::Usage;
+use crate::completion::{Completion, Usage};
 use crate::error::Error;
 use crate::history::{self, Address, Appended, Exchange, History, Memory, Turn};
 use crate::log::{Record, Upstream};
 use crate::openai;
+use crate::quota::{self, Estimate, Hold, Limits};
 use crate::request::Request;
 use crate::response::{self, Response};
 
@@ -34,6 +35,46 @@ pub struct Settings {
     pub window_turns: u16,
     /// The most characters of those turns.
     pub window_chars: u32,
+    /// How many tokens callers may use in a day.
+    pub limits: Limits,
+}
+
+impl Settings {
+    /// How many tokens an answer to a message of so many bytes can take, earlier turns included where
+    /// the conversation goes on. Of those only the number of characters is known: at most one token each.
+    fn estimate(&self, message: usize, goes_on: bool, openai: &openai::Client) -> u64 {
+        let system_prompt = self.system_prompt.as_ref().map_or(0, |prompt| prompt.len());
+        let turns = if goes_on { usize::from(self.window_turns) } else { 0 };
+        let window = if turns == 0 { 0 } else { u64::from(self.window_chars) };
+        openai
+            .max_output_tokens()
+            .saturating_add(quota::tokens_of(system_prompt + message))
+            .saturating_add(window)
+            .saturating_add(quota::tokens_of_frames(2 * turns + 2))
+    }
+
+    /// Reserves what the answer can take, where there is a limit.
+    async fn reserve(
+        &self,
+        said: &ChatRequest,
+        request: &Request,
+        openai: &openai::Client,
+        history: &History,
+        record: &Record,
+        call: &Call,
+    ) -> Result<Option<Hold>, Error> {
+        if !self.limits.is_set() {
+            return Ok(None);
+        }
+        let caller = quota::caller(&request.owner, request.source_ip);
+        let estimate = Estimate {
+            tokens: self.estimate(said.message.len(), said.conversation_id.is_some(), openai),
+            largest: self.estimate(LONGEST_MESSAGE, true, openai),
+        };
+        let (hold, balances) = Box::pin(self.limits.reserve(history, &caller, estimate, request.deadline, call)).await;
+        record.note(|notes| notes.balances = Some(balances));
+        Ok(Some(hold?))
+    }
 }
 
 /// The answer to a chat.
@@ -55,6 +96,8 @@ struct Conversation<'a> {
     record: &'a Record,
     /// When the turn has to be written.
     deadline: Instant,
+    /// What is reserved for the answer, until it is settled; `None` where there is no limit.
+    hold: Option<Hold>,
 }
 
 /// The members of the JSON body, or of a stream's `messageMetadata`.
@@ -99,7 +142,7 @@ impl<'a> Answer<'a> {
 ///
 /// # Errors
 /// 400, 413, 415 and 422 for what the caller sent, 404 for a conversation that the owner does not
-/// have, 409 for one that is deleted meanwhile, and the failures of [`openai`] and [`history`].
+/// have, 409 for one that is deleted meanwhile, 429 where a token limit is reached, and the failures of [`openai`] and [`history`].
 pub async fn post<'a>(
     request: &'a Request,
     settings: &Settings,
@@ -113,27 +156,36 @@ pub async fn post<'a>(
     let new_id = said.idempotency_key.map_or_else(Uuid::new_v4, |key| id_of_key(request.owner.as_str(), key));
     let address = Address { owner: request.owner.as_str(), id: said.conversation_id.unwrap_or(new_id) };
 
-    let memory = match (said.conversation_id, said.idempotency_key) {
-        (None, None) => None,
-        (_, key) => {
-            openai.get_ready();
-            let (turns, chars) = (settings.window_turns.into(), settings.window_chars as usize);
-            let reading = record.begin(Upstream::HistoryRead, times.read);
-            let memory = history.memory(address, turns, chars, &reading.call);
-            let (memory, earlier) = tokio::try_join!(memory, earlier(history, address, key, &reading.call))?;
-            if memory.is_none() && said.conversation_id.is_some() {
-                return Err(Error::ConversationNotFound);
+    let reads = said.conversation_id.is_some() || said.idempotency_key.is_some();
+    let (memory, hold) = if reads || settings.limits.is_set() {
+        openai.get_ready();
+        let reading = record.begin(Upstream::HistoryRead, times.read);
+        let call = &reading.call;
+        let found =
+            async { if reads { find(address, &said, settings, history, call).await } else { Ok(Found::Memory(None)) } };
+        let reserved = settings.reserve(&said, request, openai, history, record, call);
+        let (found, hold) = tokio::join!(found, reserved);
+        match (found, hold) {
+            (Ok(Found::Memory(memory)), Ok(hold)) => (memory, hold),
+            (Ok(Found::Memory(_)), Err(error)) => return Err(error),
+            (found, hold) => {
+                // The model is not asked.
+                if let Ok(Some(hold)) = hold {
+                    settle(hold, history, record, 0, call).await;
+                }
+                return found.map(|found| match found {
+                    Found::Answer(response) => Reply::Whole(response),
+                    Found::Memory(_) => unreachable!("it is matched above"),
+                });
             }
-            if let Some(turn) = earlier.filter(|_| memory.is_some()) {
-                return repeated(address.id, &said, &turn).map(Reply::Whole);
-            }
-            memory
         }
+    } else {
+        (None, None)
     };
 
     record.note(|notes| notes.model = Some(openai.model().to_owned()));
     let Memory { turns, remembered } = memory.unwrap_or_default();
-    let conversation = Conversation { address, turns, history, record, deadline: times.write };
+    let mut conversation = Conversation { address, turns, history, record, deadline: times.write, hold };
     let ChatRequest { message, idempotency_key, wants_stream, .. } = said;
     let prompt = Prompt { system_prompt: settings.system_prompt.clone(), remembered, message };
     if wants_stream {
@@ -143,10 +195,17 @@ pub async fn post<'a>(
         return Ok(Reply::Stream(Box::new(stream)));
     }
     let asked = ask(openai, prompt, idempotency_key, record, times.model);
-    let (exchange, ()) = tokio::join!(asked, history.get_ready());
-    let mut exchange = exchange?;
+    let ((outcome, sent), ()) = tokio::join!(asked, history.get_ready());
+    let mut exchange = match outcome {
+        Ok(exchange) => exchange,
+        Err(error) => {
+            conversation.settle_failed(&error, sent, openai.max_output_tokens()).await;
+            return Err(error.into());
+        }
+    };
+    let tokens = tokens_spent(&exchange, sent);
     exchange.fit();
-    let answer = match conversation.append(&exchange).await? {
+    let answer = match conversation.append(&exchange, tokens).await? {
         Outcome::Stored { turn, saved } => Answer::new(address.id, turn, &exchange, saved).into_response(),
         Outcome::AlreadyThere(turn) => Answer::new(address.id, turn.number, &turn.exchange, true).into_response(),
     };
@@ -166,6 +225,34 @@ impl Times {
         let left = deadline.saturating_duration_since(now);
         let to_write = (left / 5).min(Duration::from_secs(2));
         Self { read: now + left / 2, model: now + left.saturating_sub(to_write), write: now + left }
+    }
+}
+
+/// What the table knows about a request.
+enum Found {
+    /// The earlier turns; `None` for a new conversation.
+    Memory(Option<Memory>),
+    /// The answer of an earlier request with the same key.
+    Answer(Response),
+}
+
+/// Reads what the conversation was and whether the request was answered before.
+async fn find(
+    address: Address<'_>,
+    said: &ChatRequest,
+    settings: &Settings,
+    history: &History,
+    call: &Call,
+) -> Result<Found, Error> {
+    let (turns, chars) = (settings.window_turns.into(), settings.window_chars as usize);
+    let memory = history.memory(address, turns, chars, call);
+    let (memory, earlier) = tokio::try_join!(memory, earlier(history, address, said.idempotency_key, call))?;
+    if memory.is_none() && said.conversation_id.is_some() {
+        return Err(Error::ConversationNotFound);
+    }
+    match earlier.filter(|_| memory.is_some()) {
+        Some(turn) => repeated(address.id, said, &turn).map(Found::Answer),
+        None => Ok(Found::Memory(memory)),
     }
 }
 
@@ -191,14 +278,14 @@ fn repeated(id: Uuid, said: &ChatRequest, turn: &Turn) -> Result<Response, Error
     Ok(if said.wants_stream { stream::of_one_delta(answer) } else { answer.into_response() })
 }
 
-/// Asks the model to answer `prompt` in one piece.
+/// Asks the model to answer `prompt` in one piece; the outcome, and how many tokens it was sent by estimate.
 async fn ask(
     openai: &Arc<openai::Client>,
     mut prompt: Prompt,
     idempotency_key: Option<Uuid>,
     record: &Record,
     deadline: Instant,
-) -> Result<Exchange, openai::Error> {
+) -> (Result<Exchange, openai::Error>, u64) {
     let asking = record.begin(Upstream::Model, deadline);
     let (openai, call) = (Arc::clone(openai), asking.call.clone());
     let called = tokio::task::spawn_blocking(move || {
@@ -208,9 +295,26 @@ async fn ask(
     let (prompt, outcome) = called.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
     let remembered_turns = prompt.remembered.len();
     record.note(|notes| notes.remembered_turns = Some(remembered_turns));
-    let exchange = Exchange { user: prompt.message, completion: outcome?, remembered_turns, idempotency_key };
-    note_completion(record, &exchange);
-    Ok(exchange)
+    let sent = prompt.tokens();
+    let outcome = outcome.map(|completion| {
+        let exchange = Exchange { user: prompt.message, completion, remembered_turns, idempotency_key };
+        note_completion(record, &exchange);
+        exchange
+    });
+    (outcome, sent)
+}
+
+/// How many tokens an exchange took: as the model's server says, otherwise by estimate.
+fn tokens_spent(exchange: &Exchange, sent: u64) -> u64 {
+    let Completion { content, usage, .. } = &exchange.completion;
+    usage.total().unwrap_or_else(|| sent.saturating_add(quota::tokens_of(content.len())))
+}
+
+/// Turns what is reserved into what was spent, and notes what is left.
+async fn settle(hold: Hold, history: &History, record: &Record, spent: u64, call: &Call) {
+    // Boxed here and where it is reserved, so that a chat without a limit does not carry these futures.
+    let balances = Box::pin(hold.settle(history, spent, call)).await;
+    record.note(|notes| notes.balances = Some(balances));
 }
 
 fn note_completion(record: &Record, exchange: &Exchange) {
@@ -229,11 +333,16 @@ enum Outcome {
 }
 
 impl Conversation<'_> {
-    /// Adds the exchange. The model has answered, so the caller gets the answer even if the table
-    /// cannot be written.
-    async fn append(&self, exchange: &Exchange) -> Result<Outcome, Error> {
+    /// Adds the exchange, which took `spent` tokens. The model has answered, so the caller gets the answer
+    /// even if the table cannot be written.
+    async fn append(&mut self, exchange: &Exchange, spent: u64) -> Result<Outcome, Error> {
         let writing = self.record.begin(Upstream::HistoryWrite, self.deadline);
-        match self.history.append(self.address, self.turns, exchange, &writing.call).await {
+        let appending = self.history.append(self.address, self.turns, exchange, &writing.call);
+        let appended = match self.hold.take() {
+            None => appending.await,
+            Some(hold) => tokio::join!(appending, settle(hold, self.history, self.record, spent, &writing.call)).0,
+        };
+        match appended {
             Ok(Appended::Stored(turn)) => Ok(Outcome::Stored { turn, saved: true }),
             Ok(Appended::AlreadyThere(turn)) if turn.exchange.user == exchange.user => Ok(Outcome::AlreadyThere(turn)),
             Ok(Appended::AlreadyThere(_)) => Err(Error::IdempotencyKeyReused),
@@ -243,6 +352,19 @@ impl Conversation<'_> {
                 Ok(Outcome::Stored { turn: self.turns + 1, saved: false })
             }
         }
+    }
+
+    /// Turns what is reserved into `spent` tokens, where there is no turn to store.
+    async fn settle(&mut self, spent: u64) {
+        if let Some(hold) = self.hold.take() {
+            let writing = self.record.begin(Upstream::HistoryWrite, self.deadline);
+            settle(hold, self.history, self.record, spent, &writing.call).await;
+        }
+    }
+
+    /// The same where the model, which was sent `sent` tokens, gave no answer of its `most` tokens.
+    async fn settle_failed(&mut self, error: &openai::Error, sent: u64, most: u64) {
+        self.settle(if error.may_be_billed { sent.saturating_add(most) } else { 0 }).await;
     }
 }
 

@@ -1,5 +1,6 @@
 //! The items of the table: their keys and attributes, and what they are in the program.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -76,14 +77,18 @@ pub(super) struct Conversation {
 }
 
 impl Address<'_> {
-    /// A partition key has 2 KB at most, so a longer owner is told by its digest.
     pub(super) fn pk(&self) -> String {
-        if self.owner.len() > LONGEST_OWNER {
-            let digest = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(self.owner));
-            return format!("conversation#sha256:{digest}#{}", self.id);
-        }
-        format!("conversation#{}#{}", self.owner, self.id)
+        format!("conversation#{}#{}", known_by(self.owner), self.id)
     }
+}
+
+/// What stands for `owner` in a partition key. That has 2 KB at most, so a longer owner is told by its
+/// digest.
+pub(super) fn known_by(owner: &str) -> Cow<'_, str> {
+    if owner.len() <= LONGEST_OWNER {
+        return owner.into();
+    }
+    format!("sha256:{}", BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(owner))).into()
 }
 
 pub(super) fn turn_key(number: u64) -> String {

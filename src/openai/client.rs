@@ -72,6 +72,12 @@ impl Client {
         &self.settings.model
     }
 
+    /// How many tokens an answer may have.
+    #[must_use]
+    pub fn max_output_tokens(&self) -> u64 {
+        self.settings.max_output_tokens.into()
+    }
+
     /// Begins to open a connection for the next call, so that it takes less time. Does nothing
     /// where there is one.
     pub fn get_ready(&self) {
@@ -157,9 +163,9 @@ impl Client {
     }
 
     fn request<'a>(&self, body: &'a [u8]) -> Result<Request<&'a [u8]>, Error> {
-        let mut request = Request::post(completions_url(&self.settings.base_url))
-            .body(body)
-            .map_err(|error| Error::new(Cause::Rejected, format!("the request could not be made: {error}")))?;
+        let mut request = Request::post(completions_url(&self.settings.base_url)).body(body).map_err(|error| {
+            Error::new(Cause::Rejected, format!("the request could not be made: {error}")).unbilled()
+        })?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(key) = &self.settings.api_key
             && let Ok(mut bearer) = HeaderValue::try_from(format!("Bearer {}", key.expose()))
@@ -189,6 +195,15 @@ impl StreamedAnswer {
         match &mut self.source {
             Source::Stream(stream) => stream.completion(),
             Source::Whole(completion) => std::mem::take(completion),
+        }
+    }
+
+    /// The length of the text so far, in bytes.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        match &self.source {
+            Source::Stream(stream) => stream.text_bytes(),
+            Source::Whole(completion) => completion.content.len(),
         }
     }
 

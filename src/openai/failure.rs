@@ -60,8 +60,10 @@ pub struct Error {
     /// What went wrong.
     pub cause: Cause,
     /// The server's status and words, without the key; empty where `source` says it.
-    detail: String,
+    detail: Box<str>,
     source: Option<http_client::Error>,
+    /// Whether the request may cost tokens all the same.
+    pub may_be_billed: bool,
 }
 
 impl fmt::Display for Error {
@@ -79,7 +81,12 @@ impl std::error::Error for Error {
 
 impl Error {
     pub(super) fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), source: None }
+        Self { cause, detail: detail.into().into(), source: None, may_be_billed: true }
+    }
+
+    /// The same failure of a request that the server has not begun to answer.
+    pub(super) fn unbilled(self) -> Self {
+        Self { may_be_billed: false, ..self }
     }
 
     /// The same failure where nothing of the answer has been handed on. A connection that broke then is
@@ -98,12 +105,12 @@ impl Error {
 
     /// The error as it may be told: servers have been seen to repeat the key that they refuse.
     pub(super) fn without(mut self, key: Option<&Secret>) -> Self {
-        let told = |text: &str| {
+        let told = |text: &str| -> String {
             let text = key.map_or_else(|| text.to_owned(), |key| text.replace(key.expose(), "[key]"));
             // Cut afterwards, or a part of the key could be left at the end.
             text.chars().take(LONGEST_DETAIL).collect()
         };
-        self.detail = told(&self.detail);
+        self.detail = told(&self.detail).into();
         if let Cause::ContentRefused { refusal: Some(refusal) } = &mut self.cause {
             *refusal = told(refusal);
         }
@@ -132,7 +139,8 @@ impl From<http_client::Error> for Error {
                 Cause::BadResponse
             }
         };
-        Self { cause, detail: String::new(), source: Some(source) }
+        let may_be_billed = !matches!(source, http_client::Error::NotConnected(_) | http_client::Error::Stale(_));
+        Self { cause, detail: Box::default(), source: Some(source), may_be_billed }
     }
 }
 
@@ -205,7 +213,8 @@ pub(super) fn classify(status: StatusCode, headers: &HeaderMap, answer: &Value) 
         }
     };
     let message = if message.is_empty() { outline(answer).to_string() } else { message.to_owned() };
-    Error::new(cause, format!("{status}, code {code:?}, type {kind:?}: {message}"))
+    let error = Error::new(cause, format!("{status}, code {code:?}, type {kind:?}: {message}"));
+    Error { may_be_billed: status.is_success(), ..error }
 }
 
 /// `insufficient_quota` and what other servers and billing states call it.

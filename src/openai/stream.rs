@@ -148,6 +148,11 @@ impl Stream {
         std::mem::take(&mut self.written.completion)
     }
 
+    /// The length of the text so far, kept or not, in bytes.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.written.bytes
+    }
+
     /// Reads on to the end of the body, after which the connection can be used again. A server that
     /// keeps sending is cut off.
     pub(super) fn release(mut self) {

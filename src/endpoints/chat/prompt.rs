@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::call::Call;
 use crate::history::Turn;
 use crate::openai::{self, Cause, Message, Role};
+use crate::quota;
 
 /// A new message, with the turns before it.
 #[derive(Debug)]
@@ -31,6 +32,14 @@ impl Prompt {
             }
             outcome => outcome,
         }
+    }
+
+    /// How many tokens the messages are likely to have at most.
+    pub(super) fn tokens(&self) -> u64 {
+        let turn = |turn: &Turn| turn.exchange.user.len() + turn.exchange.completion.content.len();
+        let system_prompt = self.system_prompt.as_ref().map_or(0, |prompt| prompt.len());
+        let bytes = system_prompt + self.message.len() + self.remembered.iter().map(turn).sum::<usize>();
+        quota::tokens_of(bytes).saturating_add(quota::tokens_of_frames(2 * self.remembered.len() + 2))
     }
 
     fn messages(&self) -> Vec<Message<'_>> {

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::request::{IDEMPOTENCY_KEY, Request};
 
 /// The most bytes of UTF-8 that a message may have.
-const LONGEST_MESSAGE: usize = 32 * 1024;
+pub(super) const LONGEST_MESSAGE: usize = 32 * 1024;
 
 /// The parsed body and headers of a chat.
 pub(super) struct ChatRequest {

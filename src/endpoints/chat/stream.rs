@@ -25,7 +25,8 @@ use crate::call::Call;
 use crate::error::Error;
 use crate::history::{Exchange, LONGEST_TURN};
 use crate::log::{Upstream, UpstreamCall};
-use crate::openai::{Client, StreamedAnswer};
+use crate::openai::{self, Client, StreamedAnswer};
+use crate::quota::{self, Hold};
 use crate::response::{self, Response};
 use crate::ui_message_stream::{self, delta, end_text};
 
@@ -66,7 +67,7 @@ pub struct Stream<'a> {
     conversation: Conversation<'a>,
     asking: UpstreamCall<'a>,
     reader: StreamReader,
-    spoken: oneshot::Receiver<Result<Exchange, Error>>,
+    spoken: oneshot::Receiver<Spoken>,
     end: mpsc::Sender<Vec<u8>>,
 }
 
@@ -78,7 +79,7 @@ pub type Deliver = Box<dyn FnOnce(&mut StreamReader) -> Vec<u8> + Send>;
 pub struct Delivery<'a> {
     conversation: Conversation<'a>,
     asking: Option<UpstreamCall<'a>>,
-    spoken: oneshot::Receiver<Result<Exchange, Error>>,
+    spoken: oneshot::Receiver<Spoken>,
     end: mpsc::Sender<Vec<u8>>,
     delivered: oneshot::Receiver<Vec<u8>>,
 }
@@ -103,6 +104,7 @@ impl<'a> Stream<'a> {
             prompt,
             idempotency_key,
             call: asking.call.clone(),
+            sent: 0,
             answering: None,
             told: Some(told),
             ending,
@@ -120,13 +122,15 @@ impl<'a> Stream<'a> {
     /// # Errors
     /// Why the model did not begin to speak. `deliver` was not called then.
     pub async fn begin(self, deliver: Deliver) -> Result<Delivery<'a>, Error> {
-        let Self { conversation, asking, mut reader, spoken, end } = self;
+        let Self { mut conversation, asking, mut reader, spoken, end } = self;
+        let most = reader.openai.max_output_tokens();
         let (begins, begun) = oneshot::channel();
         let (delivers, delivered) = oneshot::channel();
         let thread = spawn_blocking(move || {
             let outcome = reader.begin();
             let (has_begun, remembered_turns) = (outcome.is_ok(), reader.prompt.remembered.len());
-            reader.beginning = Some((begins, Beginning { outcome, remembered_turns }));
+            reader.sent = reader.prompt.tokens();
+            reader.beginning = Some((begins, Beginning { outcome, sent: reader.sent, remembered_turns }));
             if has_begun {
                 // The receivers go away only when the process ends.
                 let _ = delivers.send(deliver(&mut reader));
@@ -136,14 +140,18 @@ impl<'a> Stream<'a> {
             }
         });
         let (begun, ()) = tokio::join!(begun, conversation.history.get_ready());
-        let Ok(Beginning { outcome, remembered_turns }) = begun else {
+        let Ok(Beginning { outcome, sent, remembered_turns }) = begun else {
             resume_unwind(thread.await.expect_err("it sends nothing only if it panicked").into_panic());
         };
         conversation.record.note(|notes| {
             notes.remembered_turns = Some(remembered_turns);
             notes.first_token = outcome.as_ref().ok().copied();
         });
-        outcome?;
+        if let Err(error) = outcome {
+            drop(asking);
+            conversation.settle_failed(&error, sent, most).await;
+            return Err(error.into());
+        }
         Ok(Delivery { conversation, asking: Some(asking), spoken, end, delivered })
     }
 }
@@ -157,11 +165,22 @@ impl Delivery<'_> {
     pub async fn close(&mut self) -> Result<Vec<u8>, Error> {
         let spoken = (&mut self.spoken).await;
         self.asking = None;
-        let mut exchange = spoken.unwrap_or_else(|_| Err(Error::Panic("the delivery of a stream".to_owned())))?;
+        let Spoken { outcome, spent } = spoken.unwrap_or_else(|_| Spoken {
+            outcome: Err(Error::Panic("the delivery of a stream".to_owned())),
+            // Nobody knows.
+            spent: self.conversation.hold.as_ref().map_or(0, Hold::tokens),
+        });
+        let mut exchange = match outcome {
+            Ok(exchange) => exchange,
+            Err(error) => {
+                self.conversation.settle(spent).await;
+                return Err(error);
+            }
+        };
         note_completion(self.conversation.record, &exchange);
         exchange.fit();
         let id = self.conversation.address.id;
-        let answer = match self.conversation.append(&exchange).await? {
+        let answer = match self.conversation.append(&exchange, spent).await? {
             Outcome::Stored { turn, saved } => Answer::new(id, turn, &exchange, saved),
             Outcome::AlreadyThere(turn) if turn.exchange.completion.content != exchange.completion.content => {
                 return Err(Error::IdempotencyConflict);
@@ -191,10 +210,12 @@ pub struct StreamReader {
     prompt: Prompt,
     idempotency_key: Option<Uuid>,
     call: Call,
+    /// How many tokens the model was sent by estimate.
+    sent: u64,
     /// `None` until the model speaks.
     answering: Option<StreamedAnswer>,
     /// Receives the exchange, or the error; `None` once sent.
-    told: Option<oneshot::Sender<Result<Exchange, Error>>>,
+    told: Option<oneshot::Sender<Spoken>>,
     /// Gives the end of the stream.
     ending: mpsc::Receiver<Vec<u8>>,
     /// The bytes that are ready, and how many of them have been read.
@@ -207,11 +228,21 @@ pub struct StreamReader {
     beginning: Option<(oneshot::Sender<Beginning>, Beginning)>,
 }
 
+/// How the model ended.
+#[derive(Debug)]
+struct Spoken {
+    outcome: Result<Exchange, Error>,
+    /// How many tokens the request and the answer took.
+    spent: u64,
+}
+
 /// How the model began.
 #[derive(Debug)]
 struct Beginning {
     /// When the first delta was there, or why it did not come.
-    outcome: Result<Instant, Error>,
+    outcome: Result<Instant, openai::Error>,
+    /// How many tokens the model was sent by estimate.
+    sent: u64,
     /// How many earlier turns the model was sent.
     remembered_turns: usize,
 }
@@ -254,7 +285,7 @@ impl OnePiece {
 
 impl StreamReader {
     /// Asks the model and waits for the first delta; returns its time.
-    fn begin(&mut self) -> Result<Instant, Error> {
+    fn begin(&mut self) -> Result<Instant, openai::Error> {
         let Self { openai, prompt, call, stream, in_one_piece, .. } = self;
         let answering = prompt.put(call, |messages| {
             openai.stream(messages, KEPT, call, |text| add(stream, in_one_piece.as_mut(), text))
@@ -277,7 +308,9 @@ impl StreamReader {
         self.tell_beginning();
         if let Some(told) = self.told.take() {
             let more = catch_unwind(AssertUnwindSafe(|| self.go_on()));
-            let said = match more {
+            let received = self.answering.as_ref().map_or(0, StreamedAnswer::text_bytes);
+            let by_estimate = self.sent.saturating_add(quota::tokens_of(received));
+            let outcome = match more {
                 Ok(Ok(true)) => {
                     self.told = Some(told);
                     return true;
@@ -286,8 +319,9 @@ impl StreamReader {
                 Ok(Err(error)) => Err(error),
                 Err(panic) => Err(Error::from_panic(panic.as_ref())),
             };
+            let told_usage = outcome.as_ref().ok().and_then(|exchange| exchange.completion.usage.total());
             // The receiver goes away only when the process ends.
-            let _ = told.send(said);
+            let _ = told.send(Spoken { outcome, spent: told_usage.unwrap_or(by_estimate) });
             return true;
         }
         if self.has_ended {

@@ -46,6 +46,7 @@ const WORDS = {
   model_unavailable: "The model cannot be reached.|모델에 연결할 수 없습니다.",
   model_auth_failed: "The model refused the server's key.|모델이 서버의 API 키를 거부했습니다.",
   model_quota_exhausted: "The model's quota is used up.|모델 사용 한도를 모두 썼습니다.",
+  quota_exceeded: "Today's tokens are used up.|오늘의 토큰을 다 썼습니다.",
   not_configured: "The server is not set up.|서버가 아직 설정되지 않았습니다.",
   conversation_not_found: "The conversation is gone. A new one begins.|대화를 찾을 수 없어 새 대화를 시작합니다.",
   conversation_deleted: "The conversation was deleted.|삭제된 대화입니다.",

@@ -11,7 +11,7 @@
 //! | peak memory | the process is there | the last answer (`VmHWM`) |
 //!
 //! A run is a process of `true`, from its start to its end, and then, for each program, one process that answers `GET /health`
-//! and one that answers `POST /api/v1/chat`, where each begins a conversation. Which program comes
+//! and one that answers `POST /api/v1/chat`, where each begins a conversation unless `--continued` is said. Which program comes
 //! first changes from run to run. Every answer is checked; no time decides about the exit code.
 
 // Without a harness `cfg(test)` is set too, but of a `#[test]` nothing stays.
@@ -41,10 +41,13 @@ use shared::{Failure, machine};
 struct CommandLine {
     #[command(flatten)]
     options: Options,
+    /// Warm chats continue the conversation that the first one begins
+    #[arg(long)]
+    continued: bool,
 }
 
 fn main() -> ExitCode {
-    match measure(&CommandLine::parse().options) {
+    match measure(&CommandLine::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cold_start: {error}");
@@ -53,11 +56,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(options: &Options) -> Result<(), Failure> {
+fn measure(CommandLine { options, continued }: &CommandLine) -> Result<(), Failure> {
     let subjects = options.subjects()?;
     let (runs, rehearsals) = options.runs();
     let (healths, chats) = if options.is_test() { (1, 1) } else { (200, 20) };
-    let requests = [&Request::health(healths)?, &Request::chat(chats)?];
+    let requests = [&Request::health(healths)?, &Request::chat(chats, *continued)?];
     // The back ends have threads of their own; this one only measures.
     let runtime = tokio::runtime::Runtime::new()?;
     let backends = runtime.block_on(Backends::start());

@@ -40,6 +40,8 @@ pub(crate) struct Shown {
 pub(crate) struct Request {
     event: String,
     pub(crate) warm: u16,
+    /// The warm ones continue the conversation that the cold one begins.
+    continued: bool,
     is_answer: fn(&Value) -> bool,
 }
 
@@ -50,20 +52,34 @@ impl Request {
     /// The sample event cannot be read.
     pub(crate) fn health(warm: u16) -> Result<Self, Failure> {
         let is_answer = |answer: &Value| answer["statusCode"] == 200 && answer["body"] == r#"{"status":"ok"}"#;
-        Ok(Self { event: event("get-health")?, warm, is_answer })
+        Ok(Self { event: event("get-health")?, warm, continued: false, is_answer })
     }
 
-    /// `POST /api/v1/chat`; each begins a conversation.
+    /// `POST /api/v1/chat`; each begins a conversation, or the warm ones are `continued`.
     ///
     /// # Errors
     /// The sample event cannot be read.
-    pub(crate) fn chat(warm: u16) -> Result<Self, Failure> {
+    pub(crate) fn chat(warm: u16, continued: bool) -> Result<Self, Failure> {
         let is_answer = |answer: &Value| {
             let body = answer["body"].as_str().and_then(|body| serde_json::from_str::<Value>(body).ok());
             let body = body.unwrap_or_default();
-            answer["statusCode"] == 200 && body["turn"] == 1 && body["saved"] == true && body["reply"].is_string()
+            answer["statusCode"] == 200 && body["turn"].is_u64() && body["saved"] == true && body["reply"].is_string()
         };
-        Ok(Self { event: event("post-chat")?, warm, is_answer })
+        Ok(Self { event: event("post-chat")?, warm, continued, is_answer })
+    }
+
+    /// The event of the warm ones, after this answer to the cold one.
+    fn warm_event(&self, answer: &[u8]) -> Result<String, Failure> {
+        if !self.continued {
+            return Ok(self.event.clone());
+        }
+        let answer: Value = serde_json::from_slice(answer)?;
+        let answered: Value = serde_json::from_str(answer["body"].as_str().unwrap_or_default())?;
+        let mut event: Value = serde_json::from_str(&self.event)?;
+        let mut body: Value = serde_json::from_str(event["body"].as_str().unwrap_or_default())?;
+        body["conversation_id"] = answered["conversation_id"].clone();
+        event["body"] = body.to_string().into();
+        Ok(event.to_string())
     }
 }
 
@@ -96,7 +112,8 @@ impl Shown {
         let (mut environment, init) = Environment::start(program, variables)?;
         let first = environment.invoke(&request.event)?;
         let cpu = environment.process().cpu_time();
-        let warm = (0..request.warm).map(|_| environment.invoke(&request.event)).collect::<Result<Vec<_>, _>>()?;
+        let event = request.warm_event(&first.answer)?;
+        let warm = (0..request.warm).map(|_| environment.invoke(&event)).collect::<Result<Vec<_>, _>>()?;
         let peak_memory = environment.process().peak_memory();
         drop(environment);
         for invoked in warm.iter().chain([&first]) {

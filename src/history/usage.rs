@@ -1,0 +1,256 @@
+//! Counters of tokens, one item for each caller and day, or for each shard of the total.
+//!
+//! `used` is what was spent and what is reserved. Each reservation that is not settled yet is an
+//! attribute of its own, `r#<id>` = `<tokens> <expiry>`, so that nothing is settled twice and what a killed
+//! process has reserved comes back when it has expired.
+
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+
+use super::calls::{Pause, within};
+use super::items::{Item, known_by, number, text};
+use super::{Error, History};
+use crate::call::Call;
+
+/// The sort key of a counter.
+const USAGE: &str = "usage";
+
+/// What the name of a reservation begins with.
+const RESERVATION: &str = "r#";
+
+/// The most expired reservations that one call removes, each with three operators and operands. An
+/// update may have 300 of them ("Service, account, and table quotas in Amazon DynamoDB").
+const MOST_REMOVED: usize = 90;
+
+/// For how many seconds it is remembered that the total is spent. What is reserved then may come back.
+const REMEMBERED: u64 = 5;
+
+const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
+
+/// A counter's address.
+#[derive(Clone, Copy, Debug)]
+pub struct Counter<'a> {
+    /// Whose tokens it counts.
+    pub of: &'a str,
+    /// The day, as `YYYY-MM-DD`.
+    pub date: &'a str,
+    /// Its number among those that share a limit.
+    pub shard: Option<u64>,
+    /// When it expires, in seconds since the Unix epoch.
+    pub forget_at: u64,
+}
+
+/// What a counter holds for a request.
+#[derive(Debug)]
+pub struct Reservation {
+    pk: String,
+    /// The attribute's name.
+    name: String,
+    tokens: u64,
+    /// What others have reserved and not settled in time.
+    expired: Vec<(String, u64)>,
+    /// What the counter says, or would say when it is settled.
+    pub used: u64,
+}
+
+/// What came of a reservation.
+#[derive(Debug)]
+pub enum Reserved {
+    /// It is made.
+    Held(Reservation),
+    /// Nothing is left.
+    Full,
+}
+
+impl Counter<'_> {
+    fn pk(&self) -> String {
+        let (of, date) = (known_by(self.of), self.date);
+        match self.shard {
+            None => format!("usage#{of}#{date}"),
+            Some(shard) => format!("usage#{of}#{date}#{shard}"),
+        }
+    }
+}
+
+impl History {
+    /// Adds `tokens` to a counter, as long as it is below `limit`. It comes back at `expiry`, in seconds
+    /// since the Unix epoch, unless it is settled before.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn reserve(
+        &self,
+        counter: Counter<'_>,
+        tokens: u64,
+        limit: u64,
+        expiry: u64,
+        call: &Call,
+    ) -> Result<Reserved, Error> {
+        let (pk, name) = (counter.pk(), format!("{RESERVATION}{:016x}", fastrand::u64(..)));
+        let held = |item: &Item, tokens| Reservation {
+            pk: pk.clone(),
+            name: name.clone(),
+            tokens,
+            expired: expired(item),
+            used: number(item, "used").unwrap_or_default(),
+        };
+        let mut reclaimed: Vec<(String, u64)> = Vec::new();
+        let mut pause = Pause::new(call);
+        loop {
+            let returned: u64 = reclaimed.iter().map(|(_, tokens)| tokens).sum();
+            let update = self.update(&pk, &name).expression_attribute_values(":r", text(format!("{tokens} {expiry}")));
+            let update = update
+                .expression_attribute_values(":tokens", difference(tokens, returned))
+                .expression_attribute_values(":limit", count(limit.saturating_add(returned)))
+                .expression_attribute_values(":expires_at", count(counter.forget_at))
+                .expression_attribute_values(":v", count(1));
+            let removed = Removed::of(&reclaimed);
+            let update = removed
+                .named(update)
+                .update_expression(format!(
+                    "SET #r = :r, expires_at = :expires_at, v = :v ADD used :tokens{}",
+                    removed.clause()
+                ))
+                .condition_expression(format!(
+                    "attribute_not_exists(#r) AND (attribute_not_exists(used) OR used < :limit){}",
+                    removed.condition()
+                ))
+                .return_values(ReturnValue::AllNew);
+            let error = match update.customize().config_override(within(call)).send().await {
+                Ok(done) => return Ok(Reserved::Held(held(&done.attributes.unwrap_or_default(), tokens))),
+                Err(error) => error,
+            };
+            let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+                return Err(self.unavailable("UpdateItem", &error));
+            };
+            let none = Item::new();
+            let item = failed.item().unwrap_or(&none);
+            // The confirmation of an earlier attempt was lost.
+            if item.contains_key(&name) {
+                return Ok(Reserved::Held(held(item, tokens)));
+            }
+            reclaimed = expired(item);
+            let returned = reclaimed.iter().map(|(_, tokens)| tokens).sum();
+            if number(item, "used").is_some_and(|used| used.saturating_sub(returned) >= limit) {
+                return Ok(Reserved::Full);
+            }
+            if !pause.wait().await {
+                return Err(self.unavailable("UpdateItem", &error));
+            }
+        }
+    }
+
+    /// Turns a reservation into `spent` tokens. One that is not there any more has been settled.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; the reservation stays until it expires.
+    pub async fn settle(&self, reservation: &mut Reservation, spent: u64, call: &Call) -> Result<(), Error> {
+        let Reservation { pk, name, tokens, expired, used } = reservation;
+        *used = used.saturating_sub(*tokens).saturating_add(spent);
+        loop {
+            let returned: u64 = expired.iter().map(|(_, tokens)| tokens).sum();
+            let removed = Removed::of(expired);
+            let update = removed
+                .named(self.update(pk, name))
+                .update_expression(format!("REMOVE #r{} ADD used :tokens", removed.names()))
+                .condition_expression(format!("attribute_exists(#r){}", removed.condition()))
+                .expression_attribute_values(":tokens", difference(spent, tokens.saturating_add(returned)));
+            let Err(error) = update.customize().config_override(within(call)).send().await else {
+                *used = used.saturating_sub(returned);
+                return Ok(());
+            };
+            match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) if expired.is_empty() => return Ok(()),
+                // Another request has removed what has expired.
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => expired.clear(),
+                _ => return Err(self.unavailable("UpdateItem", &error)),
+            }
+        }
+    }
+
+    /// Whether the total of the day was spent a moment ago.
+    pub fn total_is_full(&self, day: u64) -> bool {
+        let until = self.total_full_until.load(Ordering::Relaxed);
+        let now = seconds();
+        now < until && now / SECONDS_OF_A_DAY == day
+    }
+
+    /// Remembers for a moment that the total of the day is spent.
+    pub fn note_full_total(&self, day: u64) {
+        let until = (seconds() + REMEMBERED).min((day + 1) * SECONDS_OF_A_DAY);
+        self.total_full_until.store(until, Ordering::Relaxed);
+    }
+
+    fn update(&self, pk: &str, name: &str) -> UpdateItemFluentBuilder {
+        self.client()
+            .update_item()
+            .table_name(self.name())
+            .key("pk", text(pk))
+            .key("sk", text(USAGE))
+            .expression_attribute_names("#r", name)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+    }
+}
+
+/// Reservations that a call removes, in the words of its expressions.
+struct Removed<'a>(&'a [(String, u64)]);
+
+impl<'a> Removed<'a> {
+    fn of(reservations: &'a [(String, u64)]) -> Self {
+        Self(reservations)
+    }
+
+    fn named(&self, update: UpdateItemFluentBuilder) -> UpdateItemFluentBuilder {
+        self.0
+            .iter()
+            .enumerate()
+            .fold(update, |update, (index, (name, _))| update.expression_attribute_names(format!("#e{index}"), name))
+    }
+
+    /// What `each` writes for every name, one after the other.
+    fn listed(&self, each: impl Fn(usize) -> String) -> String {
+        (0..self.0.len()).map(each).collect::<Vec<_>>().concat()
+    }
+
+    /// The names, each after a comma.
+    fn names(&self) -> String {
+        self.listed(|index| format!(", #e{index}"))
+    }
+
+    /// A clause of its own that removes them.
+    fn clause(&self) -> String {
+        self.names().strip_prefix(", ").map_or_else(String::new, |names| format!(" REMOVE {names}"))
+    }
+
+    /// All of them are there.
+    fn condition(&self) -> String {
+        self.listed(|index| format!(" AND attribute_exists(#e{index})"))
+    }
+}
+
+/// The reservations of `item` that have expired, with their tokens.
+fn expired(item: &Item) -> Vec<(String, u64)> {
+    let now = seconds();
+    let reservation = |(name, value): (&String, &AttributeValue)| {
+        let (tokens, expiry) = value.as_s().ok().filter(|_| name.starts_with(RESERVATION))?.split_once(' ')?;
+        let has_expired = expiry.parse::<u64>().is_ok_and(|expiry| expiry <= now);
+        has_expired.then_some((name.clone(), tokens.parse().ok()?))
+    };
+    item.iter().filter_map(reservation).take(MOST_REMOVED).collect()
+}
+
+fn count(count: u64) -> AttributeValue {
+    AttributeValue::N(count.to_string())
+}
+
+fn difference(more: u64, less: u64) -> AttributeValue {
+    AttributeValue::N((i128::from(more) - i128::from(less)).to_string())
+}
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

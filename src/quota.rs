@@ -1,0 +1,394 @@
+//! How many tokens callers may use in a UTC day: who a caller is, what is reserved for an answer before
+//! the model is asked, and the headers that tell what is left.
+//!
+//! A limit admits a request as long as anything is left of it, and adds the request's reservation, an
+//! estimate of the most that the answer can take. So a counter exceeds its limit by one reservation at
+//! most, however many requests come at once. After the answer the reservation becomes what was spent.
+//!
+//! The limit of all callers together is spread over up to eight counters, because one
+//! counter would be written by every request. Each of them can exceed its part by one reservation, so there are
+//! only as many as keep the sum of those within a sixteenth of the limit.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::call::Call;
+use crate::history::{self, Counter, History, Reservation, Reserved};
+use crate::owner::Owner;
+use crate::timestamp::rfc3339;
+
+/// The header that says how much a caller may use (draft-ietf-httpapi-ratelimit-headers-10).
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// The header that says how much of it is left (the same draft).
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// The greatest limit: no integer of a header has more digits (RFC 9651 §3.3.1).
+pub const GREATEST_LIMIT: u64 = 999_999_999_999_999;
+
+/// The most counters of the limit of all callers.
+const MOST_SHARDS: u64 = 8;
+
+/// What part of the limit of all callers the largest reservations, one for each counter, may be.
+const ERROR_PART: u64 = 16;
+
+/// How long a reservation outlives its request's deadline: the clocks of two machines may differ.
+const MARGIN: Duration = Duration::from_mins(1);
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// The most tokens of a UTC day; `None` where there is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Of one caller.
+    pub caller: Option<u64>,
+    /// Of all callers together.
+    pub total: Option<u64>,
+}
+
+/// How many tokens an answer can take.
+#[derive(Clone, Copy, Debug)]
+pub struct Estimate {
+    /// This one.
+    pub tokens: u64,
+    /// The largest that there can be.
+    pub largest: u64,
+}
+
+/// A limit that is reached: 429 `quota_exceeded`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Whether it is the limit of all callers.
+    pub total: bool,
+    /// In how many seconds the next UTC day begins.
+    pub reset: u64,
+}
+
+/// Why a request was not admitted.
+#[derive(Debug)]
+pub enum Refused {
+    /// A limit is reached.
+    Exceeded(Exceeded),
+    /// The counters could not be used, so that nobody knows what is left.
+    Unknown(history::Error),
+}
+
+/// What is left of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Balance {
+    limit: u64,
+    left: u64,
+}
+
+/// What an answer tells about the limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balances {
+    caller: Option<Balance>,
+    total: Option<Balance>,
+    /// In how many seconds the next UTC day begins.
+    reset: u64,
+}
+
+/// What is reserved for one answer.
+#[derive(Debug)]
+pub struct Hold {
+    caller: Option<Reservation>,
+    total: Option<Reservation>,
+    shards: u64,
+    limits: Limits,
+    tokens: u64,
+}
+
+/// What a reservation with one limit came to.
+enum Outcome {
+    /// There is no such limit.
+    Off,
+    Held(Reservation),
+    Full,
+    Failed(history::Error),
+}
+
+impl Limits {
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.caller.is_some() || self.total.is_some()
+    }
+
+    /// Reserves `estimate` for an answer to `caller` that has to be there by `deadline`. Returns what was
+    /// reserved, or why nothing was, and what the answer is to tell about it.
+    pub async fn reserve(
+        self,
+        history: &History,
+        caller: &str,
+        estimate: Estimate,
+        deadline: Instant,
+        call: &Call,
+    ) -> (Result<Hold, Refused>, Balances) {
+        let now = SystemTime::now();
+        let date = rfc3339(now);
+        let day = Day { date: &date[..10], number: seconds(now) / DAY };
+        let expiry = seconds(now + deadline.saturating_duration_since(Instant::now()) + MARGIN);
+        let Estimate { tokens, largest } = estimate;
+        let shards = self.total.map_or(1, |limit| shards(limit, largest));
+        let caller = async {
+            let Some(limit) = self.caller else { return Outcome::Off };
+            let counter = Counter { of: caller, date: day.date, shard: None, forget_at: day.forget_at() };
+            history.reserve(counter, tokens, limit, expiry, call).await.into()
+        };
+        let total = async {
+            let Some(limit) = self.total else { return Outcome::Off };
+            reserve_total(history, limit, shards, tokens, expiry, &day, call).await
+        };
+        let (caller, total) = tokio::join!(caller, total);
+        let reset = day.reset(now);
+        let (is_caller_full, is_total_full) = (matches!(caller, Outcome::Full), matches!(total, Outcome::Full));
+        let mut failure = None;
+        let mut made = |outcome| match outcome {
+            Outcome::Held(reservation) => Some(reservation),
+            Outcome::Failed(error) => {
+                failure = Some(error);
+                None
+            }
+            Outcome::Off | Outcome::Full => None,
+        };
+        let hold = Hold { caller: made(caller), total: made(total), shards, limits: self, tokens };
+        let refused = if is_caller_full || is_total_full {
+            Some(Refused::Exceeded(Exceeded { total: !is_caller_full, reset }))
+        } else {
+            failure.map(Refused::Unknown)
+        };
+        let Some(refused) = refused else {
+            let balances = hold.balances();
+            return (Ok(hold), balances);
+        };
+        let mut balances = hold.settle(history, 0, call).await;
+        let full = |limit: Option<u64>| limit.map(|limit| Balance { limit, left: 0 });
+        balances.reset = reset;
+        if is_caller_full {
+            balances.caller = full(self.caller);
+        }
+        if is_total_full {
+            balances.total = full(self.total);
+        }
+        (Err(refused), balances)
+    }
+}
+
+/// Reserves `tokens` with the limit of all callers: with a random counter, or where that is full with
+/// the next.
+async fn reserve_total(
+    history: &History,
+    limit: u64,
+    shards: u64,
+    tokens: u64,
+    expiry: u64,
+    day: &Day<'_>,
+    call: &Call,
+) -> Outcome {
+    if history.total_is_full(day.number) {
+        return Outcome::Full;
+    }
+    let first = fastrand::u64(..shards);
+    for shard in (first..shards).chain(0..first) {
+        let counter = Counter { of: "total", date: day.date, shard: Some(shard), forget_at: day.forget_at() };
+        match history.reserve(counter, tokens, part(limit, shards, shard), expiry, call).await.into() {
+            Outcome::Full => {}
+            other => return other,
+        }
+    }
+    history.note_full_total(day.number);
+    Outcome::Full
+}
+
+impl From<Result<Reserved, history::Error>> for Outcome {
+    fn from(reserved: Result<Reserved, history::Error>) -> Self {
+        match reserved {
+            Ok(Reserved::Held(reservation)) => Self::Held(reservation),
+            Ok(Reserved::Full) => Self::Full,
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
+impl Hold {
+    /// How many tokens are reserved.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Turns what is reserved into the `spent` tokens; what is left then. Where the table cannot be written
+    /// the reservation stays until it expires.
+    pub async fn settle(mut self, history: &History, spent: u64, call: &Call) -> Balances {
+        let settle = async |reservation: Option<&mut Reservation>| {
+            if let Some(reservation) = reservation {
+                // The answer is there, and a counter is no reason to keep it back.
+                let _ = history.settle(reservation, spent, call).await;
+            }
+        };
+        tokio::join!(settle(self.caller.as_mut()), settle(self.total.as_mut()));
+        self.balances()
+    }
+
+    /// What is left, as far as the counters have told.
+    fn balances(&self) -> Balances {
+        let caller = self.limits.caller.zip(self.caller.as_ref());
+        let total = self.limits.total.zip(self.total.as_ref());
+        let now = SystemTime::now();
+        Balances {
+            caller: caller.map(|(limit, held)| Balance { limit, left: limit.saturating_sub(held.used) }),
+            total: total.map(|(limit, held)| {
+                let left = (limit / self.shards).saturating_sub(held.used);
+                Balance { limit, left: left.saturating_mul(self.shards) }
+            }),
+            reset: Day { date: "", number: seconds(now) / DAY }.reset(now),
+        }
+    }
+}
+
+impl Balances {
+    /// Adds the headers `RateLimit-Policy` and `RateLimit`, unless nothing is known.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        let known = [("caller", self.caller), ("total", self.total)];
+        let known = || known.iter().filter_map(|(name, balance)| Some((name, (*balance)?)));
+        if known().next().is_none() {
+            return;
+        }
+        let list = |items: Vec<String>| HeaderValue::from_str(&items.join(", "));
+        let policies =
+            known().map(|(name, Balance { limit, .. })| format!("\"{name}\";q={limit};w={DAY};qu=\"tokens\""));
+        let left = known().map(|(name, Balance { left, .. })| format!("\"{name}\";r={left};t={}", self.reset));
+        for (name, value) in [(RATELIMIT_POLICY, list(policies.collect())), (RATELIMIT, list(left.collect()))] {
+            if let Ok(value) = value {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// The name by which a caller's tokens are counted: the owner's text, or for public callers their
+/// address. Of IPv6 the first 64 bits are one caller, because a network of that size is one
+/// subscriber's (RFC 6177).
+#[must_use]
+pub fn caller(owner: &Owner, source_ip: Option<IpAddr>) -> String {
+    if !owner.is_public() {
+        return owner.as_str().to_owned();
+    }
+    match source_ip.map(|address| address.to_canonical()) {
+        None => "ip:unknown".to_owned(),
+        Some(IpAddr::V4(address)) => format!("ip:{address}"),
+        Some(IpAddr::V6(address)) => {
+            let network = u128::from(address) >> 64 << 64;
+            format!("ip:{}/64", std::net::Ipv6Addr::from(network))
+        }
+    }
+}
+
+/// The most tokens that the model is likely to make of `bytes` of UTF-8: one of two bytes. English takes
+/// one of four; of Korean, with three bytes a syllable, that is one and a half a syllable.
+#[must_use]
+pub fn tokens_of(bytes: usize) -> u64 {
+    (bytes as u64).div_ceil(2)
+}
+
+/// The tokens that frame `messages` messages.
+#[must_use]
+pub fn tokens_of_frames(messages: usize) -> u64 {
+    (messages as u64).saturating_mul(8)
+}
+
+/// How many counters the limit of all callers has, where the largest reservation is `largest`.
+fn shards(limit: u64, largest: u64) -> u64 {
+    (limit / largest.saturating_mul(ERROR_PART).max(1)).clamp(1, MOST_SHARDS)
+}
+
+/// The part of `limit` that belongs to a counter; the parts' sum is the limit.
+fn part(limit: u64, shards: u64, shard: u64) -> u64 {
+    limit / shards + u64::from(shard < limit % shards)
+}
+
+/// A UTC day.
+struct Day<'a> {
+    /// As `YYYY-MM-DD`.
+    date: &'a str,
+    /// Counted from the Unix epoch.
+    number: u64,
+}
+
+impl Day<'_> {
+    /// In how many seconds the next one begins; at least 1.
+    fn reset(&self, now: SystemTime) -> u64 {
+        ((self.number + 1) * DAY).saturating_sub(seconds(now)).max(1)
+    }
+
+    /// When its counters expire, in seconds since the Unix epoch: two days after it began.
+    fn forget_at(&self) -> u64 {
+        (self.number + 2) * DAY
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_caller_is_an_address_or_a_network_of_ipv6_and_others_are_their_owner() {
+        let rows = [
+            (None, "ip:unknown"),
+            (Some("203.0.113.7"), "ip:203.0.113.7"),
+            (Some("::ffff:203.0.113.7"), "ip:203.0.113.7"),
+            (Some("2001:db8:1:2:3:4:5:6"), "ip:2001:db8:1:2::/64"),
+            (Some("2001:db8:1:2:ffff::"), "ip:2001:db8:1:2::/64"),
+            (Some("2001:db8:1:3::"), "ip:2001:db8:1:3::/64"),
+        ];
+        for (address, expected) in rows {
+            let address = address.map(|address| address.parse().expect("an address"));
+            assert_eq!(caller(&Owner::public(), address), expected);
+            assert_eq!(caller(&Owner::token("ada"), address), "token:ada");
+        }
+    }
+
+    #[test]
+    fn the_counters_of_the_total_share_the_limit_and_exceed_it_by_a_sixteenth_at_most() {
+        for (limit, largest, expected) in
+            [(1, 100, 1), (1_599, 100, 1), (3_200, 100, 2), (12_800, 100, 8), (GREATEST_LIMIT, 100, 8), (5, 0, 5)]
+        {
+            let shards = shards(limit, largest);
+            assert_eq!(shards, expected, "{limit} {largest}");
+            assert_eq!((0..shards).map(|shard| part(limit, shards, shard)).sum::<u64>(), limit);
+            assert!(shards == 1 || shards * largest <= limit / ERROR_PART);
+        }
+    }
+
+    #[test]
+    fn a_day_ends_at_midnight_utc_and_its_counters_a_day_later() {
+        for (second, number, reset) in
+            [(0, 0, DAY), (DAY - 1, 0, 1), (DAY, 1, DAY), (20_000 * DAY + 1, 20_000, DAY - 1)]
+        {
+            let now = UNIX_EPOCH + Duration::from_secs(second);
+            let day = Day { date: "", number: seconds(now) / DAY };
+            assert_eq!((day.number, day.reset(now), day.forget_at()), (number, reset, (number + 2) * DAY));
+        }
+        // A request that began a day earlier is told no time in the past.
+        assert_eq!(Day { date: "", number: 0 }.reset(UNIX_EPOCH + Duration::from_secs(2 * DAY)), 1);
+    }
+
+    #[test]
+    fn the_headers_are_lists_of_the_limits_that_are_known() {
+        let balance = |limit, left| Some(Balance { limit, left });
+        let mut headers = HeaderMap::new();
+        Balances::default().write(&mut headers);
+        assert!(headers.is_empty());
+        Balances { caller: balance(100, 7), total: balance(5000, 0), reset: 60 }.write(&mut headers);
+        let expected = r#""caller";q=100;w=86400;qu="tokens", "total";q=5000;w=86400;qu="tokens""#;
+        assert_eq!(headers["ratelimit-policy"], expected);
+        assert_eq!(headers["ratelimit"], r#""caller";r=7;t=60, "total";r=0;t=60"#);
+    }
+}
