@@ -107,10 +107,111 @@ fn the_template_sets_variables_that_are_read_to_the_defaults_of_the_code() {
             number => Some((name.as_str(), number.to_string())),
         })
         .collect();
+    // Off in the code, which works without a table, and on in the template, which anybody may call.
+    let is_limit = |name: &str| name.starts_with("DAILY_TOKEN_LIMIT");
     let given = values.iter().map(|(name, value)| (*name, value.as_str()));
-    let given: Vec<_> = platform.into_iter().chain(given.filter(|(_, value)| !value.is_empty())).collect();
+    let (limits, given): (Vec<_>, Vec<_>) =
+        given.filter(|(_, value)| !value.is_empty()).partition(|(name, _)| is_limit(name));
+    let given: Vec<_> = platform.into_iter().chain(given).collect();
     assert!(given.len() > platform.len(), "{given:?}");
     assert_eq!(configured(&given), configured(&platform));
+    assert_eq!(limits, [("DAILY_TOKEN_LIMIT", "100000"), ("DAILY_TOKEN_LIMIT_TOTAL", "2000000")]);
+    let limited: Vec<_> = platform.into_iter().chain(limits).collect();
+    assert_ne!(configured(&limited), configured(&platform));
+}
+
+/// The default of a parameter, as a number.
+fn default_of(template: &Value, parameter: &str) -> i64 {
+    template["Parameters"][parameter]["Default"].as_i64().unwrap_or_else(|| panic!("{parameter} has a number"))
+}
+
+#[test]
+fn chats_have_a_route_of_their_own_with_a_lower_throttle_than_the_rest() {
+    let template = template();
+    let stage = properties(&template, "Stage");
+    let chat = properties(&template, "ChatRoute");
+    let key = chat["RouteKey"].as_str().expect("a key");
+    // API Gateway refuses settings for a route that is not there.
+    assert_eq!(template["Resources"]["Stage"]["DependsOn"], "ChatRoute");
+    assert_eq!(
+        stage["RouteSettings"],
+        json!({key: {
+            "ThrottlingRateLimit": {"Ref": "ChatThrottleRate"},
+            "ThrottlingBurstLimit": {"Ref": "ChatThrottleBurst"},
+        }})
+    );
+    assert_eq!(
+        stage["DefaultRouteSettings"],
+        json!({"ThrottlingRateLimit": {"Ref": "ThrottleRate"}, "ThrottlingBurstLimit": {"Ref": "ThrottleBurst"}})
+    );
+    let default = |name| default_of(&template, name);
+    assert!(default("ChatThrottleRate") > 0 && default("ChatThrottleRate") < default("ThrottleRate"));
+    assert!(default("ChatThrottleBurst") < default("ThrottleBurst"));
+    let rest = properties(&template, "DefaultRoute");
+    for member in ["ApiId", "Target", "AuthorizationType", "AuthorizerId"] {
+        assert_eq!(chat[member], rest[member], "{member}");
+    }
+}
+
+/// Otherwise a spelling of the path that the function accepts would have the throttle of the rest.
+#[test]
+fn every_request_that_is_a_chat_takes_the_route_with_the_throttle_and_nothing_else_does() {
+    let chat = properties(&template(), "ChatRoute");
+    let (method, path) = chat["RouteKey"].as_str().and_then(|key| key.split_once(' ')).expect("a method and a path");
+    assert_eq!(path, "/{proxy+}", "any path but the empty one");
+    let entries = router::TABLE.iter().filter(|entry| entry.methods.contains(&method));
+    assert_eq!(entries.map(|entry| entry.path).collect::<Vec<_>>(), ["/api/v1/chat"]);
+}
+
+#[test]
+fn the_budget_is_made_only_when_it_is_asked_for_and_somebody_is_written_to() {
+    let template = template();
+    assert_eq!(default_of(&template, "MonthlyBudget"), 0);
+    let asked_for = json!({"Fn::Not": [{"Fn::Equals": [{"Ref": "MonthlyBudget"}, "0"]}]});
+    assert_eq!(
+        condition(&template, "/Resources/Budget"),
+        &json!({"Fn::And": [{"Fn::Condition": "SendsMail"}, asked_for]})
+    );
+    let rule = &template["Rules"]["MailOfBudget"];
+    assert_eq!(rule["RuleCondition"], asked_for);
+    assert_eq!(rule["Assertions"][0]["Assert"], json!({"Fn::Not": [{"Fn::Equals": [{"Ref": "AlarmEmail"}, ""]}]}));
+    let budget = properties(&template, "Budget");
+    assert_eq!(budget["Budget"]["BudgetLimit"], json!({"Amount": {"Ref": "MonthlyBudget"}, "Unit": "USD"}));
+    // Another AlarmEmail replaces the budget, and two cannot have one name.
+    assert!(budget["Budget"].get("BudgetName").is_none());
+    let notifications = budget["NotificationsWithSubscribers"].as_array().expect("notifications");
+    assert_eq!(notifications.len(), 3);
+    for notification in notifications {
+        let mail = json!([{"SubscriptionType": "EMAIL", "Address": {"Ref": "AlarmEmail"}}]);
+        assert_eq!(notification["Subscribers"], mail);
+    }
+}
+
+#[test]
+fn the_function_reserves_concurrency_unless_the_account_has_too_little() {
+    let template = template();
+    let reserved = default_of(&template, "ReservedConcurrency");
+    assert!(reserved > 0);
+    assert!(read(".aws/deploy").contains(&format!("\nreadonly RESERVED={reserved}\n")));
+}
+
+#[test]
+fn the_page_on_costs_names_each_limit_with_its_default() {
+    let template = template();
+    let page = read(".aws/README.md");
+    let limits = [
+        &["DailyTokenLimit"][..],
+        &["DailyTokenLimitTotal"],
+        &["ChatThrottleRate", "ChatThrottleBurst"],
+        &["ThrottleRate", "ThrottleBurst"],
+        &["ReservedConcurrency"],
+        &["MonthlyBudget"],
+    ];
+    for names in limits {
+        let defaults: Vec<String> = names.iter().map(|name| default_of(&template, name).to_string()).collect();
+        let row = format!("| `{}` | {}", names.join("`, `"), defaults.join(", "));
+        assert!(page.contains(&row), "{row}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
