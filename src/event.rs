@@ -106,19 +106,26 @@ impl RequestContext {
     /// AWS Lambda proxy integrations for HTTP APIs"). What a Lambda authorizer returns as its context is in
     /// `lambda`, whichever its response format; the names beside it are those of payload format 1.0.
     fn owner(&self) -> Owner {
-        let text = |pointer| match self.authorizer.pointer(pointer)? {
-            Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text.as_str())),
-            Value::Number(number) => Some(Cow::Owned(number.to_string())),
-            _ => None,
-        };
-        if let Some(sub) = text("/jwt/claims/sub") {
-            return Owner::jwt(&text("/jwt/claims/iss").unwrap_or_default(), &sub);
+        let Value::Object(_) = self.authorizer else { return Owner::public() };
+        let claims = &self.authorizer["jwt"]["claims"];
+        if let Some(sub) = identifier(&claims["sub"]) {
+            return Owner::jwt(&identifier(&claims["iss"]).unwrap_or_default(), &sub);
         }
-        if let Some(user_id) = text("/iam/userId") {
+        if let Some(user_id) = identifier(&self.authorizer["iam"]["userId"]) {
             return Owner::iam(&user_id);
         }
-        let mut principals = ["/lambda/principalId", "/lambda/sub", "/principalId", "/sub"].into_iter();
-        principals.find_map(text).map_or_else(Owner::public, |principal| Owner::authorizer(&principal))
+        let contexts = [&self.authorizer["lambda"], &self.authorizer].into_iter();
+        let mut principals = contexts.flat_map(|context| [&context["principalId"], &context["sub"]]);
+        principals.find_map(identifier).map_or_else(Owner::public, |principal| Owner::authorizer(&principal))
+    }
+}
+
+/// What identifies a caller: a text that is not empty, or a number.
+fn identifier(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        _ => None,
     }
 }
 

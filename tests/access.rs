@@ -12,7 +12,7 @@ const ADA: &str = "ada-token-0123456789";
 const BOB: &str = "bob-token-0123456789";
 
 fn sha256(token: &str) -> String {
-    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(token).iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
 }
 
 async fn protected() -> LocalStack {

@@ -716,6 +716,20 @@ async fn an_operation_gives_every_problem_that_the_document_names_for_it_as_in_t
         given.take(path, "get", send(&without_docs, &event("GET", path, &[])).await);
     }
 
+    let tokens = format!("ada:{}", "0".repeat(64));
+    let protected = share(&Backends::default(), &[("ACCESS_TOKENS", &tokens)]).await;
+    for (path, method) in [
+        ("/api/v1/echo", "get"),
+        ("/api/v1/echo", "options"),
+        ("/api/v1/chat", "post"),
+        ("/api/v1/chat", "options"),
+        (CONVERSATION, "get"),
+        (CONVERSATION, "delete"),
+        (CONVERSATION, "options"),
+    ] {
+        given.take(path, method, send(&protected, &event(&method.to_uppercase(), path, &[])).await);
+    }
+
     let mut named = BTreeSet::new();
     for (path, method, operation) in operations() {
         for (status, code, _) in responses(&operation).iter().flat_map(|(_, response)| problems(response)) {
