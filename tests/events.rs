@@ -30,6 +30,24 @@ type Variables = &'static [(&'static str, &'static str)];
 pub(crate) type Row = (&'static str, Variables, u16, Value, Option<Value>);
 
 fn rows() -> Vec<Row> {
+    let mut rows = without_tokens();
+    rows.extend([
+        unauthorized(
+            "get-echo-no-token",
+            "This API needs an access token: send it in the header Authorization: Bearer TOKEN.",
+            "Bearer realm=\"kus-aws-backend\"",
+        ),
+        unauthorized(
+            "get-echo-wrong-token",
+            "The access token in the header Authorization is not accepted. Check that it is complete, or ask for a new one.",
+            "Bearer realm=\"kus-aws-backend\", error=\"invalid_token\"",
+        ),
+    ]);
+    rows
+}
+
+/// The rows in which nobody needs an access token.
+fn without_tokens() -> Vec<Row> {
     let healthy = || Some(json!({"status": "ok"}));
     let health = |file, variables: Variables| (file, variables, 200, json_headers(), healthy());
     let echo = |file, text| (file, &[][..], 200, json_headers(), Some(json!({"echo": text})));
@@ -93,16 +111,6 @@ fn rows() -> Vec<Row> {
             400,
             "missing_parameter",
             "The query parameter \"q\" is missing: send it as in /api/v1/echo?q=hello.",
-        ),
-        unauthorized(
-            "get-echo-no-token",
-            "This API needs an access token: send it in the header Authorization: Bearer TOKEN.",
-            "Bearer realm=\"kus-aws-backend\"",
-        ),
-        unauthorized(
-            "get-echo-wrong-token",
-            "The access token in the header Authorization is not accepted. Check that it is complete, or ask for a new one.",
-            "Bearer realm=\"kus-aws-backend\", error=\"invalid_token\"",
         ),
         not_found("get-unknown", &[]),
         with_vary((
