@@ -36,7 +36,7 @@ fn chat(message: &str, conversation: Option<&str>) -> Value {
 }
 
 /// The counters of the table.
-async fn counters(stack: &LocalStack) -> Vec<Value> {
+pub(crate) async fn counters(stack: &LocalStack) -> Vec<Value> {
     let items = stack.engine().items(HISTORY_TABLE).await;
     items.into_iter().filter(|item| item["sk"]["S"] == "usage").collect()
 }
@@ -47,12 +47,12 @@ async fn counter(stack: &LocalStack) -> Value {
     counter
 }
 
-fn used(counter: &Value) -> u64 {
+pub(crate) fn used(counter: &Value) -> u64 {
     counter["used"]["N"].as_str().expect("a number").parse().expect("not below zero")
 }
 
 /// The names of what is reserved.
-fn reservations(counter: &Value) -> Vec<String> {
+pub(crate) fn reservations(counter: &Value) -> Vec<String> {
     let names = counter.as_object().expect("an item").keys();
     names.filter(|name| name.starts_with("r#")).cloned().collect()
 }
