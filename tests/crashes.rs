@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::local::behaviour::Behaviour;
+use crate::local::behaviour::{Behaviour, Break, Damage, Place};
 use crate::local::engine::HISTORY_TABLE;
 use crate::local::environment::{Environment, Log, Outcome};
 use crate::local::function::FunctionOptions;
 use crate::local::runtime_api::Invocation;
-use crate::local::upstream::Call;
+use crate::local::upstream::{Call, operation};
 use crate::local::{Backends, LocalOptions, LocalStack, model};
 use crate::quota::{counters, reservations, used};
 use crate::scale::{random, scale};
@@ -140,14 +140,18 @@ impl Victim {
     }
 }
 
-/// Answers that differ, each with [`TOKENS`] tokens.
+/// Answers that differ, each with [`TOKENS`] tokens. The model takes a while, and the table after some of
+/// the writes, so that processes are killed there too.
 fn script(stack: &LocalStack) {
+    const WHILE: Duration = Duration::from_millis(30);
     let streams = |call: &Call| call.json()["stream"] == true;
     let text = |number: u32| format!("{number:08}");
-    let pieces = move |number| model::says_in_pieces(&[&text(number)[..4], &text(number)[4..]]);
+    let pieces = move |number| model::says_in_pieces(&[&text(number)[..4], &text(number)[4..]]).after(WHILE);
     stack.model().script(streams, (0..).map(pieces));
-    let whole = |number| -> Behaviour { model::says(&format!("{number:08}")) };
+    let whole = |number: u32| model::says(&format!("{number:08}")).after(WHILE);
     stack.model().script(move |call| !streams(call), (0..).map(whole));
+    let slowly = Behaviour::Damage(Damage::From(Place::AfterHead, Break::Trickle));
+    stack.engine().script(operation("TransactWriteItems"), [Behaviour::Answer, slowly].into_iter().cycle());
 }
 
 #[tokio::test(flavor = "multi_thread")]
