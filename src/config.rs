@@ -139,8 +139,8 @@ impl Config {
             response_stream: variable("FUNCTION_URL_INVOKE_MODE")?.one_of(&["BUFFERED", "RESPONSE_STREAM"])?
                 == Some("RESPONSE_STREAM"),
             roots: roots.transpose()?,
-            openai: Self::openai(&variable)?,
-            history: Self::history(&variable)?,
+            openai: Self::openai(variable)?,
+            history: Self::history(variable)?,
             chat,
             access_tokens: variable("ACCESS_TOKENS")?.access_tokens()?,
             log_level: variable("AWS_LAMBDA_LOG_LEVEL")?

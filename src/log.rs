@@ -430,6 +430,22 @@ mod tests {
     }
 
     #[test]
+    fn a_warning_raises_the_level_of_an_answer_and_not_of_a_failure() {
+        let told = |status: u16, failure: Option<Failure>| {
+            let invocation = Invocation::begin("request-1", None, false);
+            let warning = Some(Failure::secret_not_renewed("no answer".to_owned()));
+            invocation.record.note(|notes| (notes.failure, notes.warning) = (failure, warning));
+            let status = StatusCode::from_u16(status).expect("a status");
+            let line = invocation.line(Level::Warn, "POST", status).expect("a line");
+            let line: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+            ["level", "code", "detail"].map(|name| line[name].as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(told(200, None), ["WARN", "secret_not_renewed", "no answer"]);
+        let failure = Failure { status: StatusCode::BAD_GATEWAY, code: "model_bad_response", detail: None };
+        assert_eq!(told(502, Some(failure)), ["ERROR", "model_bad_response", ""]);
+    }
+
+    #[test]
     fn tokens_are_counted_as_far_as_the_server_tells_them() {
         let rows = [
             (Some(2), Some(3), Some(7), Some(7)),

@@ -186,7 +186,6 @@ pub async fn post<'a>(
         return reply;
     };
 
-    record.note(|notes| notes.model = Some(openai.model().to_owned()));
     let Memory { turns, remembered } = memory.unwrap_or_default();
     let mut conversation = Conversation { address, turns, history, record, deadline: times.write, hold };
     let key = match fetched(key, record).await {
@@ -196,6 +195,7 @@ pub async fn post<'a>(
             return Err(error.into());
         }
     };
+    record.note(|notes| notes.model = Some(openai.model().to_owned()));
     let ChatRequest { message, idempotency_key, wants_stream, .. } = said;
     let prompt = Prompt { system_prompt: settings.system_prompt.clone(), remembered, message };
     if wants_stream {

@@ -37,7 +37,7 @@ const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
 /// How many characters of a store's own words are kept for the log.
 const LONGEST_DETAIL: usize = 500;
 
-/// The body of a request (API references, "GetParameter" and "GetSecretValue").
+/// The body of a request (API references, `GetParameter` and `GetSecretValue`).
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Question<'a> {
