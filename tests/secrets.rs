@@ -2,6 +2,7 @@
 //! what its answers mean.
 
 use std::iter::{repeat, repeat_n};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -288,14 +289,19 @@ async fn the_key_is_read_while_the_table_is() {
     let Setup { stack, store } = setup_with_key(PARAMETER, &[("DAILY_TOKEN_LIMIT", "100000")]).await;
     let id = begin(&stack, &["one"]).await;
     stack.function.restart().await;
-    let gate = Gate::new();
-    store.script(every_call, [Behaviour::Answer.held_at(&gate)]);
-    stack.engine().script(every_call, [Behaviour::Answer.held_at(&gate), Behaviour::Answer.held_at(&gate)]);
-    let (reply, ()) = tokio::join!(async { send(&stack, &chat_of("two", Some(&id))).await }, async {
-        // The query, the reservation and the key are all on their way, and none is waited for.
-        gate.arrived(3).await;
-        gate.open();
-    });
+    let (key, table) = (Gate::new(), Gate::new());
+    store.script(every_call, repeat(Behaviour::Answer.held_at(&key)));
+    stack.engine().script(every_call, repeat_n(Behaviour::Answer.held_at(&table), 2));
+    let event = chat_of("two", Some(&id));
+    let mut chat = pin!(send(&stack, &event));
+    tokio::select! {
+        reply = &mut chat => panic!("one waited for another: {reply:?}"),
+        // The query and the reservation.
+        _ = async { tokio::join!(key.arrived(1), table.arrived(2)) } => {}
+    }
+    key.open();
+    table.open();
+    let reply = chat.await;
     assert_eq!((reply.status, &reply.body["turn"]), (200, &json!(2)));
 }
 
@@ -309,7 +315,9 @@ async fn an_answer_without_the_model_does_not_wait_for_the_key() {
     store.script(every_call, repeat(Behaviour::Hang));
     for (event, status) in [(keyed, 200), (unknown, 404)] {
         stack.function.restart().await;
+        store.forget_calls();
         assert_eq!(send(&stack, &event).await.status, status);
+        assert!(store.calls().len() <= 1, "the read was waited for: {:?}", store.calls());
     }
     assert_eq!(stack.model().calls().len(), 1);
 }
