@@ -13,7 +13,7 @@ use crate::openai::Cause;
 use crate::quota::{Exceeded, Refused};
 use crate::response::{self, Response};
 use crate::router::Miss;
-use crate::{history, openai, ui_message_stream};
+use crate::{history, openai, secrets, ui_message_stream};
 
 /// Why a request is not answered as asked. Each variant names the status and code it becomes.
 #[derive(Debug)]
@@ -64,8 +64,10 @@ pub enum Error {
     QuotaExceeded(Exceeded),
     /// The owner has no such conversation: 404 `conversation_not_found`.
     ConversationNotFound,
-    /// A variable that the endpoint needs is not set: 503 `not_configured`. Its name.
-    NotConfigured(&'static str),
+    /// The operator has not set up what the endpoint needs: 503 `not_configured`.
+    NotConfigured(NotConfigured),
+    /// The store of a secret did not answer: 503 `secret_unavailable`. The text is for the log.
+    SecretUnavailable(String),
     /// The model gave no answer.
     Model(openai::Error),
     /// The table did not do what was asked.
@@ -85,6 +87,15 @@ pub enum Error {
     },
     /// A panic: 500 `internal_error`. The text is for the log.
     Panic(String),
+}
+
+/// What the operator has not set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotConfigured {
+    /// This variable is not set.
+    Variable(&'static str),
+    /// The secret that this variable names cannot be used. The text says for the log why, and what to do.
+    Secret(&'static str, String),
 }
 
 /// A failure, as the log tells it.
@@ -112,8 +123,20 @@ struct Problem<'a> {
 /// The code, in the log only, of an answered turn that was not stored.
 const NOT_SAVED: &str = "not_saved";
 
+/// The code, in the log only, of a secret that is used although it should have been read again.
+const SECRET_NOT_RENEWED: &str = "secret_not_renewed";
+
 /// After how many seconds a caller is asked to come back where the upstream does not say.
 const RETRY_AFTER_SECONDS: u64 = 5;
+
+impl Failure {
+    /// A secret that is used although it should have been read again, because of this. It fails no
+    /// request, so it has a status below 500.
+    #[must_use]
+    pub fn secret_not_renewed(reason: String) -> Self {
+        Self { status: StatusCode::OK, code: SECRET_NOT_RENEWED, detail: Some(reason) }
+    }
+}
 
 impl Error {
     /// The HTTP status and the stable word that a client can switch on.
@@ -133,6 +156,7 @@ impl Error {
             Self::QuotaExceeded(_) => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
             Self::ConversationNotFound => (StatusCode::NOT_FOUND, "conversation_not_found"),
             Self::NotConfigured(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_configured"),
+            Self::SecretUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "secret_unavailable"),
             Self::Model(error) => match error.cause {
                 Cause::AuthFailed => (StatusCode::BAD_GATEWAY, "model_auth_failed"),
                 Cause::ModelNotFound => (StatusCode::BAD_GATEWAY, "model_not_found"),
@@ -162,7 +186,10 @@ impl Error {
         let detail = match self {
             Self::Model(error) => Some(chain(error)),
             Self::History(error) | Self::NotSaved(error) => Some(chain(error)),
-            Self::NotConfigured(variable) => Some(format!("{variable} is not set")),
+            Self::NotConfigured(NotConfigured::Variable(variable)) => Some(format!("{variable} is not set")),
+            Self::NotConfigured(NotConfigured::Secret(_, reason)) | Self::SecretUnavailable(reason) => {
+                Some(reason.clone())
+            }
             Self::Panic(message) => Some(format!("panicked: {message}")),
             _ => None,
         };
@@ -217,9 +244,8 @@ impl Error {
             Self::ConversationNotFound => {
                 "There is no such conversation. It may have been deleted or have expired; leave conversation_id out to begin one.".into()
             }
-            Self::NotConfigured(variable) => {
-                format!("The server is not set up for this: {variable} is not set in the function's environment.").into()
-            }
+            Self::NotConfigured(missing) => not_configured_detail(missing),
+            Self::SecretUnavailable(_) => "The server's key for the model cannot be read. Try again later.".into(),
             Self::Model(error) => model_detail(&error.cause),
             Self::History(history::Error::Unavailable(_)) => "The conversation's history cannot be reached. Try again later.".into(),
             Self::NotSaved(_) => "The turn could not be saved: it will not be remembered.".into(),
@@ -244,7 +270,7 @@ impl Error {
             Self::Model(error) if matches!(error.cause, Cause::RateLimited { .. } | Cause::Unavailable { .. }) => {
                 error.retry_after()
             }
-            Self::History(history::Error::Unavailable(_)) => None,
+            Self::History(history::Error::Unavailable(_)) | Self::SecretUnavailable(_) => None,
             Self::QuotaExceeded(exceeded) => Some(Duration::from_secs(exceeded.reset)),
             _ => return None,
         };
@@ -299,6 +325,18 @@ fn challenge(denied: Denied) -> HeaderValue {
     })
 }
 
+fn not_configured_detail(missing: &NotConfigured) -> Cow<'static, str> {
+    match missing {
+        NotConfigured::Variable(variable) => {
+            format!("The server is not set up for this: {variable} is not set in the function's environment.").into()
+        }
+        NotConfigured::Secret(variable, _) => format!(
+            "The server is not set up for this: the secret that {variable} names cannot be used. The server's log says why, under the request_id."
+        )
+        .into(),
+    }
+}
+
 fn model_detail(cause: &Cause) -> Cow<'static, str> {
     match cause {
         Cause::AuthFailed => "The model server refused the server's key. Its operator has to check OPENAI_API_KEY.".into(),
@@ -347,6 +385,17 @@ impl From<Refused> for Error {
         match refused {
             Refused::Exceeded(exceeded) => Self::QuotaExceeded(exceeded),
             Refused::Unknown(error) => Self::History(error),
+        }
+    }
+}
+
+impl From<secrets::Error> for Error {
+    fn from(error: secrets::Error) -> Self {
+        match error {
+            secrets::Error::Unusable { variable, reason } => {
+                Self::NotConfigured(NotConfigured::Secret(variable, reason))
+            }
+            secrets::Error::Unavailable(reason) => Self::SecretUnavailable(reason),
         }
     }
 }

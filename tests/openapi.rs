@@ -18,6 +18,7 @@ use crate::local::model::{self, Model};
 use crate::local::upstream::{every_call, operation};
 use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::policy::{codes_of_the_source, routes_of_the_readme};
+use crate::secrets;
 use crate::talk::{Reply, begin, chat_event, delete, path_of, read, say, send, share, stack};
 
 /// The document.
@@ -670,6 +671,10 @@ async fn fail_chats(given: &mut Given) {
     }
     stack.model().script(every_call, again(model::rate_limited()));
     given.take(CHAT, "post", chat(&stack, json!({"message": "Hello"})).await);
+
+    let parameter = [("OPENAI_API_KEY", secrets::PARAMETER), ("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:1")];
+    let unreachable = share(&Backends::start().await, &parameter).await;
+    given.take(CHAT, "post", chat(&unreachable, json!({"message": "Hello"})).await);
 
     let id = begin(&stack, &["one"]).await;
     break_the_table(stack.engine());
