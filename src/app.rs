@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::cors::Policy;
 use crate::endpoints::chat::{self, Deliver, Reply, StreamReader};
 use crate::endpoints::{conversations, docs, echo, health, home, options};
-use crate::error::Error;
+use crate::error::{Error, NotConfigured};
 use crate::event::{self, Answer, Payload, Unsupported};
 use crate::history::History;
 use crate::log::{Invocation, Record};
@@ -130,6 +130,9 @@ impl App {
             Route::Chat => {
                 return chat::post(request, &self.config.chat, self.openai()?, self.history()?, record).await;
             }
+            Route::ListConversations => conversations::list(request, || self.history(), record).await?,
+            Route::DeleteConversations => conversations::delete_all(request, || self.history(), record).await?,
+            Route::RenameConversation(id) => conversations::rename(request, &id, self.history()?, record).await?,
             Route::ReadConversation(id) => conversations::get(request, &id, self.history()?, record).await?,
             Route::DeleteConversation(id) => conversations::delete(request, &id, self.history()?, record).await?,
             Route::Options { allow } => options::options(&allow),
@@ -179,11 +182,11 @@ impl App {
     }
 
     fn openai(&self) -> Result<&Arc<openai::Client>, Error> {
-        self.upstreams().openai.as_ref().map_err(|variable| Error::NotConfigured(variable))
+        self.upstreams().openai.as_ref().map_err(|variable| Error::NotConfigured(NotConfigured::Variable(variable)))
     }
 
     fn history(&self) -> Result<&History, Error> {
-        self.upstreams().history.as_ref().map_err(|variable| Error::NotConfigured(variable))
+        self.upstreams().history.as_ref().map_err(|variable| Error::NotConfigured(NotConfigured::Variable(variable)))
     }
 
     fn upstreams(&self) -> &Upstreams {

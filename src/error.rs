@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::access::Denied;
+use crate::history::{INDEX, IndexFault, ListError};
 use crate::openai::Cause;
 use crate::quota::{Exceeded, Refused};
 use crate::response::{self, Response};
@@ -64,8 +65,8 @@ pub enum Error {
     QuotaExceeded(Exceeded),
     /// The owner has no such conversation: 404 `conversation_not_found`.
     ConversationNotFound,
-    /// A variable that the endpoint needs is not set: 503 `not_configured`. Its name.
-    NotConfigured(&'static str),
+    /// The operator has not set up what the endpoint needs: 503 `not_configured`.
+    NotConfigured(NotConfigured),
     /// The model gave no answer.
     Model(openai::Error),
     /// The table did not do what was asked.
@@ -85,6 +86,15 @@ pub enum Error {
     },
     /// A panic: 500 `internal_error`. The text is for the log.
     Panic(String),
+}
+
+/// What the operator has not set up.
+#[derive(Debug)]
+pub enum NotConfigured {
+    /// This variable is not set.
+    Variable(&'static str),
+    /// The table has no index by which conversations can be listed. The text says for the log what to do.
+    Index(IndexFault, String),
 }
 
 /// A failure, as the log tells it.
@@ -111,6 +121,9 @@ struct Problem<'a> {
 
 /// The code, in the log only, of an answered turn that was not stored.
 const NOT_SAVED: &str = "not_saved";
+
+/// When a caller is asked to come back while the table's index is being built. That takes minutes.
+const INDEX_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// After how many seconds a caller is asked to come back where the upstream does not say.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -162,7 +175,8 @@ impl Error {
         let detail = match self {
             Self::Model(error) => Some(chain(error)),
             Self::History(error) | Self::NotSaved(error) => Some(chain(error)),
-            Self::NotConfigured(variable) => Some(format!("{variable} is not set")),
+            Self::NotConfigured(NotConfigured::Variable(variable)) => Some(format!("{variable} is not set")),
+            Self::NotConfigured(NotConfigured::Index(_, advice)) => Some(advice.clone()),
             Self::Panic(message) => Some(format!("panicked: {message}")),
             _ => None,
         };
@@ -220,9 +234,7 @@ impl Error {
             Self::ConversationNotFound => {
                 "There is no such conversation. It may have been deleted or have expired; leave conversation_id out to begin one.".into()
             }
-            Self::NotConfigured(variable) => {
-                format!("The server is not set up for this: {variable} is not set in the function's environment.").into()
-            }
+            Self::NotConfigured(missing) => not_configured_detail(missing),
             Self::Model(error) => model_detail(&error.cause),
             Self::History(history::Error::Unavailable(_)) => "The conversation's history cannot be reached. Try again later.".into(),
             Self::NotSaved(_) => "The turn could not be saved: it will not be remembered.".into(),
@@ -248,6 +260,7 @@ impl Error {
                 error.retry_after()
             }
             Self::History(history::Error::Unavailable(_)) => None,
+            Self::NotConfigured(NotConfigured::Index(IndexFault::Building, _)) => Some(INDEX_RETRY_AFTER),
             Self::QuotaExceeded(exceeded) => Some(Duration::from_secs(exceeded.reset)),
             _ => return None,
         };
@@ -302,6 +315,24 @@ fn challenge(denied: Denied) -> HeaderValue {
     })
 }
 
+fn not_configured_detail(missing: &NotConfigured) -> Cow<'static, str> {
+    match missing {
+        NotConfigured::Variable(variable) => {
+            format!("The server is not set up for this: {variable} is not set in the function's environment.").into()
+        }
+        NotConfigured::Index(IndexFault::Building, _) => {
+            format!("The table's index {INDEX} is still being built. Try again in a few minutes.").into()
+        }
+        NotConfigured::Index(fault, _) => {
+            let fault = if *fault == IndexFault::Missing { "has no index" } else { "has another kind of index" };
+            format!(
+                "The server is not set up for this: its table {fault} {INDEX}. Its operator has to make one with the partition key owner,                  the sort key updated_at, both strings, and all attributes. The server's log has the command."
+            )
+            .into()
+        }
+    }
+}
+
 fn model_detail(cause: &Cause) -> Cow<'static, str> {
     match cause {
         Cause::AuthFailed => "The model server refused the server's key. Its operator has to check OPENAI_API_KEY.".into(),
@@ -350,6 +381,15 @@ impl From<Refused> for Error {
         match refused {
             Refused::Exceeded(exceeded) => Self::QuotaExceeded(exceeded),
             Refused::Unknown(error) => Self::History(error),
+        }
+    }
+}
+
+impl From<ListError> for Error {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Index(fault, advice) => Self::NotConfigured(NotConfigured::Index(fault, advice)),
+            ListError::History(error) => error.into(),
         }
     }
 }

@@ -47,12 +47,13 @@
 //! | [`completion`] | what a model answered |
 //! | [`secret`] | values that no log and no answer may show |
 //! | [`timestamp`] | times as texts |
+//! | [`title`] | the titles of conversations |
 //! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
 //! | [`dns`] | the addresses of a host |
 //!
 //! Imports run one way: `main` → [`responder`] → [`app`] → [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
 //! [`error`], [`cors`], [`log`] → [`quota`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
-//! [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`] → [`owner`], [`dns`].
+//! [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`], [`title`] → [`owner`], [`dns`].
 //! Nothing below [`runtime_api`] sends to Lambda, nothing below [`event`] knows API Gateway.
 
 pub mod access;
@@ -78,6 +79,7 @@ pub mod router;
 pub mod runtime_api;
 pub mod secret;
 pub mod timestamp;
+pub mod title;
 pub mod ui_message_stream;
 
 pub use app::App;
