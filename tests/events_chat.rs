@@ -112,7 +112,7 @@ fn page(turns: &[usize], next_cursor: Option<&str>) -> Value {
             .map(|(role, content)| json!({"turn": turn, "role": role, "content": content, "created_at": at}))
     });
     let mut page = json!({
-        "conversation_id": CONVERSATION, "created_at": BEGUN, "updated_at": GONE_ON, "turns": TURNS.len(),
+        "conversation_id": CONVERSATION, "title": null, "created_at": BEGUN, "updated_at": GONE_ON, "turns": TURNS.len(),
         "messages": messages.collect::<Value>()
     });
     if let Some(cursor) = next_cursor {
