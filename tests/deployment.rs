@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use kus_aws_backend::router::ROUTES;
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Value, json};
 
@@ -159,7 +160,7 @@ fn every_request_that_is_a_chat_takes_the_route_with_the_throttle_and_nothing_el
     let chat = properties(&template(), "ChatRoute");
     let (method, path) = chat["RouteKey"].as_str().and_then(|key| key.split_once(' ')).expect("a method and a path");
     assert_eq!(path, "/{proxy+}", "any path but the empty one");
-    let entries = router::TABLE.iter().filter(|entry| entry.methods.contains(&method));
+    let entries = ROUTES.iter().filter(|entry| entry.methods.contains(&method));
     assert_eq!(entries.map(|entry| entry.path).collect::<Vec<_>>(), ["/api/v1/chat"]);
 }
 
