@@ -31,3 +31,4 @@ mod routing;
 mod stream;
 mod talk;
 mod upstreams;
+mod workflows;
