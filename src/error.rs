@@ -223,7 +223,8 @@ impl Error {
                 "The access token in the header Authorization is not accepted. Check that it is complete, or ask for a new one.".into()
             }
             Self::AuthenticationRequired(Denied::Anonymous) => {
-                "This is only for callers who have an identity. The server has to use access tokens or an authorizer.".into()
+                "Only a caller with an identity has a list of conversations, and this request has none. The server's operator has to set ACCESS_TOKENS, or to put an authorizer in front."
+                    .into()
             }
             Self::QuotaExceeded(Exceeded { total: false, .. }) => {
                 "You have used up your tokens of today. There are new ones at 00:00 UTC.".into()
@@ -326,7 +327,7 @@ fn not_configured_detail(missing: &NotConfigured) -> Cow<'static, str> {
         NotConfigured::Index(fault, _) => {
             let fault = if *fault == IndexFault::Missing { "has no index" } else { "has another kind of index" };
             format!(
-                "The server is not set up for this: its table {fault} {INDEX}. Its operator has to make one with the partition key owner,                  the sort key updated_at, both strings, and all attributes. The server's log has the command."
+                "The server is not set up for this: its table {fault} {INDEX}. Its operator finds the command that makes it in the server's log."
             )
             .into()
         }

@@ -20,29 +20,35 @@ pub fn of_message(message: &str) -> Option<String> {
         title.truncate(end);
         title.push('…');
     }
-    Some(title).filter(|title| !title.is_empty())
+    Some(title).filter(|title| title.contains(is_visible))
 }
 
-/// The title that a caller has written; `Err` tells what is wrong with it.
+/// The title that a caller has written, without the whitespace around it; `Err` tells what is wrong with it.
 ///
 /// # Errors
-/// The text is blank or too long.
-pub fn of_caller(text: &str) -> Result<String, &'static str> {
-    let (title, length) = line(text);
-    match length {
-        0 => Err("blank"),
-        1..=LONGEST => Ok(title),
-        _ => Err("too long"),
+/// Nothing of the text can be seen, it is too long, or it is more than one line of plain text.
+pub fn of_caller(text: &str) -> Result<&str, &'static str> {
+    let title = text.trim();
+    if !title.contains(is_visible) {
+        Err("blank")
+    } else if title.contains(is_control) {
+        Err("not plain text on one line")
+    } else if title.chars().count() > LONGEST {
+        Err("too long")
+    } else {
+        Ok(title)
     }
 }
 
-/// `text` on one line, without what cannot be seen and what would reorder the text beside it, and its
-/// length. Of a text that is too long there is the beginning, with more than [`LONGEST`] characters.
+/// `text` on one line, without control characters, and its length. Of a text that is too long there is the beginning, with more than [`LONGEST`] characters.
 fn line(text: &str) -> (String, usize) {
     let (mut line, mut length, mut gap) = (String::new(), 0, false);
-    for character in text.chars().filter(|character| !is_left_out(*character)) {
+    for character in text.chars() {
         if character.is_whitespace() {
             gap = length > 0;
+            continue;
+        }
+        if is_control(character) {
             continue;
         }
         if std::mem::take(&mut gap) {
@@ -58,11 +64,17 @@ fn line(text: &str) -> (String, usize) {
     (line, length)
 }
 
-/// Whether it is a control character, or one of those that embed, override or isolate a direction (UAX #9
-/// §2). Whitespace stays.
-fn is_left_out(character: char) -> bool {
-    let directs = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    directs || (character.is_control() && !character.is_whitespace())
+/// Whether it is a control character, ends a line, or embeds, overrides or isolates a direction (UAX #9 §2),
+/// which would reorder the text beside it.
+fn is_control(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether it is neither whitespace nor one of the characters of no width, which join emoji, for example.
+fn is_visible(character: char) -> bool {
+    let has_width =
+        !matches!(character, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{3164}' | '\u{feff}');
+    has_width && !character.is_whitespace() && !is_control(character)
 }
 
 /// The last boundary of a grapheme cluster of `text` at `at` or before.
@@ -91,6 +103,8 @@ mod tests {
             ("a\u{0}b\u{1b}[31m\u{202e}c\u{2066}d\u{7f}", Some("ab[31mcd".to_owned())),
             ("a \u{202e} b", Some("a b".to_owned())),
             ("\u{202e}\u{0} \n", None),
+            ("\u{200b}\u{feff} \u{200d}", None),
+            ("…", Some("…".to_owned())),
             ("가나다 라마바", Some("가나다 라마바".to_owned())),
             // As long as it may be.
             (&"x".repeat(80), Some("x".repeat(80))),
@@ -117,12 +131,19 @@ mod tests {
 
     #[test]
     fn a_callers_title_is_taken_as_a_whole_or_not_at_all() {
+        let (longest, too_long) = ("가".repeat(80), "가".repeat(81));
         let rows = [
-            (" My \n title\u{202e} ", Ok("My title".to_owned())),
-            (&"가".repeat(80), Ok("가".repeat(80))),
-            (&"가".repeat(81), Err("too long")),
+            (" \n My  title\u{3000}", Ok("My  title")),
+            ("👩\u{200d}🚀", Ok("👩\u{200d}🚀")),
+            (&longest, Ok(&longest)),
+            (&too_long, Err("too long")),
             ("", Err("blank")),
             (" \n\u{202e}\u{7}", Err("blank")),
+            ("\u{200b}\u{3164}", Err("blank")),
+            ("My\ntitle", Err("not plain text on one line")),
+            ("My\u{2028}title", Err("not plain text on one line")),
+            ("My\u{202e}title", Err("not plain text on one line")),
+            ("My\u{0}title", Err("not plain text on one line")),
         ];
         for (text, expected) in rows {
             assert_eq!(of_caller(text), expected, "{text:?}");

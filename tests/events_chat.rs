@@ -80,7 +80,7 @@ pub(crate) fn rows() -> Vec<Row> {
         unknown("get-conversation-unknown"),
         ("delete-conversation", &[], 204, any_origin(), None),
         ok("patch-conversation", listed(CONVERSATION, "About Ada")),
-        invalid("patch-conversation-blank-title", "The field \"title\" is blank: send 1 to 80 characters."),
+        invalid("patch-conversation-blank-title", "The field \"title\" is blank: send 1 to 80 characters on one line."),
         preflight("options-conversation-preflight-patch", "PATCH", "authorization,content-type"),
         ok("get-conversations-jwt", json!({"conversations": [listed(LISTED, "My name is Ada.")]})),
         unauthorized("get-conversations-public"),
@@ -124,7 +124,7 @@ fn listed(id: &str, title: &str) -> Value {
 
 /// 401, because nobody has identified the caller.
 fn unauthorized(file: &'static str) -> Row {
-    let detail = "This is only for callers who have an identity. The server has to use access tokens or an authorizer.";
+    let detail = "Only a caller with an identity has a list of conversations, and this request has none. The server's operator has to set ACCESS_TOKENS, or to put an authorizer in front.";
     let (file, variables, status, headers, body) = problem(file, 401, "authentication_required", detail);
     let challenge = json!({"www-authenticate": "Bearer realm=\"kus-aws-backend\""});
     (file, variables, status, with(headers, challenge), body)

@@ -708,19 +708,18 @@ async fn refuse_titles(given: &mut Given) {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["Hello"]).await;
     let (path, title) = (path_of(&id), json!({"title": "About Ada"}));
-    let patch = |path: &str, body: &Value| patch_event(path, body);
-    let mut cut_off = patch(&path, &title);
+    let mut cut_off = patch_event(&path, &title);
     cut_off["body"] = json!("{\"title\":");
     given.take(CONVERSATION, "patch", send(&stack, &cut_off).await);
-    given.take(CONVERSATION, "patch", send(&stack, &patch(&path, &json!({"title": " "}))).await);
-    let mut form = patch(&path, &title);
+    given.take(CONVERSATION, "patch", send(&stack, &patch_event(&path, &json!({"title": " "}))).await);
+    let mut form = patch_event(&path, &title);
     form["headers"]["content-type"] = json!("application/x-www-form-urlencoded");
     given.take(CONVERSATION, "patch", send(&stack, &form).await);
-    given.take(CONVERSATION, "patch", send(&stack, &patch(&path_of(&Uuid::new_v4().to_string()), &title)).await);
+    given.take(CONVERSATION, "patch", send(&stack, &patch_event(&path_of(&Uuid::new_v4().to_string()), &title)).await);
     break_the_table(stack.engine());
-    given.take(CONVERSATION, "patch", send(&stack, &patch(&path, &title)).await);
+    given.take(CONVERSATION, "patch", send(&stack, &patch_event(&path, &title)).await);
     let no_table = share(&Backends { engine: None, ..Backends::start().await }, &[]).await;
-    given.take(CONVERSATION, "patch", send(&no_table, &patch(&path, &title)).await);
+    given.take(CONVERSATION, "patch", send(&no_table, &patch_event(&path, &title)).await);
 }
 
 /// What conversations cannot be listed or deleted together for.

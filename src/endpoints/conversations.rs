@@ -115,10 +115,10 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
 pub async fn rename(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
     let address = Address { owner: request.owner.as_str(), id: parse_id(id)? };
     let title = body::string(&mut body::members(request, r#"{"title":"My trip"}"#)?, "title")?;
-    let expected = "1 to 80 characters";
+    let expected = "1 to 80 characters on one line";
     let title = title::of_caller(&title).map_err(|found| Error::InvalidField { name: "title", found, expected })?;
     let writing = record.begin(Upstream::HistoryWrite, request.deadline);
-    let renamed = history.rename(address, &title, &writing.call).await?;
+    let renamed = history.rename(address, title, &writing.call).await?;
     let renamed = renamed.ok_or(Error::ConversationNotFound)?;
     Ok(response::json(StatusCode::OK, &Summary::from(&renamed)))
 }
@@ -165,8 +165,8 @@ pub async fn list<'a>(
 /// 200 with how many of the owner's conversations were deleted, and whether there may be more.
 ///
 /// # Errors
-/// 401 for callers without an identity, 503 when nothing was deleted because of a failure. The `history` is asked for once
-/// the caller is known.
+/// 401 for callers without an identity, 503 when nothing was deleted because of a failure. The `history` is
+/// asked for once the caller is known.
 pub async fn delete_all<'a>(
     request: &Request,
     history: impl FnOnce() -> Result<&'a History, Error>,
