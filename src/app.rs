@@ -131,6 +131,9 @@ impl App {
             Route::Chat => {
                 return chat::post(request, &self.config.chat, self.openai()?, self.history()?, record).await;
             }
+            Route::ListConversations => conversations::list(request, || self.history(), record).await?,
+            Route::DeleteConversations => conversations::delete_all(request, || self.history(), record).await?,
+            Route::RenameConversation(id) => conversations::rename(request, &id, self.history()?, record).await?,
             Route::ReadConversation(id) => conversations::get(request, &id, self.history()?, record).await?,
             Route::DeleteConversation(id) => conversations::delete(request, &id, self.history()?, record).await?,
             Route::Options { allow } => options::options(&allow),

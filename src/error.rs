@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::access::Denied;
+use crate::history::{INDEX, IndexFault, ListError};
 use crate::openai::Cause;
 use crate::quota::{Exceeded, Refused};
 use crate::response::{self, Response};
@@ -96,6 +97,8 @@ pub enum NotConfigured {
     Variable(&'static str),
     /// The secret that this variable names cannot be used. The text says for the log why, and what to do.
     Secret(&'static str, String),
+    /// The table has no index by which conversations can be listed. The text says for the log what to do.
+    Index(IndexFault, String),
 }
 
 /// A failure, as the log tells it.
@@ -125,6 +128,8 @@ const NOT_SAVED: &str = "not_saved";
 
 /// The code, in the log only, of a secret that is used although it should have been read again.
 const SECRET_NOT_RENEWED: &str = "secret_not_renewed";
+/// When a caller is asked to come back while the table's index is being built. That takes minutes.
+const INDEX_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// After how many seconds a caller is asked to come back where the upstream does not say.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -187,9 +192,8 @@ impl Error {
             Self::Model(error) => Some(chain(error)),
             Self::History(error) | Self::NotSaved(error) => Some(chain(error)),
             Self::NotConfigured(NotConfigured::Variable(variable)) => Some(format!("{variable} is not set")),
-            Self::NotConfigured(NotConfigured::Secret(_, reason)) | Self::SecretUnavailable(reason) => {
-                Some(reason.clone())
-            }
+            Self::NotConfigured(NotConfigured::Secret(_, reason) | NotConfigured::Index(_, reason))
+            | Self::SecretUnavailable(reason) => Some(reason.clone()),
             Self::Panic(message) => Some(format!("panicked: {message}")),
             _ => None,
         };
@@ -235,6 +239,10 @@ impl Error {
             Self::AuthenticationRequired(Denied::Invalid) => {
                 "The access token in the header Authorization is not accepted. Check that it is complete, or ask for a new one.".into()
             }
+            Self::AuthenticationRequired(Denied::Anonymous) => {
+                "Only a caller with an identity has a list of conversations, and this request has none. The server's operator has to set ACCESS_TOKENS, or to put an authorizer in front."
+                    .into()
+            }
             Self::QuotaExceeded(Exceeded { total: false, .. }) => {
                 "You have used up your tokens of today. There are new ones at 00:00 UTC.".into()
             }
@@ -271,6 +279,7 @@ impl Error {
                 error.retry_after()
             }
             Self::History(history::Error::Unavailable(_)) | Self::SecretUnavailable(_) => None,
+            Self::NotConfigured(NotConfigured::Index(IndexFault::Building, _)) => Some(INDEX_RETRY_AFTER),
             Self::QuotaExceeded(exceeded) => Some(Duration::from_secs(exceeded.reset)),
             _ => return None,
         };
@@ -320,7 +329,7 @@ impl Error {
 /// The challenge to a caller who was denied (RFC 6750 §3).
 fn challenge(denied: Denied) -> HeaderValue {
     HeaderValue::from_static(match denied {
-        Denied::Missing => "Bearer realm=\"kus-aws-backend\"",
+        Denied::Missing | Denied::Anonymous => "Bearer realm=\"kus-aws-backend\"",
         Denied::Invalid => "Bearer realm=\"kus-aws-backend\", error=\"invalid_token\"",
     })
 }
@@ -334,6 +343,16 @@ fn not_configured_detail(missing: &NotConfigured) -> Cow<'static, str> {
             "The server is not set up for this: the secret that {variable} names cannot be used. The server's log says why, under the request_id."
         )
         .into(),
+        NotConfigured::Index(IndexFault::Building, _) => {
+            format!("The table's index {INDEX} is still being built. Try again in a few minutes.").into()
+        }
+        NotConfigured::Index(fault, _) => {
+            let fault = if *fault == IndexFault::Missing { "has no index" } else { "has another kind of index" };
+            format!(
+                "The server is not set up for this: its table {fault} {INDEX}. Its operator finds the command that makes it in the server's log."
+            )
+            .into()
+        }
     }
 }
 
@@ -396,6 +415,15 @@ impl From<secrets::Error> for Error {
                 Self::NotConfigured(NotConfigured::Secret(variable, reason))
             }
             secrets::Error::Unavailable(reason) => Self::SecretUnavailable(reason),
+        }
+    }
+}
+
+impl From<ListError> for Error {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Index(fault, advice) => Self::NotConfigured(NotConfigured::Index(fault, advice)),
+            ListError::History(error) => error.into(),
         }
     }
 }

@@ -48,12 +48,14 @@
 //! | [`secrets`] | secrets that the environment only names: where they are read, and how long they are used |
 //! | [`secret`] | values that no log and no answer may show |
 //! | [`timestamp`] | times as texts |
+//! | [`title`] | the titles of conversations |
 //! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
 //! | [`dns`] | the addresses of a host |
 //!
 //! Imports run one way: `main` → [`responder`] → [`app`] → [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
 //! [`error`], [`cors`], [`log`] → [`quota`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
-//! [`secrets`] → [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`] → [`owner`], [`dns`].
+//! [`secrets`] → [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`], [`title`] → [`owner`],
+//! [`dns`].
 //! Nothing below [`runtime_api`] sends to Lambda, nothing below [`event`] knows API Gateway.
 
 pub mod access;
@@ -80,6 +82,7 @@ pub mod runtime_api;
 pub mod secret;
 pub mod secrets;
 pub mod timestamp;
+pub mod title;
 pub mod ui_message_stream;
 
 pub use app::App;

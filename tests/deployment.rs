@@ -14,7 +14,7 @@ use crate::local::engine::{self, HISTORY_TABLE};
 use crate::local::environment::Outcome;
 use crate::local::upstream::operation;
 use crate::policy::{read, variables_read};
-use crate::talk::{begin, chat_event, say, send, share, stack};
+use crate::talk::{begin, by, chat_event, say, send, share, stack};
 
 /// `.aws/template.yaml` with its tags written out: `!Ref Name` is `{"Ref": "Name"}`, and every
 /// other one, such as `!GetAtt`, a function ("Intrinsic function reference" of AWS
@@ -235,6 +235,8 @@ async fn the_function_uses_the_table_of_the_template() {
 
     let items = engine.items("of-the-template").await;
     assert_eq!(items.len(), 3, "{items:?}");
+    let list = send(&stack, &by(event("GET", "/api/v1/conversations", &[]), "ada")).await;
+    assert_eq!((list.status, list.body), (200, json!({"conversations": []})));
     let expires_at = expiry["AttributeName"].as_str().expect("an attribute's name");
     for item in &items {
         let seconds = item[expires_at]["N"].as_str().expect("a number of seconds");

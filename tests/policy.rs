@@ -10,11 +10,11 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::deployment::{properties, template};
-use crate::in_process::configure;
-use crate::local::engine::HISTORY_TABLE;
+use crate::in_process::{configure, event};
+use crate::local::engine::{HISTORY_TABLE, INDEX};
 use crate::local::upstream::Call;
 use crate::logs;
-use crate::talk::{chat_event, delete, read as read_conversation, say, send, stack};
+use crate::talk::{by, chat_event, delete, patch_event, path_of, read as read_conversation, say, send, stack};
 
 /// The text of a file of the project.
 pub(crate) fn read(file: &str) -> String {
@@ -86,10 +86,17 @@ async fn the_policies_allow_what_the_function_does_and_nothing_else() {
     let page = read_conversation(&stack, id, "limit=1").await;
     let cursor = page.body["next_cursor"].as_str().expect("a cursor");
     assert_eq!(read_conversation(&stack, id, &format!("cursor={cursor}")).await.body["messages"][0]["turn"], 1);
+    assert_eq!(send(&stack, &patch_event(&path_of(id), &json!({"title": "About Ada"}))).await.status, 200);
     assert_eq!(delete(&stack, id).await.status, 204);
+    assert_eq!(send(&stack, &by(chat_event(&json!({"message": "Hello"}), &[]), "ada")).await.status, 200);
+    for method in ["GET", "DELETE"] {
+        assert_eq!(send(&stack, &by(event(method, "/api/v1/conversations", &[]), "ada")).await.status, 200);
+    }
 
     let calls = stack.engine().calls();
-    let needed: BTreeSet<String> = calls.iter().flat_map(actions).collect();
+    let (of_index, of_table): (Vec<_>, Vec<_>) = calls.iter().partition(|call| call.json().get("IndexName").is_some());
+    let needed = [of_table, of_index.clone()].map(|calls| calls.into_iter().flat_map(actions).collect::<BTreeSet<_>>());
+    assert!(of_index.iter().all(|call| call.json()["IndexName"] == INDEX));
     let named: BTreeSet<String> = calls.iter().flat_map(tables).collect();
     assert_eq!(named, BTreeSet::from([HISTORY_TABLE.to_owned()]));
 
@@ -98,28 +105,29 @@ async fn the_policies_allow_what_the_function_does_and_nothing_else() {
     let mut policies = blocks.filter_map(|block| serde_json::from_str::<Value>(block).ok());
     let documented = policies.find(|block| block["Statement"].is_array()).expect("README.md has a policy");
     assert_eq!(allowed(&documented), needed);
-    assert_eq!(
-        documented["Statement"][0]["Resource"],
-        format!("arn:aws:dynamodb:REGION:ACCOUNT:table/{HISTORY_TABLE}")
-    );
+    let table = format!("arn:aws:dynamodb:REGION:ACCOUNT:table/{HISTORY_TABLE}");
+    assert_eq!(documented["Statement"][0]["Resource"], table);
+    assert_eq!(documented["Statement"][1]["Resource"], format!("{table}/index/{INDEX}"));
 
     let to_paste: Value = serde_json::from_str(&read(".aws/policy.json")).expect("it is JSON");
     assert_eq!(to_paste, documented);
 
     let deployed = &properties(&template(), "Role")["Policies"][1]["PolicyDocument"];
     assert_eq!(allowed(deployed), needed);
-    assert_eq!(
-        deployed["Statement"][0]["Resource"],
-        json!({"Fn::Sub": "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${TableName}"})
-    );
+    let table = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${TableName}";
+    assert_eq!(deployed["Statement"][0]["Resource"], json!({"Fn::Sub": table}));
+    assert_eq!(deployed["Statement"][1]["Resource"], json!({"Fn::Sub": format!("{table}/index/{INDEX}")}));
 }
 
-/// The actions that a policy of one statement allows.
-fn allowed(policy: &Value) -> BTreeSet<String> {
-    let [statement] = policy["Statement"].as_array().expect("statements").as_slice() else { panic!("{policy}") };
-    assert_eq!((&policy["Version"], &statement["Effect"]), (&json!("2012-10-17"), &json!("Allow")));
-    let actions = statement["Action"].as_array().expect("actions").iter();
-    actions.map(|action| action.as_str().expect("an action").to_owned()).collect()
+/// The actions that the two statements of a policy allow: on the table, and on its index.
+fn allowed(policy: &Value) -> [BTreeSet<String>; 2] {
+    assert_eq!(policy["Version"], "2012-10-17");
+    let statements: &[Value; 2] = policy["Statement"].as_array().expect("statements")[..].try_into().expect("two");
+    statements.each_ref().map(|statement| {
+        assert_eq!(statement["Effect"], "Allow");
+        let actions = statement["Action"].as_array().expect("actions").iter();
+        actions.map(|action| action.as_str().expect("an action").to_owned()).collect()
+    })
 }
 
 /// The README's variables with their defaults, which are empty where there is none.

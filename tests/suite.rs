@@ -17,6 +17,7 @@ mod events_chat;
 mod gateway;
 mod identity;
 mod in_process;
+mod listing;
 mod local;
 mod local_streaming;
 mod logs;
