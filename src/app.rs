@@ -101,11 +101,15 @@ impl App {
         Ok(None)
     }
 
-    /// Lets the request in. Where access tokens are needed, its token decides who the owner is, unless
+    /// Lets the request in, if its path and query are no longer than is taken. Where access tokens are needed, its token decides who the owner is, unless
     /// the gateway has identified the caller already.
     fn admit(&self, request: &mut Request, record: &Record) -> Result<(), Error> {
         let is_preflight = Policy::is_preflight(&request.method, &request.headers);
-        let entry = router::entry(&request.path, self.config.docs);
+        // First, because finding the route takes time that grows with the path.
+        if !is_preflight && request.is_too_long() {
+            return Err(Error::UriTooLong);
+        }
+        let entry = if is_preflight { None } else { router::entry(&request.path, self.config.docs) };
         let route = if is_preflight { Some("preflight") } else { entry.map(|entry| entry.path) };
         record.note(|notes| notes.route = route);
         let Some(tokens) = &self.config.access_tokens else { return Ok(()) };
