@@ -242,6 +242,13 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// The body that `reader` gives, as if a server had sent it.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn from_reader(reader: impl Read + Send + Sync + 'static) -> Self {
+        let reader = ureq::Body::builder().reader(reader).into_reader();
+        Self { reader, uri: Uri::from_static("http://model.example"), servers: Servers::default() }
+    }
+
     /// Waits for the next bytes, at most as many as `buffer` takes; 0 at the end of the body.
     ///
     /// # Errors

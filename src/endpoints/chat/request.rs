@@ -13,7 +13,7 @@ use crate::request::{IDEMPOTENCY_KEY, Request};
 pub(super) const LONGEST_MESSAGE: usize = 32 * 1024;
 
 /// The parsed body and headers of a chat.
-pub(super) struct ChatRequest {
+pub(crate) struct ChatRequest {
     pub(super) message: String,
     pub(super) conversation_id: Option<Uuid>,
     pub(super) idempotency_key: Option<Uuid>,
@@ -26,7 +26,7 @@ impl ChatRequest {
     ///
     /// # Errors
     /// 400, 413 and 415 for what cannot be used, 404 for an id that no conversation has.
-    pub(super) fn read(request: &Request) -> Result<Self, Error> {
+    pub(crate) fn read(request: &Request) -> Result<Self, Error> {
         // A page of another site can post a form or plain text without a preflight, but no JSON.
         if !is_json(&request.headers) {
             return Err(Error::UnsupportedMediaType);
