@@ -40,8 +40,6 @@ pub enum Denied {
     Missing,
     /// The token is not one of those that are accepted.
     Invalid,
-    /// The request is only for callers who have an identity, and this one has none.
-    Anonymous,
 }
 
 impl Tokens {
@@ -87,7 +85,9 @@ impl FromStr for Tokens {
             if tokens.iter().any(|token| token.name == name) {
                 return Err(format!("the name {name} is there twice"));
             }
-            let sha256 = parse_digest(digest).ok_or(format!("the digest of {name} does not have 64 hex digits"))?;
+            let mut sha256 = [0; 32];
+            hex::decode_to_slice(digest, &mut sha256)
+                .map_err(|_| format!("the digest of {name} does not have 64 hex digits"))?;
             if let Some(other) = tokens.iter().find(|token| token.sha256 == sha256) {
                 return Err(format!("{} and {name} have the same token", other.name));
             }
@@ -95,16 +95,4 @@ impl FromStr for Tokens {
         }
         if tokens.is_empty() { Err("it has no entry".to_owned()) } else { Ok(Self(tokens)) }
     }
-}
-
-fn parse_digest(text: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    let digits: Vec<u8> = text.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect::<Option<_>>()?;
-    if digits.len() != 2 * digest.len() {
-        return None;
-    }
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks(2)) {
-        *byte = pair[0] << 4 | pair[1];
-    }
-    Some(digest)
 }

@@ -80,13 +80,11 @@ impl App {
             }
         };
         let sender = sender.filter(|_| request.streams);
-        let admitted = self.admit(&mut request, &invocation.record);
-        let outcome = match caught(async {
-            admitted?;
-            self.respond(&request, &invocation.record).await
-        })
-        .await
-        {
+        let outcome = match caught(async { self.admit(&mut request, &invocation.record) }).await {
+            Ok(()) => caught(self.respond(&request, &invocation.record)).await,
+            Err(error) => Err(error),
+        };
+        let outcome = match outcome {
             Ok(Reply::Stream(stream)) => match self.stream(*stream, &request, &invocation, sender).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(response)) => Ok(response),
@@ -101,20 +99,23 @@ impl App {
         Ok(None)
     }
 
-    /// Lets the request in, if its path and query are no longer than is taken. Where access tokens are needed, its token decides who the owner is, unless
-    /// the gateway has identified the caller already.
+    /// Lets the request in, if its path and query are no longer than is taken. Where access tokens are
+    /// needed, its token decides who the owner is, unless the gateway has identified the caller already.
     fn admit(&self, request: &mut Request, record: &Record) -> Result<(), Error> {
-        let is_preflight = Policy::is_preflight(&request.method, &request.headers);
+        if Policy::is_preflight(&request.method, &request.headers) {
+            record.note(|notes| notes.route = Some("preflight"));
+            return Ok(());
+        }
         // First, because finding the route takes time that grows with the path.
-        if !is_preflight && request.is_too_long() {
+        if request.is_too_long() {
             return Err(Error::UriTooLong);
         }
-        let entry = if is_preflight { None } else { router::entry(&request.path, self.config.docs) };
-        let route = if is_preflight { Some("preflight") } else { entry.map(|entry| entry.path) };
-        record.note(|notes| notes.route = route);
-        let Some(tokens) = &self.config.access_tokens else { return Ok(()) };
-        let is_open = is_preflight || entry.is_some_and(|entry| entry.open);
-        if !is_open && request.owner.is_public() {
+        let entry = router::entry(&request.path, self.config.docs);
+        record.note(|notes| notes.route = entry.map(|entry| entry.path));
+        if let Some(tokens) = &self.config.access_tokens
+            && !entry.is_some_and(|entry| entry.open)
+            && request.owner.is_public()
+        {
             request.owner = tokens.owner(&request.headers).map_err(Error::AuthenticationRequired)?;
         }
         Ok(())

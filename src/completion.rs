@@ -27,10 +27,10 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// All tokens, where they were told.
+    /// All tokens: as the server counts them, or otherwise the sum of both.
     #[must_use]
     pub fn total(&self) -> Option<u64> {
         let sum = || Some(self.prompt_tokens?.saturating_add(self.completion_tokens?));
-        self.total_tokens.or_else(sum).filter(|tokens| *tokens > 0)
+        self.total_tokens.or_else(sum)
     }
 }

@@ -6,6 +6,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -113,11 +114,8 @@ impl Config {
         });
         let limit = |variable: Variable| {
             let expected = format!("a number of tokens from 0, which sets no limit, to {}", quota::GREATEST_LIMIT);
-            match variable.scalar(0, &expected)? {
-                0 => Ok(None),
-                limit if limit <= quota::GREATEST_LIMIT => Ok(Some(limit)),
-                _ => Err(variable.error(format!("expected {expected}"))),
-            }
+            let limit = variable.within(0..=quota::GREATEST_LIMIT, 0, &expected)?;
+            Ok((limit > 0).then_some(limit))
         };
         let chat = chat::Settings {
             system_prompt: variable("SYSTEM_PROMPT")?.value.map(Into::into),
@@ -153,8 +151,8 @@ impl Config {
             base_url: base_url.url(Some(OPENAI))?.unwrap_or_default(),
             api_key: variable("OPENAI_API_KEY")?.header_value()?.map(Secret::new),
             model: variable("OPENAI_MODEL")?.value.unwrap_or_else(|| "gpt-6-luna".to_owned()),
-            max_output_tokens: variable("OPENAI_MAX_OUTPUT_TOKENS")?.at_least(
-                1,
+            max_output_tokens: variable("OPENAI_MAX_OUTPUT_TOKENS")?.within(
+                1..=u32::MAX,
                 1024,
                 "a number of tokens from 1 to 4294967295",
             )?,
@@ -227,10 +225,15 @@ impl Variable {
         value.to_ascii_lowercase().parse().map_err(|_| self.error(format!("expected {expected}")))
     }
 
-    /// The value, or `default`, as a number that is not below `least`.
-    fn at_least(&self, least: u32, default: u32, expected: &str) -> Result<u32, Error> {
+    /// The value, or `default`, as a number within `range`.
+    fn within<T: FromStr + PartialOrd>(
+        &self,
+        range: RangeInclusive<T>,
+        default: T,
+        expected: &str,
+    ) -> Result<T, Error> {
         let number = self.scalar(default, expected)?;
-        if number < least { Err(self.error(format!("expected {expected}"))) } else { Ok(number) }
+        if range.contains(&number) { Ok(number) } else { Err(self.error(format!("expected {expected}"))) }
     }
 
     fn one_of(&self, words: &[&'static str]) -> Result<Option<&'static str>, Error> {
@@ -240,13 +243,8 @@ impl Variable {
     }
 
     fn temperature(&self) -> Result<Option<f64>, Error> {
-        let expected = "a number from 0 to 2";
-        let temperature = self.scalar(0.0, expected)?;
-        if (0.0..=2.0).contains(&temperature) {
-            Ok(self.value.is_some().then_some(temperature))
-        } else {
-            Err(self.error(format!("expected {expected}")))
-        }
+        let temperature = self.within(0.0..=2.0, 0.0, "a number from 0 to 2")?;
+        Ok(self.value.is_some().then_some(temperature))
     }
 
     /// The value, or `default`, as the URL of a server.
@@ -260,13 +258,9 @@ impl Variable {
     /// The value, a secret, as the text of a header.
     fn header_value(self) -> Result<Option<String>, Error> {
         match &self.value {
-            Some(value) if HeaderValue::from_str(value).is_err() => Err(Error {
-                value: NOT_SHOWN.to_owned(),
-                ..self.error(
-                    "it has characters that no key has, such as line breaks or quotes; expected the key alone"
-                        .to_owned(),
-                )
-            }),
+            Some(value) if HeaderValue::from_str(value).is_err() => Err(self.error_of_a_secret(
+                "it has characters that no key has, such as line breaks or quotes; expected the key alone".to_owned(),
+            )),
             _ => Ok(self.value),
         }
     }
@@ -276,7 +270,7 @@ impl Variable {
         let Some(list) = &self.value else { return Ok(None) };
         list.parse().map(Some).map_err(|wrong: String| {
             let expected = "a comma-separated list of NAME:SHA256-OF-THE-TOKEN";
-            Error { value: NOT_SHOWN.to_owned(), ..self.error(format!("{wrong}; expected {expected}")) }
+            self.error_of_a_secret(format!("{wrong}; expected {expected}"))
         })
     }
 
@@ -303,6 +297,11 @@ impl Variable {
             return Err(self.error("expected a path such as /team-a or /team-a/chat".to_owned()));
         }
         Ok(path.to_owned())
+    }
+
+    /// The same error without the value.
+    fn error_of_a_secret(&self, reason: String) -> Error {
+        Error { value: NOT_SHOWN.to_owned(), ..self.error(reason) }
     }
 
     fn error(&self, reason: String) -> Error {

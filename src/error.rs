@@ -212,9 +212,6 @@ impl Error {
             Self::AuthenticationRequired(Denied::Invalid) => {
                 "The access token in the header Authorization is not accepted. Check that it is complete, or ask for a new one.".into()
             }
-            Self::AuthenticationRequired(Denied::Anonymous) => {
-                "This is only for callers who have an identity. The server has to use access tokens or an authorizer.".into()
-            }
             Self::QuotaExceeded(Exceeded { total: false, .. }) => {
                 "You have used up your tokens of today. There are new ones at 00:00 UTC.".into()
             }
@@ -305,7 +302,7 @@ impl Error {
 /// The challenge to a caller who was denied (RFC 6750 §3).
 fn challenge(denied: Denied) -> HeaderValue {
     HeaderValue::from_static(match denied {
-        Denied::Missing | Denied::Anonymous => "Bearer realm=\"kus-aws-backend\"",
+        Denied::Missing => "Bearer realm=\"kus-aws-backend\"",
         Denied::Invalid => "Bearer realm=\"kus-aws-backend\", error=\"invalid_token\"",
     })
 }

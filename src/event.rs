@@ -124,11 +124,12 @@ impl RequestContext {
     }
 }
 
-/// What identifies a caller: a text that is not empty, or a number.
+/// What identifies a caller: a text that is not empty, or an integer. A number that becomes floating-point
+/// loses digits, and two callers could become one.
 fn identifier(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text)),
-        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Number(number) if !number.is_f64() => Some(Cow::Owned(number.to_string())),
         _ => None,
     }
 }

@@ -385,9 +385,7 @@ fn is_false(value: &bool) -> bool {
 
 /// All tokens, as the server counts them or otherwise as the sum of what it counts.
 fn tokens(usage: Usage) -> Option<u64> {
-    let Usage { prompt_tokens, completion_tokens, total_tokens } = usage;
-    let sum = || Some(prompt_tokens?.saturating_add(completion_tokens?));
-    total_tokens.or_else(sum).or(prompt_tokens).or(completion_tokens)
+    usage.total().or(usage.prompt_tokens).or(usage.completion_tokens)
 }
 
 /// `time` in milliseconds, to the microsecond.

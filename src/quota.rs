@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::call::Call;
 use crate::history::{self, Counter, History, Reservation, Reserved};
 use crate::owner::Owner;
-use crate::timestamp::rfc3339;
+use crate::timestamp::{DAY, rfc3339, unix_seconds};
 
 /// The header that says how much a caller may use (draft-ietf-httpapi-ratelimit-headers-10).
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -36,8 +36,6 @@ const ERROR_PART: u64 = 16;
 
 /// How long a reservation outlives its request's deadline: the clocks of two machines may differ.
 const MARGIN: Duration = Duration::from_mins(1);
-
-const DAY: u64 = 24 * 60 * 60;
 
 /// The most tokens of a UTC day; `None` where there is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,19 +126,19 @@ impl Limits {
         call: &Call,
     ) -> (Result<Hold, Refused>, Balances) {
         let now = SystemTime::now();
-        let date = rfc3339(now);
-        let day = Day { date: &date[..10], number: seconds(now) / DAY };
-        let expiry = seconds(now + deadline.saturating_duration_since(Instant::now()) + MARGIN);
+        let day = Day::of(now);
+        let date = day.date();
+        let expiry = unix_seconds(now + deadline.saturating_duration_since(Instant::now()) + MARGIN);
         let Estimate { tokens, largest } = estimate;
         let shards = self.total.map_or(1, |limit| shards(limit, largest));
         let caller = async {
             let Some(limit) = self.caller else { return Outcome::Off };
-            let counter = Counter { of: caller, date: day.date, shard: None, forget_at: day.forget_at() };
+            let counter = Counter { of: caller, date: &date, shard: None, forget_at: day.forget_at() };
             history.reserve(counter, tokens, limit, expiry, call).await.into()
         };
         let total = async {
             let Some(limit) = self.total else { return Outcome::Off };
-            reserve_total(history, limit, shards, tokens, expiry, &day, call).await
+            reserve_total(history, limit, shards, tokens, expiry, day, call).await
         };
         let (caller, total) = tokio::join!(caller, total);
         let reset = day.reset(now);
@@ -185,15 +183,16 @@ async fn reserve_total(
     shards: u64,
     tokens: u64,
     expiry: u64,
-    day: &Day<'_>,
+    day: Day,
     call: &Call,
 ) -> Outcome {
-    if history.total_is_full(day.number) {
+    if history.total_is_full() {
         return Outcome::Full;
     }
+    let date = day.date();
     let first = fastrand::u64(..shards);
     for shard in (first..shards).chain(0..first) {
-        let counter = Counter { of: "total", date: day.date, shard: Some(shard), forget_at: day.forget_at() };
+        let counter = Counter { of: "total", date: &date, shard: Some(shard), forget_at: day.forget_at() };
         match history.reserve(counter, tokens, part(limit, shards, shard), expiry, call).await.into() {
             Outcome::Full => {}
             other => return other,
@@ -244,7 +243,7 @@ impl Hold {
                 let left = (limit / self.shards).saturating_sub(held.used);
                 Balance { limit, left: left.saturating_mul(self.shards) }
             }),
-            reset: Day { date: "", number: seconds(now) / DAY }.reset(now),
+            reset: Day::of(now).reset(now),
         }
     }
 }
@@ -311,27 +310,34 @@ fn part(limit: u64, shards: u64, shard: u64) -> u64 {
 }
 
 /// A UTC day.
-struct Day<'a> {
-    /// As `YYYY-MM-DD`.
-    date: &'a str,
+#[derive(Clone, Copy)]
+struct Day {
     /// Counted from the Unix epoch.
     number: u64,
 }
 
-impl Day<'_> {
+impl Day {
+    /// The day of `now`.
+    fn of(now: SystemTime) -> Self {
+        Self { number: unix_seconds(now) / DAY }
+    }
+
+    /// As `YYYY-MM-DD`.
+    fn date(self) -> String {
+        let mut date = rfc3339(UNIX_EPOCH + Duration::from_secs(self.number * DAY));
+        date.truncate(10);
+        date
+    }
+
     /// In how many seconds the next one begins; at least 1.
-    fn reset(&self, now: SystemTime) -> u64 {
-        ((self.number + 1) * DAY).saturating_sub(seconds(now)).max(1)
+    fn reset(self, now: SystemTime) -> u64 {
+        ((self.number + 1) * DAY).saturating_sub(unix_seconds(now)).max(1)
     }
 
     /// When its counters expire, in seconds since the Unix epoch: two days after it began.
-    fn forget_at(&self) -> u64 {
+    fn forget_at(self) -> u64 {
         (self.number + 2) * DAY
     }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -373,11 +379,11 @@ mod tests {
             [(0, 0, DAY), (DAY - 1, 0, 1), (DAY, 1, DAY), (20_000 * DAY + 1, 20_000, DAY - 1)]
         {
             let now = UNIX_EPOCH + Duration::from_secs(second);
-            let day = Day { date: "", number: seconds(now) / DAY };
+            let day = Day::of(now);
             assert_eq!((day.number, day.reset(now), day.forget_at()), (number, reset, (number + 2) * DAY));
         }
         // A request that began a day earlier is told no time in the past.
-        assert_eq!(Day { date: "", number: 0 }.reset(UNIX_EPOCH + Duration::from_secs(2 * DAY)), 1);
+        assert_eq!(Day { number: 0 }.reset(UNIX_EPOCH + Duration::from_secs(2 * DAY)), 1);
     }
 
     #[test]

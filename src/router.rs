@@ -147,8 +147,8 @@ pub fn find(method: &str, path: &str, documentation: bool) -> Result<Route, Miss
     }
 }
 
-/// A row of the table with the path `path`; all of them have the same template. `None` for a path that
-/// no route has. `documentation` as for [`find`].
+/// The first row of the table for `path`, whatever its methods: all rows of a path have the same template and
+/// are equally open. `None` for a path that no route has. `documentation` as for [`find`].
 #[must_use]
 pub fn entry(path: &str, documentation: bool) -> Option<&'static Entry> {
     let decoded = decoded_segments(path);

@@ -1,4 +1,4 @@
-//! Times as texts.
+//! Times as texts and numbers.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,6 +12,15 @@ pub fn rfc3339(time: SystemTime) -> String {
     let second = DateTime::from_secs(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
     let second = second.fmt(Format::DateTime).unwrap_or_default();
     format!("{}.{:03}Z", second.trim_end_matches('Z'), since.subsec_millis())
+}
+
+/// How many seconds a UTC day has.
+pub const DAY: u64 = 24 * 60 * 60;
+
+/// Whole seconds since the Unix epoch; 0 before it.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ const ADA: &str = "ada-token-0123456789";
 const BOB: &str = "bob-token-0123456789";
 
 fn sha256(token: &str) -> String {
-    Sha256::digest(token).iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
+    hex::encode(Sha256::digest(token))
 }
 
 async fn protected() -> LocalStack {

@@ -20,6 +20,9 @@ pub(crate) const NEW_CONVERSATION: &str = "a new conversation's";
 
 const LISTED: Variables = &[("ALLOWED_ORIGINS", "https://*.example.com"), ("CORS_ALLOW_CREDENTIALS", "true")];
 
+/// A token that nobody has.
+const TOKENS: Variables = &[("ACCESS_TOKENS", "ada:0000000000000000000000000000000000000000000000000000000000000000")];
+
 type Variables = &'static [(&'static str, &'static str)];
 
 /// An event's file, the variables that are set, and the answer: status, the headers beside those
@@ -27,6 +30,24 @@ type Variables = &'static [(&'static str, &'static str)];
 pub(crate) type Row = (&'static str, Variables, u16, Value, Option<Value>);
 
 fn rows() -> Vec<Row> {
+    let mut rows = without_tokens();
+    rows.extend([
+        unauthorized(
+            "get-echo-no-token",
+            "This API needs an access token: send it in the header Authorization: Bearer TOKEN.",
+            "Bearer realm=\"kus-aws-backend\"",
+        ),
+        unauthorized(
+            "get-echo-wrong-token",
+            "The access token in the header Authorization is not accepted. Check that it is complete, or ask for a new one.",
+            "Bearer realm=\"kus-aws-backend\", error=\"invalid_token\"",
+        ),
+    ]);
+    rows
+}
+
+/// The rows in which nobody needs an access token.
+fn without_tokens() -> Vec<Row> {
     let healthy = || Some(json!({"status": "ok"}));
     let health = |file, variables: Variables| (file, variables, 200, json_headers(), healthy());
     let echo = |file, text| (file, &[][..], 200, json_headers(), Some(json!({"echo": text})));
@@ -157,6 +178,7 @@ fn page(file: &'static str, page: &Response) -> Row {
 pub(crate) fn problem(file: &'static str, status: u16, code: &str, detail: &str) -> Row {
     let title = match status {
         400 => "Bad Request",
+        401 => "Unauthorized",
         404 => "Not Found",
         405 => "Method Not Allowed",
         415 => "Unsupported Media Type",
@@ -167,6 +189,12 @@ pub(crate) fn problem(file: &'static str, status: u16, code: &str, detail: &str)
         "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, "request_id": "the invocation's"
     });
     (file, &[], status, headers, Some(body))
+}
+
+/// 401 with this challenge, where access tokens are needed.
+fn unauthorized(file: &'static str, detail: &str, challenge: &str) -> Row {
+    let (file, _, status, headers, body) = problem(file, 401, "authentication_required", detail);
+    (file, TOKENS, status, with(headers, json!({"www-authenticate": challenge})), body)
 }
 
 /// 405, where the path has these methods.

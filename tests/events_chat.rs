@@ -42,6 +42,7 @@ pub(crate) fn rows() -> Vec<Row> {
         ok("post-chat-idempotency-key", of_key()),
         stream("post-chat-stream", &of_key()),
         ok("post-chat-jwt", hello()),
+        ok("post-chat-lambda-authorizer", hello()),
         ok("post-chat-base64-body", begun("안녕 🦀", [8, 8, 16])),
         ok("post-chat-named-stage", hello()),
         problem(

@@ -88,6 +88,9 @@ async fn one_caller_is_one_owner_however_the_authorizer_puts_it() {
         (Value::Null, json!({"jwt": {"claims": {"iss": ISSUER}}})),
         (Value::Null, json!({"jwt": {"claims": {"iss": ISSUER, "sub": ""}}})),
         (Value::Null, json!({"iam": {"userId": ""}})),
+        // Beyond 64 bits numbers lose digits.
+        (Value::Null, json!({"lambda": {"sub": 1.5}})),
+        (Value::Null, serde_json::from_str(r#"{"lambda": {"sub": 36893488147419103233}}"#).expect("JSON")),
         (Value::Null, json!("ada")),
     ];
     for (one, other) in rows {

@@ -1,10 +1,11 @@
 //! README's examples with curl, run as they stand there: the answers are those that it shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
+use crate::in_process::event;
 use crate::policy;
-use crate::talk::stack;
+use crate::talk::{send, stack};
 
 /// The addresses that stand for the local stack's.
 const ADDRESSES: [&str; 2] = ["http://127.0.0.1:8000", "https://abc123.execute-api.us-east-1.amazonaws.com"];
@@ -85,6 +86,57 @@ fn is_as_shown(expected: &str, actual: &str, names: &mut Names) -> bool {
         fits && matches(place + length, shown, &actual[length..], names)
     }
     matches(0, expected, actual, names)
+}
+
+/// The anchors that GitHub makes of a page's headings.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut in_block = false;
+    let headings = page.lines().filter(|line| {
+        in_block ^= line.trim_start().starts_with("```");
+        !in_block && line.starts_with('#')
+    });
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let anchor = |heading: &str| -> String {
+        heading.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect()
+    };
+    headings.map(|heading| anchor(heading).replace(' ', "-")).collect()
+}
+
+#[test]
+fn every_link_to_a_section_finds_it() {
+    let pages = ["README.md", ".github/README.ko.md", ".aws/README.md"];
+    let (mut found, of_page) = (0, |page: &str| anchors(&policy::read(page)));
+    for page in pages {
+        let text = policy::read(page);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for (file, anchor) in targets.filter_map(|target| target.split_once('#')) {
+            let Some(other) = (match file {
+                "" => Some(page),
+                _ => pages.into_iter().rev().find(|other| file.trim_start_matches("../") == *other),
+            }) else {
+                continue;
+            };
+            assert!(of_page(other).contains(anchor), "{page}: there is no section #{anchor} in {other}");
+            found += 1;
+        }
+    }
+    assert!(found > 20, "{found} links were found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_that_makes_a_token_makes_the_entry_that_lets_it_in() {
+    let readme = policy::read("README.md");
+    let command = readme.lines().find(|line| line.starts_with("TOKEN=")).expect("README has the command").to_owned();
+    let done = tokio::task::spawn_blocking(move || Command::new("sh").args(["-c", &command]).output());
+    let made = String::from_utf8(done.await.expect("no panic").expect("sh runs").stdout).expect("text");
+    let value = |name| made.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{made}"));
+    let stack = stack(&[("ACCESS_TOKENS", value("entry: "))]).await;
+    for (token, status) in [(value("token: "), 200), ("another", 401)] {
+        let authorization = format!("Bearer {token}");
+        let mut event = event("GET", "/api/v1/echo", &[("authorization", &authorization)]);
+        event["rawQueryString"] = "q=hello".into();
+        assert_eq!(send(&stack, &event).await.status, status, "{token}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,3 +30,4 @@ mod routing;
 mod stream;
 mod talk;
 mod upstreams;
+mod workflows;

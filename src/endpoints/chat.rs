@@ -143,7 +143,8 @@ impl<'a> Answer<'a> {
 ///
 /// # Errors
 /// 400, 413, 415 and 422 for what the caller sent, 404 for a conversation that the owner does not
-/// have, 409 for one that is deleted meanwhile, 429 where a token limit is reached, and the failures of [`openai`] and [`history`].
+/// have, 409 for one that is deleted meanwhile, 429 where a token limit is reached, and the failures of
+/// [`openai`] and [`history`].
 pub async fn post<'a>(
     request: &'a Request,
     settings: &Settings,
@@ -158,7 +159,10 @@ pub async fn post<'a>(
     let address = Address { owner: request.owner.as_str(), id: said.conversation_id.unwrap_or(new_id) };
 
     let reads = said.conversation_id.is_some() || said.idempotency_key.is_some();
-    let (memory, hold) = if reads || settings.limits.is_set() {
+    let (memory, hold) = 'table: {
+        if !reads && !settings.limits.is_set() {
+            break 'table (None, None);
+        }
         openai.get_ready();
         let reading = record.begin(Upstream::HistoryRead, times.read);
         let call = &reading.call;
@@ -166,22 +170,16 @@ pub async fn post<'a>(
             async { if reads { find(address, &said, settings, history, call).await } else { Ok(Found::Memory(None)) } };
         let reserved = settings.reserve(&said, request, openai, history, record, call);
         let (found, hold) = tokio::join!(found, reserved);
-        match (found, hold) {
-            (Ok(Found::Memory(memory)), Ok(hold)) => (memory, hold),
-            (Ok(Found::Memory(_)), Err(error)) => return Err(error),
-            (found, hold) => {
-                // The model is not asked.
-                if let Ok(Some(hold)) = hold {
-                    settle(hold, history, record, 0, call).await;
-                }
-                return found.map(|found| match found {
-                    Found::Answer(response) => Reply::Whole(response),
-                    Found::Memory(_) => unreachable!("it is matched above"),
-                });
-            }
+        let reply = match found {
+            Ok(Found::Memory(memory)) => break 'table (memory, hold?),
+            Ok(Found::Answer(response)) => Ok(Reply::Whole(response)),
+            Err(error) => Err(error),
+        };
+        // The model is not asked.
+        if let Ok(Some(hold)) = hold {
+            settle(hold, history, record, 0, call).await;
         }
-    } else {
-        (None, None)
+        return reply;
     };
 
     record.note(|notes| notes.model = Some(openai.model().to_owned()));
@@ -204,7 +202,8 @@ pub async fn post<'a>(
             return Err(error.into());
         }
     };
-    let tokens = tokens_spent(&exchange, sent);
+    let Completion { content, usage, .. } = &exchange.completion;
+    let tokens = tokens_spent(*usage, sent, content.len());
     exchange.fit();
     let answer = match conversation.append(&exchange, tokens).await? {
         Outcome::Stored { turn, saved } => Answer::new(address.id, turn, &exchange, saved).into_response(),
@@ -305,10 +304,11 @@ async fn ask(
     (outcome, sent)
 }
 
-/// How many tokens an exchange took: as the model's server says, otherwise by estimate.
-fn tokens_spent(exchange: &Exchange, sent: u64) -> u64 {
-    let Completion { content, usage, .. } = &exchange.completion;
-    usage.total().unwrap_or_else(|| sent.saturating_add(quota::tokens_of(content.len())))
+/// How many tokens an answer of so many bytes took: as the model's server counts them, or by the estimate
+/// where it tells nothing. `sent` is how many tokens the model was sent by estimate.
+fn tokens_spent(usage: Usage, sent: u64, received: usize) -> u64 {
+    let counted = usage.total().filter(|tokens| *tokens > 0);
+    counted.unwrap_or_else(|| sent.saturating_add(quota::tokens_of(received)))
 }
 
 /// Turns what is reserved into what was spent, and notes what is left.

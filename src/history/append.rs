@@ -4,18 +4,15 @@ use std::time::SystemTime;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
 use uuid::Uuid;
 
 use super::calls::{Pause, within};
 use super::expiry::{self, EXPIRES_AT, IS_ABSENT};
-use super::items::{CONVERSATION, Item, idempotency_sort_key, key, text, turn_item};
+use super::items::{CONVERSATION, Item, VERSION, count, idempotency_sort_key, key, text, turn_item};
 use super::{Address, COMPLETE, Error, Exchange, History, Turn};
 use crate::call::Call;
 use crate::timestamp::rfc3339;
-
-/// The version of the items' form, in the attribute `v`.
-const VERSION: &str = "1";
 
 const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 
@@ -108,7 +105,7 @@ impl History {
         let created_at = rfc3339(now);
         let expires_at = expiry::expires_at(now, self.settings.time_to_live);
         let put = |mut item: Item| {
-            item.insert("v".to_owned(), AttributeValue::N(VERSION.to_owned()));
+            item.insert("v".to_owned(), count(VERSION));
             item.extend(expires_at.clone().map(|expires_at| (EXPIRES_AT.to_owned(), expires_at)));
             let put = Put::builder()
                 .table_name(self.name())
@@ -119,9 +116,9 @@ impl History {
                 .expect(COMPLETE);
             TransactWriteItem::builder().put(put).build()
         };
-        let count = if number == 1 {
+        let conversation = if number == 1 {
             let mut item = key(address, CONVERSATION);
-            item.insert("turns".to_owned(), AttributeValue::N("1".to_owned()));
+            item.insert("turns".to_owned(), count(1));
             item.insert("owner".to_owned(), text(address.owner));
             item.insert("created_at".to_owned(), text(&created_at));
             item.insert("updated_at".to_owned(), text(&created_at));
@@ -131,8 +128,8 @@ impl History {
                 .table_name(self.name())
                 .set_key(Some(key(address, CONVERSATION)))
                 .condition_expression("turns = :before AND attribute_not_exists(deleted_at)")
-                .expression_attribute_values(":before", AttributeValue::N((number - 1).to_string()))
-                .expression_attribute_values(":turns", AttributeValue::N(number.to_string()))
+                .expression_attribute_values(":before", count(number - 1))
+                .expression_attribute_values(":turns", count(number))
                 .expression_attribute_values(":now", text(&created_at));
             update = match &expires_at {
                 Some(expires_at) => update
@@ -142,10 +139,10 @@ impl History {
             };
             TransactWriteItem::builder().update(update.build().expect(COMPLETE)).build()
         };
-        let mut writes = vec![count, put(turn_item(address, number, &created_at, exchange))];
+        let mut writes = vec![conversation, put(turn_item(address, number, &created_at, exchange))];
         if let Some(idempotency_key) = exchange.idempotency_key {
             let mut item = key(address, &idempotency_sort_key(idempotency_key));
-            item.insert("turn".to_owned(), AttributeValue::N(number.to_string()));
+            item.insert("turn".to_owned(), count(number));
             writes.push(put(item));
         }
         writes

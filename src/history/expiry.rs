@@ -1,11 +1,12 @@
 //! When an item expires. DynamoDB removes an expired item within days; until then it is as good as
 //! absent ("Using time to live (TTL) in DynamoDB").
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::items::{Item, number};
+use super::items::{Item, count, number};
+use crate::timestamp::unix_seconds;
 
 /// The TTL attribute, in seconds since the Unix epoch.
 pub(super) const EXPIRES_AT: &str = "expires_at";
@@ -15,20 +16,16 @@ pub(super) const IS_ABSENT: &str = "attribute_not_exists(pk) OR expires_at <= :n
 
 /// The value of `:now` in [`IS_ABSENT`] at the time `now`.
 pub(super) fn now(now: SystemTime) -> AttributeValue {
-    AttributeValue::N(seconds(now).to_string())
+    count(unix_seconds(now))
 }
 
 /// The value of [`EXPIRES_AT`] in an item that is written at `now`; `None` for one that is kept for
 /// ever.
 pub(super) fn expires_at(now: SystemTime, time_to_live: Option<Duration>) -> Option<AttributeValue> {
-    Some(AttributeValue::N(seconds(now + time_to_live?).to_string()))
+    Some(count(unix_seconds(now + time_to_live?)))
 }
 
 /// Whether `item` has expired at `now`.
 pub(super) fn has_expired(item: &Item, now: SystemTime) -> bool {
-    number(item, EXPIRES_AT).is_some_and(|expires_at| expires_at <= seconds(now))
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    number(item, EXPIRES_AT).is_some_and(|expires_at| expires_at <= unix_seconds(now))
 }

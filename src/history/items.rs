@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 use crate::completion::{Completion, Usage};
 
+/// The version of the items' form, in the attribute `v`.
+pub(super) const VERSION: u64 = 1;
+
 /// The sort key of the conversation's own item.
 pub(super) const CONVERSATION: &str = "~conversation";
 
@@ -107,6 +110,10 @@ pub(super) fn text(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
 }
 
+pub(super) fn count(count: u64) -> AttributeValue {
+    AttributeValue::N(count.to_string())
+}
+
 pub(super) fn string<'a>(item: &'a Item, name: &str) -> Option<&'a String> {
     item.get(name)?.as_s().ok()
 }
@@ -130,13 +137,12 @@ pub(super) fn turn_item(address: Address<'_>, turn: u64, created_at: &str, excha
     let Exchange { user, completion, remembered_turns, idempotency_key } = exchange;
     let Completion { content, model, finish_reason, usage } = completion;
     let mut item = key(address, &turn_key(turn));
-    let count = |count: u64| AttributeValue::N(count.to_string());
     let attributes = [
         ("user", Some(text(user))),
         ("assistant", Some(text(content))),
         ("model", Some(text(model))),
         ("finish_reason", finish_reason.as_ref().map(text)),
-        ("remembered_turns", Some(AttributeValue::N(remembered_turns.to_string()))),
+        ("remembered_turns", Some(count(*remembered_turns as u64))),
         ("prompt_tokens", usage.prompt_tokens.map(count)),
         ("completion_tokens", usage.completion_tokens.map(count)),
         ("total_tokens", usage.total_tokens.map(count)),

@@ -5,16 +5,18 @@
 //! process has reserved comes back when it has expired.
 
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 
 use super::calls::{Pause, within};
-use super::items::{Item, known_by, number, text};
+use super::expiry::EXPIRES_AT;
+use super::items::{Item, VERSION, count, known_by, number, text};
 use super::{Error, History};
 use crate::call::Call;
+use crate::timestamp::{DAY, unix_seconds};
 
 /// The sort key of a counter.
 const USAGE: &str = "usage";
@@ -28,8 +30,6 @@ const MOST_REMOVED: usize = 90;
 
 /// For how many seconds it is remembered that the total is spent. What is reserved then may come back.
 const REMEMBERED: u64 = 5;
-
-const SECONDS_OF_A_DAY: u64 = 24 * 60 * 60;
 
 /// A counter's address.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,7 @@ impl History {
         call: &Call,
     ) -> Result<Reserved, Error> {
         let (pk, name) = (counter.pk(), format!("{RESERVATION}{:016x}", fastrand::u64(..)));
-        let held = |item: &Item, tokens| Reservation {
+        let held = |item: &Item| Reservation {
             pk: pk.clone(),
             name: name.clone(),
             tokens,
@@ -107,12 +107,12 @@ impl History {
                 .expression_attribute_values(":tokens", difference(tokens, returned))
                 .expression_attribute_values(":limit", count(limit.saturating_add(returned)))
                 .expression_attribute_values(":expires_at", count(counter.forget_at))
-                .expression_attribute_values(":v", count(1));
+                .expression_attribute_values(":v", count(VERSION));
             let removed = Removed::of(&reclaimed);
             let update = removed
                 .named(update)
                 .update_expression(format!(
-                    "SET #r = :r, expires_at = :expires_at, v = :v ADD used :tokens{}",
+                    "SET #r = :r, {EXPIRES_AT} = :expires_at, v = :v ADD used :tokens{}",
                     removed.clause()
                 ))
                 .condition_expression(format!(
@@ -121,7 +121,7 @@ impl History {
                 ))
                 .return_values(ReturnValue::AllNew);
             let error = match update.customize().config_override(within(call)).send().await {
-                Ok(done) => return Ok(Reserved::Held(held(&done.attributes.unwrap_or_default(), tokens))),
+                Ok(done) => return Ok(Reserved::Held(held(&done.attributes.unwrap_or_default()))),
                 Err(error) => error,
             };
             let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
@@ -131,7 +131,7 @@ impl History {
             let item = failed.item().unwrap_or(&none);
             // The confirmation of an earlier attempt was lost.
             if item.contains_key(&name) {
-                return Ok(Reserved::Held(held(item, tokens)));
+                return Ok(Reserved::Held(held(item)));
             }
             reclaimed = expired(item);
             let returned = reclaimed.iter().map(|(_, tokens)| tokens).sum();
@@ -173,15 +173,13 @@ impl History {
     }
 
     /// Whether the total of the day was spent a moment ago.
-    pub fn total_is_full(&self, day: u64) -> bool {
-        let until = self.total_full_until.load(Ordering::Relaxed);
-        let now = seconds();
-        now < until && now / SECONDS_OF_A_DAY == day
+    pub fn total_is_full(&self) -> bool {
+        unix_seconds(SystemTime::now()) < self.total_full_until.load(Ordering::Relaxed)
     }
 
-    /// Remembers for a moment that the total of the day is spent.
+    /// Remembers for a moment, and at most until the day ends, that the total of the day is spent.
     pub fn note_full_total(&self, day: u64) {
-        let until = (seconds() + REMEMBERED).min((day + 1) * SECONDS_OF_A_DAY);
+        let until = (unix_seconds(SystemTime::now()) + REMEMBERED).min((day + 1) * DAY);
         self.total_full_until.store(until, Ordering::Relaxed);
     }
 
@@ -234,7 +232,7 @@ impl<'a> Removed<'a> {
 
 /// The reservations of `item` that have expired, with their tokens.
 fn expired(item: &Item) -> Vec<(String, u64)> {
-    let now = seconds();
+    let now = unix_seconds(SystemTime::now());
     let reservation = |(name, value): (&String, &AttributeValue)| {
         let (tokens, expiry) = value.as_s().ok().filter(|_| name.starts_with(RESERVATION))?.split_once(' ')?;
         let has_expired = expiry.parse::<u64>().is_ok_and(|expiry| expiry <= now);
@@ -243,14 +241,6 @@ fn expired(item: &Item) -> Vec<(String, u64)> {
     item.iter().filter_map(reservation).take(MOST_REMOVED).collect()
 }
 
-fn count(count: u64) -> AttributeValue {
-    AttributeValue::N(count.to_string())
-}
-
 fn difference(more: u64, less: u64) -> AttributeValue {
     AttributeValue::N((i128::from(more) - i128::from(less)).to_string())
-}
-
-fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,5 +1,6 @@
 """The page at /docs in a browser: what it shows, the forms, and how it can be used."""
 
+import hashlib
 import subprocess
 import unittest
 import urllib.request
@@ -160,6 +161,15 @@ class Docs(BrowserTest):
         self.assertNotIn("a-token", kept)
         self.driver.refresh()
         self.assertEqual(self.one("#token").get_property("value"), "")
+
+    def test_where_access_tokens_are_needed_the_field_lets_its_requests_in(self):
+        self.open(self.stack(ACCESS_TOKENS=f"ada:{hashlib.sha256(b'a-token').hexdigest()}"))
+        for token, status in [("", "401"), ("a-token", "200")]:
+            if token:
+                self.one("#access-panel summary").click()
+                self.one("#token").send_keys(token, Keys.ENTER)
+            answered, _ = self.send("chat")
+            self.assertIn(status, answered)
 
     def test_it_works_on_a_named_stage_with_and_without_a_slash(self):
         stack = self.stack("--stage", "prod")

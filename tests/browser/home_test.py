@@ -1,5 +1,6 @@
 """The chat page in a browser: answers as they are written, what can go wrong, hostile answers, and who can use it."""
 
+import hashlib
 import os
 import re
 import threading
@@ -563,6 +564,28 @@ class Home(BrowserTest):
         self.assertEqual(sent, ["Bearer a-token", "Bearer a-token"])
         kept = "return JSON.stringify([{ ...localStorage }, document.cookie, location.href])"
         self.assertNotIn("a-token", self.driver.execute_script(kept))
+
+    def test_where_access_tokens_are_needed_it_asks_for_one_and_goes_on_with_it(self):
+        stack = self.stack(ACCESS_TOKENS=f"ada:{hashlib.sha256(b'a-token').hexdigest()}")
+        self.open(stack)
+        for refused, token in enumerate([None, "another"], 1):
+            if token:
+                self.button("Settings").click()
+                self.one("#token").send_keys(token, Keys.ENTER)
+                self.until(lambda: not self.one("#access").is_displayed(), "the settings are closed")
+            self.one("#message").clear()
+            self.say("Hello")
+            self.assertIn("Enter an access token in the settings.", " ".join(self.failures()[-1]))
+            self.assertEqual(stack.log().count("POST /api/v1/chat 401"), refused)
+        self.button("Settings").click()
+        self.one("#token").clear()
+        self.one("#token").send_keys("a-token", Keys.ENTER)
+        self.until(lambda: not self.one("#access").is_displayed(), "the settings are closed")
+        self.one("#message").clear()
+        self.say("Hello")
+        self.until(lambda: not self.is_busy() and self.last().startswith("You have said 1 thing"), "the answer")
+        self.driver.refresh()
+        self.until(lambda: self.said() and self.last().startswith("You have said 1 thing"), "the history")
 
     def test_it_speaks_korean_and_english(self):
         stack = self.stack(**NO_MODEL)

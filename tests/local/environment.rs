@@ -1,8 +1,10 @@
 //! An execution environment: one process of the function with a Runtime API of its own. It
 //! handles one invocation at a time.
 
+use std::env;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -156,6 +158,7 @@ impl Environment {
             command.env_clear();
         }
         command.envs(options.variables()).env("AWS_LAMBDA_RUNTIME_API", api.address().to_string());
+        command.envs(profile());
         match options.output {
             Output::Inherited => &mut command,
             Output::Failures => command.stdout(Stdio::piped()),
@@ -262,6 +265,14 @@ impl Environment {
         let _ = self.child.kill().await;
         while self.output.join_next().await.is_some() {}
     }
+}
+
+/// The variable that tells a process where to count which of its lines ran, where this process counts its own. `%c`
+/// has it count in the file itself, because a process that is killed writes nothing at its end, and `%m` has all
+/// processes of a program share the file (Clang documentation, "Source-based Code Coverage").
+fn profile() -> Option<(&'static str, PathBuf)> {
+    let own = PathBuf::from(env::var_os("LLVM_PROFILE_FILE")?);
+    Some(("LLVM_PROFILE_FILE", own.with_file_name("function_%c%m.profraw")))
 }
 
 /// Adds the lines of `stream` to `log` until it ends.

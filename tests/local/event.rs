@@ -42,6 +42,9 @@ pub(crate) enum Caller {
     Jwt { claims: Map<String, Value>, scopes: Option<Vec<String>> },
     /// Signed with the keys of the IAM user or role session with this unique id.
     Iam { user_id: String },
+    /// A Lambda authorizer's. Whether its response is simple or an IAM policy, and whichever its payload
+    /// format, the event has the context that it returned, and `null` if it returned none.
+    Lambda { context: Value },
 }
 
 impl Caller {
@@ -65,6 +68,7 @@ impl Caller {
                 "userArn": format!("arn:aws:iam::{ACCOUNT}:user/local"),
                 "userId": user_id,
             }})),
+            Self::Lambda { context } => Some(json!({"lambda": context})),
         }
     }
 }
@@ -286,6 +290,10 @@ mod tests {
         let bytes = super::event(&parts, &[0xff, 0x00], arrival(Caller::Unknown));
         assert_eq!((&bytes["body"], &bytes["isBase64Encoded"]), (&json!("/wA="), &json!(true)));
         assert_eq!(bytes["requestContext"].get("authorizer"), None);
+        for context in [json!({"principalId": "user-1", "plan": "free"}), Value::Null] {
+            let lambda = super::event(&parts, &[], arrival(Caller::Lambda { context: context.clone() }));
+            assert_eq!(lambda["requestContext"]["authorizer"], json!({"lambda": context}));
+        }
         let none = super::event(&parts, &[], arrival(Caller::Unknown));
         assert_eq!((none.get("body"), &none["isBase64Encoded"]), (None, &json!(false)));
     }

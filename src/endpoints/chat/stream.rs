@@ -20,13 +20,14 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::{Answer, Conversation, Outcome, Prompt, note_completion};
+use super::{Answer, Conversation, Outcome, Prompt, note_completion, tokens_spent};
 use crate::call::Call;
+use crate::completion::Usage;
 use crate::error::Error;
 use crate::history::{Exchange, LONGEST_TURN};
 use crate::log::{Upstream, UpstreamCall};
 use crate::openai::{self, Client, StreamedAnswer};
-use crate::quota::{self, Hold};
+use crate::quota::Hold;
 use crate::response::{self, Response};
 use crate::ui_message_stream::{self, delta, end_text};
 
@@ -104,7 +105,6 @@ impl<'a> Stream<'a> {
             prompt,
             idempotency_key,
             call: asking.call.clone(),
-            sent: 0,
             answering: None,
             told: Some(told),
             ending,
@@ -129,8 +129,8 @@ impl<'a> Stream<'a> {
         let thread = spawn_blocking(move || {
             let outcome = reader.begin();
             let (has_begun, remembered_turns) = (outcome.is_ok(), reader.prompt.remembered.len());
-            reader.sent = reader.prompt.tokens();
-            reader.beginning = Some((begins, Beginning { outcome, sent: reader.sent, remembered_turns }));
+            let sent = reader.prompt.tokens();
+            reader.beginning = Some((begins, Beginning { outcome, sent, remembered_turns }));
             if has_begun {
                 // The receivers go away only when the process ends.
                 let _ = delivers.send(deliver(&mut reader));
@@ -210,8 +210,6 @@ pub struct StreamReader {
     prompt: Prompt,
     idempotency_key: Option<Uuid>,
     call: Call,
-    /// How many tokens the model was sent by estimate.
-    sent: u64,
     /// `None` until the model speaks.
     answering: Option<StreamedAnswer>,
     /// Receives the exchange, or the error; `None` once sent.
@@ -308,20 +306,21 @@ impl StreamReader {
         self.tell_beginning();
         if let Some(told) = self.told.take() {
             let more = catch_unwind(AssertUnwindSafe(|| self.go_on()));
+            if let Ok(Ok(true)) = more {
+                self.told = Some(told);
+                return true;
+            }
+            // The exchange takes the texts, so they are counted before.
+            let sent = self.prompt.tokens();
             let received = self.answering.as_ref().map_or(0, StreamedAnswer::text_bytes);
-            let by_estimate = self.sent.saturating_add(quota::tokens_of(received));
             let outcome = match more {
-                Ok(Ok(true)) => {
-                    self.told = Some(told);
-                    return true;
-                }
-                Ok(Ok(false)) => Ok(self.exchange()),
+                Ok(Ok(_)) => Ok(self.exchange()),
                 Ok(Err(error)) => Err(error),
                 Err(panic) => Err(Error::from_panic(panic.as_ref())),
             };
-            let told_usage = outcome.as_ref().ok().and_then(|exchange| exchange.completion.usage.total());
+            let usage = outcome.as_ref().map_or_else(|_| Usage::default(), |exchange| exchange.completion.usage);
             // The receiver goes away only when the process ends.
-            let _ = told.send(Spoken { outcome, spent: told_usage.unwrap_or(by_estimate) });
+            let _ = told.send(Spoken { outcome, spent: tokens_spent(usage, sent, received) });
             return true;
         }
         if self.has_ended {

@@ -42,7 +42,8 @@ pub(crate) struct Request {
     pub(crate) warm: u16,
     /// The warm ones continue the conversation that the cold one begins.
     continued: bool,
-    is_answer: fn(&Value) -> bool,
+    /// Whether this is the answer, or with `true` that of a request that continues a conversation.
+    is_answer: fn(&Value, bool) -> bool,
 }
 
 impl Request {
@@ -51,7 +52,7 @@ impl Request {
     /// # Errors
     /// The sample event cannot be read.
     pub(crate) fn health(warm: u16) -> Result<Self, Failure> {
-        let is_answer = |answer: &Value| answer["statusCode"] == 200 && answer["body"] == r#"{"status":"ok"}"#;
+        let is_answer = |answer: &Value, _| answer["statusCode"] == 200 && answer["body"] == r#"{"status":"ok"}"#;
         Ok(Self { event: event("get-health")?, warm, continued: false, is_answer })
     }
 
@@ -60,10 +61,12 @@ impl Request {
     /// # Errors
     /// The sample event cannot be read.
     pub(crate) fn chat(warm: u16, continued: bool) -> Result<Self, Failure> {
-        let is_answer = |answer: &Value| {
+        let is_answer = |answer: &Value, continues: bool| {
             let body = answer["body"].as_str().and_then(|body| serde_json::from_str::<Value>(body).ok());
             let body = body.unwrap_or_default();
-            answer["statusCode"] == 200 && body["turn"].is_u64() && body["saved"] == true && body["reply"].is_string()
+            let has_its_turn =
+                if continues { body["turn"].as_u64().is_some_and(|turn| turn > 1) } else { body["turn"] == 1 };
+            answer["statusCode"] == 200 && has_its_turn && body["saved"] == true && body["reply"].is_string()
         };
         Ok(Self { event: event("post-chat")?, warm, continued, is_answer })
     }
@@ -116,8 +119,9 @@ impl Shown {
         let warm = (0..request.warm).map(|_| environment.invoke(&event)).collect::<Result<Vec<_>, _>>()?;
         let peak_memory = environment.process().peak_memory();
         drop(environment);
-        for invoked in warm.iter().chain([&first]) {
-            if !serde_json::from_slice(&invoked.answer).is_ok_and(|answer| (request.is_answer)(&answer)) {
+        let answers = warm.iter().map(|invoked| (invoked, request.continued)).chain([(&first, false)]);
+        for (invoked, continues) in answers {
+            if !serde_json::from_slice(&invoked.answer).is_ok_and(|answer| (request.is_answer)(&answer, continues)) {
                 return Err(format!("it answers {}", invoked.answer.escape_ascii()).into());
             }
         }
