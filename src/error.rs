@@ -12,6 +12,7 @@ use crate::access::Denied;
 use crate::history::{INDEX, IndexFault, ListError};
 use crate::openai::Cause;
 use crate::quota::{Exceeded, Refused};
+use crate::request::{LONGEST_PATH, LONGEST_QUERY};
 use crate::response::{self, Response};
 use crate::router::Miss;
 use crate::{history, openai, secrets, ui_message_stream};
@@ -86,6 +87,8 @@ pub enum Error {
         /// The value of `Allow`.
         allow: String,
     },
+    /// The path or the query is longer than is taken: 414 `uri_too_long`.
+    UriTooLong,
     /// A panic: 500 `internal_error`. The text is for the log.
     Panic(String),
 }
@@ -180,6 +183,7 @@ impl Error {
             Self::History(history::Error::Deleted) => (StatusCode::CONFLICT, "conversation_deleted"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long"),
             Self::Panic(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         }
     }
@@ -268,6 +272,10 @@ impl Error {
                 "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.".into()
             }
             Self::MethodNotAllowed { allow } => format!("This path does not answer that method. It answers {allow}.").into(),
+            Self::UriTooLong => format!(
+                "The address is too long: at most {LONGEST_PATH} bytes of path and {LONGEST_QUERY} bytes of query are taken."
+            )
+            .into(),
             Self::Panic(_) => "The server failed while it answered. Try again; if it happens again, report the request_id.".into(),
         }
     }

@@ -51,6 +51,7 @@
 //! | [`title`] | the titles of conversations |
 //! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
 //! | [`dns`] | the addresses of a host |
+//! | `fuzz` | what holds for every input; only in tests and fuzz targets |
 //!
 //! Imports run one way: `main` → [`responder`] → [`app`] → [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
 //! [`error`], [`cors`], [`log`] → [`quota`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
@@ -68,6 +69,8 @@ pub mod dns;
 pub mod endpoints;
 pub mod error;
 pub mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod history;
 pub mod http_client;
 pub mod log;

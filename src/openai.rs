@@ -11,6 +11,8 @@
 
 mod client;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod sse;
 mod stream;
 mod wire;

@@ -47,8 +47,12 @@ fn close(schema: &mut Value) {
 }
 
 /// The answers of no operation, which are components of their own.
-const ELSEWHERE: [(&str, &str); 3] =
-    [("unsupported_event", "UnsupportedEvent"), ("not_found", "NotFound"), ("method_not_allowed", "MethodNotAllowed")];
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("unsupported_event", "UnsupportedEvent"),
+    ("not_found", "NotFound"),
+    ("method_not_allowed", "MethodNotAllowed"),
+    ("uri_too_long", "UriTooLong"),
+];
 
 /// The media type of a stream. Its schema is that of an event, and its examples are whole streams.
 const STREAM: &str = "text/event-stream";
@@ -800,6 +804,7 @@ fn the_examples_of_no_operation_are_answers_too() {
         let answer = match code {
             "unsupported_event" => crate::in_process::answer(&app, b"{}"),
             "not_found" => ask(&app, "GET", "/nothing", &[]),
+            "uri_too_long" => ask(&app, "GET", &format!("/{}", "a".repeat(2048)), &[]),
             _ => ask(&app, "POST", "/health", &[]),
         };
         let [(_, named, example)] = problems(&format!("/components/responses/{component}"))[..] else {

@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use self::prompt::Prompt;
-use self::request::{ChatRequest, LONGEST_MESSAGE};
+pub(crate) use self::request::ChatRequest;
+use self::request::LONGEST_MESSAGE;
 pub use self::stream::{Deliver, Delivery, Stream, StreamReader};
 use crate::call::Call;
 use crate::completion::{Completion, Usage};
