@@ -146,8 +146,9 @@ async fn a_limit_or_cursor_that_cannot_be_used_is_400() {
 async fn a_page_ends_before_it_grows_too_long_for_an_answer() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one"]).await;
-    // Every byte of it is escaped, twice.
-    fill(&stack, &id, 1..=5, |_, turn| turn["assistant"]["S"] = json!("\u{1}".repeat(300_000))).await;
+    // Every byte of it is escaped, twice. The second turn alone is longer than a page of several.
+    let length = |number| if number == 2 { 300_000 } else { 40_000 };
+    fill(&stack, &id, 1..=6, |number, turn| turn["assistant"]["S"] = json!("\u{1}".repeat(length(number)))).await;
     let (mut seen, mut query) = (Vec::new(), "limit=100".to_owned());
     loop {
         let page = read(&stack, &id, &query).await;
@@ -156,7 +157,7 @@ async fn a_page_ends_before_it_grows_too_long_for_an_answer() {
         let Some(cursor) = page.body["next_cursor"].as_str() else { break };
         query = format!("limit=100&cursor={cursor}");
     }
-    assert_eq!(seen, [vec![4, 5], vec![2, 3], vec![1]]);
+    assert_eq!(seen, [vec![5, 6], vec![3, 4], vec![2], vec![1]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,9 +11,9 @@ use super::items::{self, CONVERSATION, Conversation, Item, idempotency_sort_key,
 use super::{Address, Error, History, Turn};
 use crate::call::Call;
 
-/// The most text of a page, in bytes of UTF-8. A Lambda function answers with 6 MB at most, and
-/// escaped twice a byte of text can become seven.
-const LONGEST_PAGE: usize = 800_000;
+/// The most text of a page of several turns, in bytes of UTF-8. It bounds what a caller who reads page
+/// after page costs: every byte that leaves AWS is billed.
+const LONGEST_PAGE: usize = 100_000;
 
 /// What a conversation's next turn needs to know.
 #[derive(Debug, Default)]
