@@ -11,9 +11,9 @@ use super::items::{self, CONVERSATION, Conversation, Item, idempotency_sort_key,
 use super::{Address, Error, History, Turn};
 use crate::call::Call;
 
-/// The most text of a page, in bytes of UTF-8. A Lambda function answers with 6 MB at most, and
-/// escaped twice a byte of text can become seven.
-const LONGEST_PAGE: usize = 800_000;
+/// The most text of a page of several turns, in bytes of UTF-8. It bounds what a caller who reads page
+/// after page costs: every byte that leaves AWS is billed.
+const LONGEST_PAGE: usize = 100_000;
 
 /// What a conversation's next turn needs to know.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Memory {
 /// A page of a conversation's turns.
 #[derive(Debug)]
 pub struct Page {
+    /// Its title; conversations that began before there were titles have none.
+    pub title: Option<String>,
     /// When the conversation began (RFC 3339).
     pub created_at: String,
     /// When it was last written to (RFC 3339).
@@ -127,8 +129,8 @@ impl History {
         let Some(Excerpt { conversation, turns: mut page, has_more }) = excerpt else { return Ok(None) };
         let next_before = page.last().filter(|_| has_more).map(|oldest| oldest.number);
         page.reverse();
-        let Conversation { turns, created_at, updated_at, .. } = conversation;
-        Ok(Some(Page { created_at, updated_at, turns, page, next_before }))
+        let Conversation { turns, title, created_at, updated_at, .. } = conversation;
+        Ok(Some(Page { title, created_at, updated_at, turns, page, next_before }))
     }
 
     /// The turn that the request with this `Idempotency-Key` has made, if it has.

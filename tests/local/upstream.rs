@@ -253,7 +253,7 @@ impl<S: Service> Upstream<S> {
     /// keeps is kept.
     ///
     /// # Errors
-    /// Somebody else has taken the port at once.
+    /// The system refuses to.
     pub(crate) async fn stop(&self) -> io::Result<()> {
         let mut listening = {
             let mut state = lock(&self.state);
@@ -262,9 +262,11 @@ impl<S: Service> Upstream<S> {
                 State::Listening(server) => std::mem::take(server),
             }
         };
+        // Before the port is free. A process that is being started has a copy of the old socket for a moment.
+        let socket = bind(self.address)?;
         listening.shutdown().await;
         self.all_closed().await;
-        *lock(&self.state) = State::Stopped(bind(self.address)?);
+        *lock(&self.state) = State::Stopped(socket);
         Ok(())
     }
 
@@ -292,6 +294,9 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     // Otherwise closed connections keep the port for a minute.
     socket.set_reuseaddr(true)?;
+    // So that the port can be bound again while it is still listened on. The system chooses no such port for others.
+    #[cfg(unix)]
+    socket.set_reuseport(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
