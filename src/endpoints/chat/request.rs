@@ -1,8 +1,12 @@
 //! The body and the headers of a chat.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use uuid::Uuid;
 
 use crate::endpoints::conversations::parse_id;
@@ -14,7 +18,7 @@ pub(super) const LONGEST_MESSAGE: usize = 32 * 1024;
 
 /// The parsed body and headers of a chat.
 pub(crate) struct ChatRequest {
-    pub(super) message: String,
+    pub(crate) message: String,
     pub(super) conversation_id: Option<Uuid>,
     pub(super) idempotency_key: Option<Uuid>,
     /// The answer is to come as a stream.
@@ -39,33 +43,24 @@ impl ChatRequest {
             .body
             .bytes()
             .ok_or_else(|| Error::InvalidJson("it is not the base64 that it is said to be".to_owned()))?;
-        let body: Value = serde_json::from_slice(&body).map_err(|error| Error::InvalidJson(error.to_string()))?;
-        let Value::Object(mut members) = body else {
-            return Err(Error::InvalidJson("it is not an object, such as {\"message\":\"Hello\"}".to_owned()));
+        let members = Members::read(&body)?;
+        let message = match members.message {
+            Member::Text(message) => message,
+            found => return Err(Error::InvalidField { name: "message", found: found.kind(), expected: "a string" }),
         };
-        let message = match members.remove("message") {
-            Some(Value::String(message)) => message,
-            found => {
-                return Err(Error::InvalidField { name: "message", found: kind(found.as_ref()), expected: "a string" });
-            }
-        };
-        let conversation_id = match members.remove("conversation_id") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(id)) => Some(parse_id(&id)?),
+        let conversation_id = match members.conversation_id {
+            Member::Missing | Member::Null => None,
+            Member::Text(id) => Some(parse_id(&id)?),
             found => {
                 let expected = "the id of a conversation, or leave it out to begin one";
-                return Err(Error::InvalidField { name: "conversation_id", found: kind(found.as_ref()), expected });
+                return Err(Error::InvalidField { name: "conversation_id", found: found.kind(), expected });
             }
         };
-        let wants_stream = match members.remove("stream") {
-            None | Some(Value::Null) => request.accepts("text/event-stream"),
-            Some(Value::Bool(stream)) => stream,
+        let wants_stream = match members.stream {
+            Member::Missing | Member::Null => request.accepts("text/event-stream"),
+            Member::Bool(stream) => stream,
             found => {
-                return Err(Error::InvalidField {
-                    name: "stream",
-                    found: kind(found.as_ref()),
-                    expected: "true or false",
-                });
+                return Err(Error::InvalidField { name: "stream", found: found.kind(), expected: "true or false" });
             }
         };
         if message.trim().is_empty() {
@@ -86,15 +81,137 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// What a member of the body is, in words.
-fn kind(value: Option<&Value>) -> &'static str {
-    match value {
-        None => "missing",
-        Some(Value::Null) => "null",
-        Some(Value::Bool(_)) => "a boolean",
-        Some(Value::Number(_)) => "a number",
-        Some(Value::String(_)) => "a string",
-        Some(Value::Array(_)) => "an array",
-        Some(Value::Object(_)) => "an object",
+/// The members of the body that are read. All others are passed over, because what is kept of JSON can
+/// take a hundred times the memory of its text.
+#[derive(Default)]
+struct Members {
+    message: Member,
+    conversation_id: Member,
+    stream: Member,
+}
+
+impl Members {
+    /// Parses `body`. Of a member that is there twice the last one counts.
+    ///
+    /// # Errors
+    /// [`Error::InvalidJson`].
+    fn read(body: &[u8]) -> Result<Self, Error> {
+        let invalid = |error: serde_json::Error| Error::InvalidJson(error.to_string());
+        if body.trim_ascii_start().starts_with(b"{") {
+            return serde_json::from_slice(body).map_err(invalid);
+        }
+        serde_json::from_slice::<IgnoredAny>(body).map_err(invalid)?;
+        Err(Error::InvalidJson("it is not an object, such as {\"message\":\"Hello\"}".to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Members::default();
+                while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+                    let member = match &*name {
+                        "message" => &mut members.message,
+                        "conversation_id" => &mut members.conversation_id,
+                        "stream" => &mut members.stream,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *member = map.next_value()?;
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A member of the body, as far as its type can be one that is expected.
+#[derive(Default)]
+enum Member {
+    #[default]
+    Missing,
+    Null,
+    Bool(bool),
+    Number,
+    Text(String),
+    Array,
+    Object,
+}
+
+impl Member {
+    /// What it is, in words.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Number => "a number",
+            Self::Text(_) => "a string",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Member;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Member, E> {
+                Ok(Member::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Member, E> {
+                Ok(Member::Bool(value))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Member, E> {
+                Ok(Member::Number)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Member, E> {
+                Ok(Member::Number)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Member, E> {
+                Ok(Member::Number)
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Member, E> {
+                Ok(Member::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Member, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Member::Array)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Member, A::Error> {
+                while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Member::Object)
+            }
+        }
+
+        deserializer.deserialize_any(Any)
     }
 }
