@@ -40,6 +40,8 @@ pub enum Denied {
     Missing,
     /// The token is not one of those that are accepted.
     Invalid,
+    /// The request is only for callers who have an identity, and this one has none.
+    Anonymous,
 }
 
 impl Tokens {

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::cors::Policy;
 use crate::endpoints::chat::{self, Deliver, Reply, StreamReader};
 use crate::endpoints::{conversations, docs, echo, health, home, options};
-use crate::error::Error;
+use crate::error::{Error, NotConfigured};
 use crate::event::{self, Answer, Payload, Unsupported};
 use crate::history::History;
 use crate::log::{Invocation, Record};
@@ -37,10 +37,10 @@ pub struct App {
     was_invoked: AtomicBool,
 }
 
-/// The clients of the model and of the table, or the variable that is missing for one.
+/// The clients of the model and of the table, or what is missing for one.
 #[derive(Debug)]
 struct Upstreams {
-    openai: Result<Arc<openai::Client>, &'static str>,
+    openai: Result<Arc<openai::Client>, NotConfigured>,
     history: Result<History, &'static str>,
 }
 
@@ -135,6 +135,9 @@ impl App {
             Route::Chat => {
                 return chat::post(request, &self.config.chat, self.openai()?, self.history()?, record).await;
             }
+            Route::ListConversations => conversations::list(request, || self.history(), record).await?,
+            Route::DeleteConversations => conversations::delete_all(request, || self.history(), record).await?,
+            Route::RenameConversation(id) => conversations::rename(request, &id, self.history()?, record).await?,
             Route::ReadConversation(id) => conversations::get(request, &id, self.history()?, record).await?,
             Route::DeleteConversation(id) => conversations::delete(request, &id, self.history()?, record).await?,
             Route::Options { allow } => options::options(&allow),
@@ -184,11 +187,11 @@ impl App {
     }
 
     fn openai(&self) -> Result<&Arc<openai::Client>, Error> {
-        self.upstreams().openai.as_ref().map_err(|variable| Error::NotConfigured(variable))
+        self.upstreams().openai.as_ref().map_err(|missing| Error::NotConfigured(missing.clone()))
     }
 
     fn history(&self) -> Result<&History, Error> {
-        self.upstreams().history.as_ref().map_err(|variable| Error::NotConfigured(variable))
+        self.upstreams().history.as_ref().map_err(|variable| Error::NotConfigured(NotConfigured::Variable(variable)))
     }
 
     fn upstreams(&self) -> &Upstreams {

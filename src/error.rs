@@ -9,12 +9,13 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::access::Denied;
+use crate::history::{INDEX, IndexFault, ListError};
 use crate::openai::Cause;
 use crate::quota::{Exceeded, Refused};
 use crate::request::{LONGEST_PATH, LONGEST_QUERY};
 use crate::response::{self, Response};
 use crate::router::Miss;
-use crate::{history, openai, ui_message_stream};
+use crate::{history, openai, secrets, ui_message_stream};
 
 /// Why a request is not answered as asked. Each variant names the status and code it becomes.
 #[derive(Debug)]
@@ -65,8 +66,10 @@ pub enum Error {
     QuotaExceeded(Exceeded),
     /// The owner has no such conversation: 404 `conversation_not_found`.
     ConversationNotFound,
-    /// A variable that the endpoint needs is not set: 503 `not_configured`. Its name.
-    NotConfigured(&'static str),
+    /// The operator has not set up what the endpoint needs: 503 `not_configured`.
+    NotConfigured(NotConfigured),
+    /// The store of a secret did not answer: 503 `secret_unavailable`. The text is for the log.
+    SecretUnavailable(String),
     /// The model gave no answer.
     Model(openai::Error),
     /// The table did not do what was asked.
@@ -88,6 +91,17 @@ pub enum Error {
     UriTooLong,
     /// A panic: 500 `internal_error`. The text is for the log.
     Panic(String),
+}
+
+/// What the operator has not set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotConfigured {
+    /// This variable is not set.
+    Variable(&'static str),
+    /// The secret that this variable names cannot be used. The text says for the log why, and what to do.
+    Secret(&'static str, String),
+    /// The table has no index by which conversations can be listed. The text says for the log what to do.
+    Index(IndexFault, String),
 }
 
 /// A failure, as the log tells it.
@@ -115,8 +129,22 @@ struct Problem<'a> {
 /// The code, in the log only, of an answered turn that was not stored.
 const NOT_SAVED: &str = "not_saved";
 
+/// The code, in the log only, of a secret that is used although it should have been read again.
+const SECRET_NOT_RENEWED: &str = "secret_not_renewed";
+/// When a caller is asked to come back while the table's index is being built. That takes minutes.
+const INDEX_RETRY_AFTER: Duration = Duration::from_mins(1);
+
 /// After how many seconds a caller is asked to come back where the upstream does not say.
 const RETRY_AFTER_SECONDS: u64 = 5;
+
+impl Failure {
+    /// A secret that is used although it should have been read again, because of this. It fails no
+    /// request, so it has a status below 500.
+    #[must_use]
+    pub fn secret_not_renewed(reason: String) -> Self {
+        Self { status: StatusCode::OK, code: SECRET_NOT_RENEWED, detail: Some(reason) }
+    }
+}
 
 impl Error {
     /// The HTTP status and the stable word that a client can switch on.
@@ -136,6 +164,7 @@ impl Error {
             Self::QuotaExceeded(_) => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
             Self::ConversationNotFound => (StatusCode::NOT_FOUND, "conversation_not_found"),
             Self::NotConfigured(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_configured"),
+            Self::SecretUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "secret_unavailable"),
             Self::Model(error) => match error.cause {
                 Cause::AuthFailed => (StatusCode::BAD_GATEWAY, "model_auth_failed"),
                 Cause::ModelNotFound => (StatusCode::BAD_GATEWAY, "model_not_found"),
@@ -166,7 +195,9 @@ impl Error {
         let detail = match self {
             Self::Model(error) => Some(chain(error)),
             Self::History(error) | Self::NotSaved(error) => Some(chain(error)),
-            Self::NotConfigured(variable) => Some(format!("{variable} is not set")),
+            Self::NotConfigured(NotConfigured::Variable(variable)) => Some(format!("{variable} is not set")),
+            Self::NotConfigured(NotConfigured::Secret(_, reason) | NotConfigured::Index(_, reason))
+            | Self::SecretUnavailable(reason) => Some(reason.clone()),
             Self::Panic(message) => Some(format!("panicked: {message}")),
             _ => None,
         };
@@ -212,6 +243,10 @@ impl Error {
             Self::AuthenticationRequired(Denied::Invalid) => {
                 "The access token in the header Authorization is not accepted. Check that it is complete, or ask for a new one.".into()
             }
+            Self::AuthenticationRequired(Denied::Anonymous) => {
+                "Only a caller with an identity has a list of conversations, and this request has none. The server's operator has to set ACCESS_TOKENS, or to put an authorizer in front."
+                    .into()
+            }
             Self::QuotaExceeded(Exceeded { total: false, .. }) => {
                 "You have used up your tokens of today. There are new ones at 00:00 UTC.".into()
             }
@@ -221,9 +256,8 @@ impl Error {
             Self::ConversationNotFound => {
                 "There is no such conversation. It may have been deleted or have expired; leave conversation_id out to begin one.".into()
             }
-            Self::NotConfigured(variable) => {
-                format!("The server is not set up for this: {variable} is not set in the function's environment.").into()
-            }
+            Self::NotConfigured(missing) => not_configured_detail(missing),
+            Self::SecretUnavailable(_) => "The server's key for the model cannot be read. Try again later.".into(),
             Self::Model(error) => model_detail(&error.cause),
             Self::History(history::Error::Unavailable(_)) => "The conversation's history cannot be reached. Try again later.".into(),
             Self::NotSaved(_) => "The turn could not be saved: it will not be remembered.".into(),
@@ -252,7 +286,8 @@ impl Error {
             Self::Model(error) if matches!(error.cause, Cause::RateLimited { .. } | Cause::Unavailable { .. }) => {
                 error.retry_after()
             }
-            Self::History(history::Error::Unavailable(_)) => None,
+            Self::History(history::Error::Unavailable(_)) | Self::SecretUnavailable(_) => None,
+            Self::NotConfigured(NotConfigured::Index(IndexFault::Building, _)) => Some(INDEX_RETRY_AFTER),
             Self::QuotaExceeded(exceeded) => Some(Duration::from_secs(exceeded.reset)),
             _ => return None,
         };
@@ -302,9 +337,31 @@ impl Error {
 /// The challenge to a caller who was denied (RFC 6750 §3).
 fn challenge(denied: Denied) -> HeaderValue {
     HeaderValue::from_static(match denied {
-        Denied::Missing => "Bearer realm=\"kus-aws-backend\"",
+        Denied::Missing | Denied::Anonymous => "Bearer realm=\"kus-aws-backend\"",
         Denied::Invalid => "Bearer realm=\"kus-aws-backend\", error=\"invalid_token\"",
     })
+}
+
+fn not_configured_detail(missing: &NotConfigured) -> Cow<'static, str> {
+    match missing {
+        NotConfigured::Variable(variable) => {
+            format!("The server is not set up for this: {variable} is not set in the function's environment.").into()
+        }
+        NotConfigured::Secret(variable, _) => format!(
+            "The server is not set up for this: the secret that {variable} names cannot be used. The server's log says why, under the request_id."
+        )
+        .into(),
+        NotConfigured::Index(IndexFault::Building, _) => {
+            format!("The table's index {INDEX} is still being built. Try again in a few minutes.").into()
+        }
+        NotConfigured::Index(fault, _) => {
+            let fault = if *fault == IndexFault::Missing { "has no index" } else { "has another kind of index" };
+            format!(
+                "The server is not set up for this: its table {fault} {INDEX}. Its operator finds the command that makes it in the server's log."
+            )
+            .into()
+        }
+    }
 }
 
 fn model_detail(cause: &Cause) -> Cow<'static, str> {
@@ -355,6 +412,26 @@ impl From<Refused> for Error {
         match refused {
             Refused::Exceeded(exceeded) => Self::QuotaExceeded(exceeded),
             Refused::Unknown(error) => Self::History(error),
+        }
+    }
+}
+
+impl From<secrets::Error> for Error {
+    fn from(error: secrets::Error) -> Self {
+        match error {
+            secrets::Error::Unusable { variable, reason } => {
+                Self::NotConfigured(NotConfigured::Secret(variable, reason))
+            }
+            secrets::Error::Unavailable(reason) => Self::SecretUnavailable(reason),
+        }
+    }
+}
+
+impl From<ListError> for Error {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Index(fault, advice) => Self::NotConfigured(NotConfigured::Index(fault, advice)),
+            ListError::History(error) => error.into(),
         }
     }
 }

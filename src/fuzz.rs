@@ -21,7 +21,7 @@ use crate::access::{Denied, Tokens};
 use crate::cors::{Headers, Methods, Origins, Policy};
 use crate::dns::message::{Answer, Family, Name, Query, Reply};
 use crate::endpoints::chat::ChatRequest;
-use crate::endpoints::conversations::{cursor as cursor_of, turn_of_cursor};
+use crate::endpoints::conversations::{cursor_of_turn, turn_of_cursor};
 use crate::event::Payload;
 use crate::history::Address;
 use crate::http_client::parse_ca_bundle;
@@ -171,7 +171,7 @@ pub fn cursor(input: &[u8]) {
     let (owner, rest) = line(rest);
     let (owner, turn) = (text(owner), u64::from_be_bytes(*turn));
     let address = Address { owner: &owner, id: Uuid::from_bytes(*id) };
-    let made = cursor_of(address, turn);
+    let made = cursor_of_turn(address, turn);
     assert_eq!(turn_of_cursor(address, &made), Some(turn));
     assert!(made.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')), "{made}");
     let others = format!("{owner}x");
@@ -180,7 +180,7 @@ pub fn cursor(input: &[u8]) {
     assert_eq!(turn_of_cursor(Address { id: other_id, ..address }, &made), None, "another conversation");
     let given = text(rest);
     if let Some(turn) = turn_of_cursor(address, &given) {
-        assert_eq!(given, cursor_of(address, turn), "a cursor has one form");
+        assert_eq!(given, cursor_of_turn(address, turn), "a cursor has one form");
     }
 }
 

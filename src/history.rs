@@ -3,7 +3,7 @@
 //!
 //! | item | `pk` | `sk` | attributes |
 //! | --- | --- | --- | --- |
-//! | conversation | `conversation#<owner>#<id>` | `~conversation` | `turns`, `created_at`, `updated_at`, `owner`, `expires_at`, `v`; `deleted_at` while it is being deleted |
+//! | conversation | `conversation#<owner>#<id>` | `~conversation` | `turns`, `title`, `created_at`, `updated_at`, `owner` unless it is `public`, `expires_at`, `v`; `deleted_at` while it is being deleted |
 //! | turn | the same | `turn#0000000001` | `user`, `assistant`, `model`, `finish_reason`, `remembered_turns`, token counts, `created_at`, `idempotency_key`, `expires_at`, `v` |
 //! | key | the same | `key#<Idempotency-Key>` | `turn`, `expires_at`, `v` |
 //! | counter of tokens | `usage#<caller>#<YYYY-MM-DD>`, `usage#total#<YYYY-MM-DD>#<shard>` | `usage` | `used`, `r#<id>` for each reservation, `expires_at`, `v` |
@@ -13,11 +13,18 @@
 //! transaction with the conversation's count and, where there is one, the key: who loses a race
 //! writes nothing.
 //!
+//! The index `owner-updated_at-index` holds the conversation items that have an `owner`, so those of an
+//! owner are listed by when they were last written to. `public` is no owner whose conversations are
+//! listed: its items have no `owner`, so they cost no write to the index and are not all of one partition.
+//!
 //! | module | what it knows |
 //! | --- | --- |
 //! | `read` | [`History::memory`], [`History::page`], [`History::turn_of_key`] |
 //! | `append` | [`History::append`] |
 //! | `delete` | [`History::delete`] |
+//! | `list` | [`History::list`], and what is wrong with the index |
+//! | `rename` | [`History::rename`] |
+//! | `delete_all` | [`History::delete_all`] |
 //! | `usage` | [`History::reserve`], [`History::settle`] |
 //! | `items` | the items' keys and attributes, and what they are in the program |
 //! | `expiry` | when an item is as good as absent |
@@ -28,10 +35,13 @@
 mod append;
 mod calls;
 mod delete;
+mod delete_all;
 mod expiry;
 mod failure;
 mod items;
+mod list;
 mod read;
+mod rename;
 mod sdk;
 mod usage;
 
@@ -43,12 +53,14 @@ use aws_sdk_dynamodb::Client;
 use http::Uri;
 
 pub use self::append::Appended;
+pub use self::delete_all::Deleted;
 pub use self::failure::Error;
-pub use self::items::{Address, Exchange, LONGEST_TURN, Turn};
+pub use self::items::{Address, Exchange, LONGEST_TURN, Listed, Turn};
+pub use self::list::{INDEX, IndexFault, List, ListError, Position};
 pub use self::read::{Memory, Page};
 pub use self::usage::{Counter, Reservation, Reserved};
 use crate::http_client;
-use crate::secret::Secret;
+use crate::secret::AccessKeys;
 
 /// Why a request that is made here can be built.
 const COMPLETE: &str = "every required member is set";
@@ -62,12 +74,8 @@ pub struct Settings {
     pub region: String,
     /// Another address than the region's own.
     pub endpoint_url: Option<String>,
-    /// The role's access key.
-    pub access_key_id: String,
-    /// The role's secret key.
-    pub secret_access_key: Secret,
-    /// The role's session token.
-    pub session_token: Option<Secret>,
+    /// The role's access keys.
+    pub keys: AccessKeys,
     /// How long items are kept after their last write; `None` keeps them for ever.
     pub time_to_live: Option<Duration>,
 }

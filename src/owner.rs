@@ -7,6 +7,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// Everything but the unreserved characters (RFC 3986 §2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The text of [`Owner::public`].
+pub const PUBLIC: &str = "public";
+
 /// An owner of conversations. Each kind has a prefix of its own, and what comes from outside is
 /// percent-encoded, so that no owner of one kind can be one of another, whatever a token says.
 ///
@@ -24,7 +27,7 @@ impl Owner {
     /// The owner of what callers write whom nobody has identified.
     #[must_use]
     pub fn public() -> Self {
-        Self("public".to_owned())
+        Self(PUBLIC.to_owned())
     }
 
     /// The subject `sub` of tokens of the issuer `iss` (RFC 7519 §4.1). A subject is unique only
@@ -61,7 +64,7 @@ impl Owner {
     /// Whether nobody has identified the caller.
     #[must_use]
     pub fn is_public(&self) -> bool {
-        self.0 == "public"
+        self.0 == PUBLIC
     }
 }
 

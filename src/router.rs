@@ -8,7 +8,10 @@
 //! | `GET`, `HEAD` | `/docs` | [`Route::Docs`] |
 //! | `GET`, `HEAD` | `/api/v1/echo` | [`Route::Echo`] |
 //! | `POST` | `/api/v1/chat` | [`Route::Chat`] |
+//! | `GET`, `HEAD` | `/api/v1/conversations` | [`Route::ListConversations`] |
+//! | `DELETE` | `/api/v1/conversations` | [`Route::DeleteConversations`] |
 //! | `GET`, `HEAD` | `/api/v1/conversations/{conversation_id}` | [`Route::ReadConversation`] |
+//! | `PATCH` | `/api/v1/conversations/{conversation_id}` | [`Route::RenameConversation`] |
 //! | `DELETE` | `/api/v1/conversations/{conversation_id}` | [`Route::DeleteConversation`] |
 //! | `OPTIONS` | any | [`Route::Options`] |
 //!
@@ -16,7 +19,8 @@
 //!
 //! A path is split at `/` and each segment percent-decoded afterwards, so that an encoded `/` does
 //! not separate where the gateway hands the path on as it was sent: a Function URL does, an HTTP
-//! API decodes it before. One trailing slash is accepted. The path is looked at before the method: an unknown path is
+//! API decodes it before. One trailing slash is accepted, but not where all conversations are deleted: it
+//! would take a request for one of them whose id is empty. The path is looked at before the method: an unknown path is
 //! [`Miss::NotFound`] whatever the method.
 
 use std::borrow::Cow;
@@ -38,8 +42,14 @@ pub enum Route {
     Echo,
     /// The next turn of a conversation.
     Chat,
+    /// A page of the caller's conversations.
+    ListConversations,
+    /// The deletion of all of the caller's conversations.
+    DeleteConversations,
     /// A page of the conversation with this id, which may be any text.
     ReadConversation(String),
+    /// Another title for the conversation with this id, which may be any text.
+    RenameConversation(String),
     /// The deletion of the conversation with this id, which may be any text.
     DeleteConversation(String),
     /// The methods that a path offers (RFC 9110 §9.3.7); a path that offers none still answers
@@ -73,13 +83,15 @@ pub struct Entry {
     documentation: bool,
     /// Whether it never needs an access token.
     pub open: bool,
+    /// Whether the path has to end without a slash.
+    exact: bool,
     /// What it is, with the segment that stands in the place of the braces.
     route: fn(&str) -> Route,
 }
 
 impl Entry {
     const fn new(methods: &'static [&'static str], path: &'static str, route: fn(&str) -> Route) -> Self {
-        Self { methods, path, documentation: false, open: false, route }
+        Self { methods, path, documentation: false, open: false, exact: false, route }
     }
 
     const fn documentation(path: &'static str, route: fn(&str) -> Route) -> Self {
@@ -90,8 +102,16 @@ impl Entry {
         Self { open: true, ..Self::new(READ, path, route) }
     }
 
-    /// The route, where the path has these segments.
+    const fn exact(self) -> Self {
+        Self { exact: true, ..self }
+    }
+
+    /// The route, where the path has these segments, of which an empty last one is its trailing slash.
     fn route(&self, segments: &[&str]) -> Option<Route> {
+        let segments = match segments {
+            [segments @ .., ""] if !segments.is_empty() && !self.exact => segments,
+            segments => segments,
+        };
         let (mut expected, mut in_braces) = (self.path.split('/').skip(1), "");
         for segment in segments {
             match expected.next()? {
@@ -107,14 +127,17 @@ impl Entry {
 const READ: &[&str] = &["GET", "HEAD"];
 
 /// Every route but [`Route::Options`], which every path has.
-pub const ROUTES: [Entry; 8] = [
+pub const ROUTES: [Entry; 11] = [
     Entry::documentation("/", |_| Route::Home),
     Entry::open("/health", |_| Route::Health),
     Entry::documentation("/openapi.json", |_| Route::OpenApi),
     Entry::documentation("/docs", |_| Route::Docs),
     Entry::new(READ, "/api/v1/echo", |_| Route::Echo),
     Entry::new(&["POST"], "/api/v1/chat", |_| Route::Chat),
+    Entry::new(READ, "/api/v1/conversations", |_| Route::ListConversations),
+    Entry::new(&["DELETE"], "/api/v1/conversations", |_| Route::DeleteConversations).exact(),
     Entry::new(READ, "/api/v1/conversations/{conversation_id}", |id| Route::ReadConversation(id.to_owned())),
+    Entry::new(&["PATCH"], "/api/v1/conversations/{conversation_id}", |id| Route::RenameConversation(id.to_owned())),
     Entry::new(&["DELETE"], "/api/v1/conversations/{conversation_id}", |id| Route::DeleteConversation(id.to_owned())),
 ];
 
@@ -162,6 +185,5 @@ fn entries(documentation: bool) -> impl Iterator<Item = &'static Entry> {
 
 fn decoded_segments(path: &str) -> Vec<Cow<'_, str>> {
     let path = path.strip_prefix('/').unwrap_or(path);
-    let path = path.strip_suffix('/').unwrap_or(path);
     path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy()).collect()
 }

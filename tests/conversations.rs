@@ -58,7 +58,7 @@ async fn a_conversation_is_read_in_its_order() {
     let body = &reply.body;
     let messages = |index: usize| time(&body["messages"][index]["created_at"]);
     let expected = json!({
-        "conversation_id": id, "created_at": time(&body["created_at"]), "updated_at": time(&body["updated_at"]), "turns": 2,
+        "conversation_id": id, "title": "one", "created_at": time(&body["created_at"]), "updated_at": time(&body["updated_at"]), "turns": 2,
         "messages": [
             {"turn": 1, "role": "user", "content": "one", "created_at": messages(0)},
             {"turn": 1, "role": "assistant", "content": "You have said 1 thing: \"one\".", "created_at": messages(1)},
@@ -227,7 +227,7 @@ async fn the_items_are_as_the_table_is_described() {
             "model": {"S": "some-model"}, "finish_reason": {"S": "stop"}, "remembered_turns": {"N": "0"},
             "prompt_tokens": {"N": "8"}, "completion_tokens": {"N": "8"}, "total_tokens": {"N": "16"}, "v": {"N": "1"}
         },
-        {"pk": pk, "sk": {"S": "~conversation"}, "turns": {"N": "1"}, "owner": {"S": "public"}, "v": {"N": "1"}}
+        {"pk": pk, "sk": {"S": "~conversation"}, "turns": {"N": "1"}, "title": {"S": "one"}, "v": {"N": "1"}}
     ]);
     assert_eq!(json!(items), expected);
 }

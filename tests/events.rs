@@ -66,7 +66,7 @@ fn without_tokens() -> Vec<Row> {
         problem(file, 400, "unsupported_event", &detail)
     };
     let no_method = "this event has no requestContext.http.method";
-    let preflight = |file| preflight(file, "authorization,content-type");
+    let preflight = |file| preflight(file, "POST", "authorization,content-type");
     let preflight_vary = "origin, access-control-request-method, access-control-request-headers";
     vec![
         health("get-health", &[]),
@@ -204,10 +204,10 @@ pub(crate) fn not_allowed(file: &'static str, allow: &str) -> Row {
     (file, variables, status, with(headers, json!({"allow": allow})), body)
 }
 
-/// The answer to a preflight for a `POST` with these headers.
-pub(crate) fn preflight(file: &'static str, allowed_headers: &str) -> Row {
+/// The answer to a preflight for this method with these headers.
+pub(crate) fn preflight(file: &'static str, method: &str, allowed_headers: &str) -> Row {
     let headers = json!({
-        "access-control-allow-origin": "*", "access-control-allow-methods": "POST",
+        "access-control-allow-origin": "*", "access-control-allow-methods": method,
         "access-control-allow-headers": allowed_headers, "access-control-max-age": "7200",
         "vary": "access-control-request-method, access-control-request-headers"
     });

@@ -13,6 +13,12 @@ use crate::local::engine::HISTORY_TABLE;
 /// The conversation that the events name; nobody in particular has begun it.
 const CONVERSATION: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
 
+/// The caller whom the events with a JWT name.
+const OWNER: &str = "jwt:https%3A%2F%2Fissuer.example.com%2F:user-1";
+
+/// The conversation of the caller whom the events with a JWT name, who has written nothing in it.
+const LISTED: &str = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
+
 const BEGUN: &str = "2026-03-12T18:01:07.25Z";
 const GONE_ON: &str = "2026-03-12T18:02:40.5Z";
 
@@ -61,7 +67,7 @@ pub(crate) fn rows() -> Vec<Row> {
             "The body has to be JSON: send the header content-type: application/json.",
         ),
         not_allowed("get-chat-wrong-method", "POST, OPTIONS"),
-        preflight("options-chat-preflight", "content-type,idempotency-key"),
+        preflight("options-chat-preflight", "POST", "content-type,idempotency-key"),
         ok("get-conversation", page(&[1, 2], None)),
         ok("get-conversation-limit", page(&[2], Some("AAAAAAAAAAK-RBD96js_Vg"))),
         problem(
@@ -73,6 +79,12 @@ pub(crate) fn rows() -> Vec<Row> {
         unknown("get-conversation-not-a-uuid"),
         unknown("get-conversation-unknown"),
         ("delete-conversation", &[], 204, any_origin(), None),
+        ok("patch-conversation", listed(CONVERSATION, "About Ada")),
+        invalid("patch-conversation-blank-title", "The field \"title\" is blank: send 1 to 80 characters on one line."),
+        preflight("options-conversation-preflight-patch", "PATCH", "authorization,content-type"),
+        ok("get-conversations-jwt", json!({"conversations": [listed(LISTED, "My name is Ada.")]})),
+        unauthorized("get-conversations-public"),
+        ok("delete-conversations-jwt", json!({"deleted": 1, "more": false})),
     ]
 }
 
@@ -105,6 +117,19 @@ fn answer(conversation: &str, turn: usize, reply: &str, [prompt, completion, tot
     })
 }
 
+/// A conversation as a list tells about it.
+fn listed(id: &str, title: &str) -> Value {
+    json!({"conversation_id": id, "title": title, "created_at": BEGUN, "updated_at": GONE_ON, "turns": TURNS.len()})
+}
+
+/// 401, because nobody has identified the caller.
+fn unauthorized(file: &'static str) -> Row {
+    let detail = "Only a caller with an identity has a list of conversations, and this request has none. The server's operator has to set ACCESS_TOKENS, or to put an authorizer in front.";
+    let (file, variables, status, headers, body) = problem(file, 401, "authentication_required", detail);
+    let challenge = json!({"www-authenticate": "Bearer realm=\"kus-aws-backend\""});
+    (file, variables, status, with(headers, challenge), body)
+}
+
 /// The conversation's page with these turns.
 fn page(turns: &[usize], next_cursor: Option<&str>) -> Value {
     let messages = turns.iter().flat_map(|turn| {
@@ -113,7 +138,7 @@ fn page(turns: &[usize], next_cursor: Option<&str>) -> Value {
             .map(|(role, content)| json!({"turn": turn, "role": role, "content": content, "created_at": at}))
     });
     let mut page = json!({
-        "conversation_id": CONVERSATION, "created_at": BEGUN, "updated_at": GONE_ON, "turns": TURNS.len(),
+        "conversation_id": CONVERSATION, "title": null, "created_at": BEGUN, "updated_at": GONE_ON, "turns": TURNS.len(),
         "messages": messages.collect::<Value>()
     });
     if let Some(cursor) = next_cursor {
@@ -122,7 +147,7 @@ fn page(turns: &[usize], next_cursor: Option<&str>) -> Value {
     page
 }
 
-/// The items of the conversation, as `src/history.rs` describes them.
+/// The items of the conversations, as `src/history.rs` describes them.
 fn items() -> Vec<Value> {
     let item = |sort_key: String, attributes: Value| {
         let mut item = json!({
@@ -144,7 +169,11 @@ fn items() -> Vec<Value> {
     let conversation = json!({
         "turns": {"N": TURNS.len().to_string()}, "owner": {"S": "public"}, "created_at": {"S": BEGUN}, "updated_at": {"S": GONE_ON}
     });
-    turns.chain([item("~conversation".to_owned(), conversation)]).collect()
+    let mut listed = item("~conversation".to_owned(), conversation.clone());
+    listed["pk"]["S"] = json!(format!("conversation#{OWNER}#{LISTED}"));
+    listed["owner"]["S"] = json!(OWNER);
+    listed["title"]["S"] = json!("My name is Ada.");
+    turns.chain([item("~conversation".to_owned(), conversation), listed]).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,8 @@ use crate::local::model::{self, Model};
 use crate::local::upstream::{every_call, operation};
 use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::policy::{codes_of_the_source, routes_of_the_readme};
-use crate::talk::{Reply, begin, chat_event, delete, path_of, read, say, send, share, stack};
+use crate::secrets;
+use crate::talk::{Reply, begin, by, chat_event, delete, patch_event, path_of, read, say, send, share, stack};
 
 /// The document.
 static DOCUMENT: LazyLock<Value> =
@@ -29,7 +30,7 @@ static DOCUMENT: LazyLock<Value> =
 static STRICT: LazyLock<Value> = LazyLock::new(|| {
     let mut document = DOCUMENT.clone();
     for (name, schema) in document["components"]["schemas"].as_object_mut().expect("schemas") {
-        if name != "ChatRequest" {
+        if !["ChatRequest", "Rename"].contains(&name.as_str()) {
             close(schema);
         }
     }
@@ -607,6 +608,7 @@ impl Given {
 }
 
 const CHAT: &str = "/api/v1/chat";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 const CONVERSATION: &str = "/api/v1/conversations/{conversation_id}";
 
 /// A chat with this body.
@@ -675,6 +677,10 @@ async fn fail_chats(given: &mut Given) {
     stack.model().script(every_call, again(model::rate_limited()));
     given.take(CHAT, "post", chat(&stack, json!({"message": "Hello"})).await);
 
+    let parameter = [("OPENAI_API_KEY", secrets::PARAMETER), ("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:1")];
+    let unreachable = share(&Backends::start().await, &parameter).await;
+    given.take(CHAT, "post", chat(&unreachable, json!({"message": "Hello"})).await);
+
     let id = begin(&stack, &["one"]).await;
     break_the_table(stack.engine());
     given.take(CHAT, "post", chat(&stack, json!({"message": "two", "conversation_id": id})).await);
@@ -706,12 +712,53 @@ async fn refuse_conversations(given: &mut Given) {
     given.take(CONVERSATION, "delete", delete(&no_table, &id).await);
 }
 
+/// What a conversation cannot be renamed for.
+async fn refuse_titles(given: &mut Given) {
+    let stack = stack(&[]).await;
+    let id = begin(&stack, &["Hello"]).await;
+    let (path, title) = (path_of(&id), json!({"title": "About Ada"}));
+    let mut cut_off = patch_event(&path, &title);
+    cut_off["body"] = json!("{\"title\":");
+    given.take(CONVERSATION, "patch", send(&stack, &cut_off).await);
+    given.take(CONVERSATION, "patch", send(&stack, &patch_event(&path, &json!({"title": " "}))).await);
+    let mut form = patch_event(&path, &title);
+    form["headers"]["content-type"] = json!("application/x-www-form-urlencoded");
+    given.take(CONVERSATION, "patch", send(&stack, &form).await);
+    given.take(CONVERSATION, "patch", send(&stack, &patch_event(&path_of(&Uuid::new_v4().to_string()), &title)).await);
+    break_the_table(stack.engine());
+    given.take(CONVERSATION, "patch", send(&stack, &patch_event(&path, &title)).await);
+    let no_table = share(&Backends { engine: None, ..Backends::start().await }, &[]).await;
+    given.take(CONVERSATION, "patch", send(&no_table, &patch_event(&path, &title)).await);
+}
+
+/// What conversations cannot be listed or deleted together for.
+async fn refuse_lists(given: &mut Given) {
+    let stack = stack(&[]).await;
+    let other = share(&Backends::start().await, &[("HISTORY_TABLE", "without-index")]).await;
+    other.engine().create_history_table_without_index("without-index").await.expect("the engine makes the table");
+    for method in ["GET", "DELETE"] {
+        let (event, name) = (event(method, CONVERSATIONS, &[]), method.to_lowercase());
+        given.take(CONVERSATIONS, &name, send(&stack, &event).await);
+        let of_ada = by(event, "ada");
+        given.take(CONVERSATIONS, &name, send(&other, &of_ada).await);
+        break_the_table(stack.engine());
+        given.take(CONVERSATIONS, &name, send(&stack, &of_ada).await);
+        if method == "GET" {
+            let mut none = of_ada;
+            none["rawQueryString"] = json!("limit=0");
+            given.take(CONVERSATIONS, &name, send(&stack, &none).await);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operation_gives_every_problem_that_the_document_names_for_it_as_in_the_example() {
     let mut given = Given::default();
     refuse_chats(&mut given).await;
     fail_chats(&mut given).await;
     refuse_conversations(&mut given).await;
+    refuse_titles(&mut given).await;
+    refuse_lists(&mut given).await;
     let without_docs = share(&Backends::default(), &[("DOCS", "off")]).await;
     for (path, stack) in [("/api/v1/echo", share(&Backends::default(), &[]).await)] {
         given.take(path, "get", send(&stack, &event("GET", path, &[])).await);
@@ -728,8 +775,10 @@ async fn an_operation_gives_every_problem_that_the_document_names_for_it_as_in_t
         ("/api/v1/chat", "post"),
         ("/api/v1/chat", "options"),
         (CONVERSATION, "get"),
+        (CONVERSATION, "patch"),
         (CONVERSATION, "delete"),
         (CONVERSATION, "options"),
+        (CONVERSATIONS, "options"),
     ] {
         given.take(path, method, send(&protected, &event(&method.to_uppercase(), path, &[])).await);
     }

@@ -81,6 +81,13 @@ pub(crate) fn chat_event(body: &Value, headers: &[(&str, &str)]) -> Value {
     event
 }
 
+/// The event of another title for the conversation at `path`, with this body.
+pub(crate) fn patch_event(path: &str, body: &Value) -> Value {
+    let mut event = event("PATCH", path, &[("content-type", "application/json")]);
+    event["body"] = json!(body.to_string());
+    event
+}
+
 /// The issuer of the tokens that [`by`] is about.
 pub(crate) const ISSUER: &str = "https://issuer.example.com";
 

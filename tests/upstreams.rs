@@ -69,7 +69,7 @@ async fn chat(stack: &LocalStack, conversation: Option<&str>) -> Reply {
 }
 
 /// The line of the log that belongs to `reply`.
-async fn logged(stack: &LocalStack, reply: &Reply) -> String {
+pub(crate) async fn logged(stack: &LocalStack, reply: &Reply) -> String {
     stack.function.logged(reply.header("x-request-id").expect("an id")).await
 }
 

@@ -1,4 +1,7 @@
-//! `/api/v1/conversations/{conversation_id}`: what was said, and its deletion.
+//! `/api/v1/conversations/{conversation_id}`: what was said, its title and its deletion; and
+//! `/api/v1/conversations`: the same of all that the caller has.
+
+use std::time::Instant;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use http::StatusCode;
@@ -6,28 +9,39 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::body;
+use crate::access::Denied;
 use crate::error::Error;
-use crate::history::{Address, History};
+use crate::history::{Address, Deleted, History, Listed, Position};
 use crate::log::{Record, Upstream};
 use crate::openai::Role;
 use crate::request::Request;
 use crate::response::{self, Response};
+use crate::title;
 
-/// The most turns of a page.
+/// The most turns, or conversations, of a page.
 const LONGEST_PAGE: usize = 100;
 
-/// The turns of a page when the request names no number.
+/// How many there are on a page when the request names no number.
 const USUAL_PAGE: usize = 20;
 
 #[derive(Serialize)]
 struct Conversation<'a> {
-    conversation_id: Uuid,
-    created_at: &'a str,
-    updated_at: &'a str,
-    turns: u64,
+    #[serde(flatten)]
+    summary: Summary<'a>,
     messages: Vec<Message<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
+}
+
+/// What a list tells about a conversation.
+#[derive(Serialize)]
+struct Summary<'a> {
+    conversation_id: Uuid,
+    title: Option<&'a str>,
+    created_at: &'a str,
+    updated_at: &'a str,
+    turns: u64,
 }
 
 #[derive(Serialize)]
@@ -38,6 +52,25 @@ struct Message<'a> {
     created_at: &'a str,
 }
 
+#[derive(Serialize)]
+struct List<'a> {
+    conversations: Vec<Summary<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Deletion {
+    deleted: u64,
+    more: bool,
+}
+
+impl<'a> From<&'a Listed> for Summary<'a> {
+    fn from(Listed { id, title, created_at, updated_at, turns }: &'a Listed) -> Self {
+        Self { conversation_id: *id, title: title.as_deref(), created_at, updated_at, turns: *turns }
+    }
+}
+
 /// 200 with a page of the conversation: `limit` turns (1 to 100, 20 when it is missing), the newest
 /// or those before `cursor`, in reading order.
 ///
@@ -46,19 +79,9 @@ struct Message<'a> {
 /// not have, 503 when the table cannot be read.
 pub async fn get(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
     let address = Address { owner: request.owner.as_str(), id: parse_id(id)? };
-    let limit = match request.query_parameter("limit") {
-        None => USUAL_PAGE,
-        Some(limit) => limit
-            .parse()
-            .ok()
-            .filter(|limit| (1..=LONGEST_PAGE).contains(limit))
-            .ok_or(Error::InvalidParameter { name: "limit", expected: "a number of turns from 1 to 100" })?,
-    };
-    let before = request.query_parameter("cursor").map(|cursor| {
-        let expected = "the next_cursor of an earlier page of this conversation, unchanged";
-        turn_of_cursor(address, &cursor).ok_or(Error::InvalidParameter { name: "cursor", expected })
-    });
-    let before = before.transpose()?;
+    let limit = limit(request, "a number of turns from 1 to 100")?;
+    let expected = "the next_cursor of an earlier page of this conversation, unchanged";
+    let before = cursor(request, expected, |cursor| turn_of_cursor(address, cursor))?;
     let reading = record.begin(Upstream::HistoryRead, request.deadline);
     let page = history.page(address, before, limit, &reading.call).await?;
     let page = page.ok_or(Error::ConversationNotFound)?;
@@ -71,14 +94,34 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
         ]
     });
     let conversation = Conversation {
-        conversation_id: address.id,
-        created_at: &page.created_at,
-        updated_at: &page.updated_at,
-        turns: page.turns,
+        summary: Summary {
+            conversation_id: address.id,
+            title: page.title.as_deref(),
+            created_at: &page.created_at,
+            updated_at: &page.updated_at,
+            turns: page.turns,
+        },
         messages: messages.collect(),
-        next_cursor: page.next_before.map(|turn| cursor(address, turn)),
+        next_cursor: page.next_before.map(|turn| cursor_of_turn(address, turn)),
     };
     Ok(response::json(StatusCode::OK, &conversation))
+}
+
+/// 200 with what a list tells about the conversation, whose title is now that of `{"title"}`.
+///
+/// # Errors
+/// 400 and 415 for a body that cannot be used, 404 for a conversation that the owner does not have, 503
+/// when the table cannot be written.
+pub async fn rename(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
+    let address = Address { owner: request.owner.as_str(), id: parse_id(id)? };
+    let [title] = body::members(request, ["title"], r#"{"title":"My trip"}"#)?;
+    let title = title.string("title")?;
+    let expected = "1 to 80 characters on one line";
+    let title = title::of_caller(&title).map_err(|found| Error::InvalidField { name: "title", found, expected })?;
+    let writing = record.begin(Upstream::HistoryWrite, request.deadline);
+    let renamed = history.rename(address, title, &writing.call).await?;
+    let renamed = renamed.ok_or(Error::ConversationNotFound)?;
+    Ok(response::json(StatusCode::OK, &Summary::from(&renamed)))
 }
 
 /// 204, and every item of the conversation is gone.
@@ -95,6 +138,82 @@ pub async fn delete(request: &Request, id: &str, history: &History, record: &Rec
     }
 }
 
+/// 200 with a page of the owner's conversations: `limit` of them (1 to 100, 20 when it is missing), those
+/// that were last written to, or those after `cursor`.
+///
+/// # Errors
+/// 401 for callers without an identity, 400 for a `limit` or `cursor` that cannot be used, 503 when the
+/// table or its index cannot be read. The `history` is asked for once the caller is known.
+pub async fn list<'a>(
+    request: &Request,
+    history: impl FnOnce() -> Result<&'a History, Error>,
+    record: &Record,
+) -> Result<Response, Error> {
+    let owner = identified(request)?;
+    let limit = limit(request, "a number of conversations from 1 to 100")?;
+    let expected = "the next_cursor of an earlier page of your conversations, unchanged";
+    let after = cursor(request, expected, |cursor| position_of_cursor(owner, cursor))?;
+    let history = history()?;
+    let reading = record.begin(Upstream::HistoryRead, request.deadline);
+    let list = history.list(owner, after.as_ref(), limit, &reading.call).await?;
+    let list = List {
+        conversations: list.conversations.iter().map(Summary::from).collect(),
+        next_cursor: list.next_after.map(|position| cursor_of_position(owner, &position)),
+    };
+    Ok(response::json(StatusCode::OK, &list))
+}
+
+/// 200 with how many of the owner's conversations were deleted, and whether there may be more.
+///
+/// # Errors
+/// 401 for callers without an identity, 503 when nothing was deleted because of a failure. The `history` is
+/// asked for once the caller is known.
+pub async fn delete_all<'a>(
+    request: &Request,
+    history: impl FnOnce() -> Result<&'a History, Error>,
+    record: &Record,
+) -> Result<Response, Error> {
+    let owner = identified(request)?;
+    let history = history()?;
+    let deleting = record.begin(Upstream::HistoryWrite, request.deadline);
+    let now = Instant::now();
+    // What has begun by then has the rest of the time.
+    let stop = now + request.deadline.saturating_duration_since(now) * 3 / 4;
+    let Deleted { conversations, more, failure } = history.delete_all(owner, stop, &deleting.call).await?;
+    if let Some(failure) = failure {
+        record.note(|notes| notes.failure = Some(Error::from(failure).failure()));
+    }
+    Ok(response::json(StatusCode::OK, &Deletion { deleted: conversations, more }))
+}
+
+/// The owner, whom somebody has identified: what `public` has belongs to whoever knows its id.
+///
+/// # Errors
+/// [`Error::AuthenticationRequired`].
+fn identified(request: &Request) -> Result<&str, Error> {
+    if request.owner.is_public() {
+        return Err(Error::AuthenticationRequired(Denied::Anonymous));
+    }
+    Ok(request.owner.as_str())
+}
+
+/// How many entries a page is to have; `expected` says what may be sent.
+fn limit(request: &Request, expected: &'static str) -> Result<usize, Error> {
+    let Some(limit) = request.query_parameter("limit") else { return Ok(USUAL_PAGE) };
+    let limit = limit.parse().ok().filter(|limit| (1..=LONGEST_PAGE).contains(limit));
+    limit.ok_or(Error::InvalidParameter { name: "limit", expected })
+}
+
+/// What `read` reads in the request's cursor, if there is one; `expected` says what may be sent.
+fn cursor<T>(
+    request: &Request,
+    expected: &'static str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, Error> {
+    let Some(cursor) = request.query_parameter("cursor") else { return Ok(None) };
+    read(&cursor).map(Some).ok_or(Error::InvalidParameter { name: "cursor", expected })
+}
+
 /// A conversation's id: a UUID with its hyphens (RFC 9562 §4).
 ///
 /// # Errors
@@ -106,7 +225,7 @@ pub(super) fn parse_id(text: &str) -> Result<Uuid, Error> {
 
 /// An opaque cursor: the turn before which the page ends, and a digest that belongs to both the
 /// conversation and the turn, so that no other number and no other conversation's cursor passes.
-pub(crate) fn cursor(address: Address<'_>, turn: u64) -> String {
+pub(crate) fn cursor_of_turn(address: Address<'_>, turn: u64) -> String {
     let digest = Sha256::new()
         .chain_update(b"cursor\0")
         .chain_update(address.owner)
@@ -120,5 +239,26 @@ pub(crate) fn cursor(address: Address<'_>, turn: u64) -> String {
 pub(crate) fn turn_of_cursor(address: Address<'_>, text: &str) -> Option<u64> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
     let turn = u64::from_be_bytes(*bytes.first_chunk()?);
-    (cursor(address, turn) == text).then_some(turn)
+    (cursor_of_turn(address, turn) == text).then_some(turn)
+}
+
+/// An opaque cursor: the position after which the next page begins, and a digest that belongs to both the
+/// owner and the position.
+pub(crate) fn cursor_of_position(owner: &str, Position { updated_at, id }: &Position) -> String {
+    let digest = Sha256::new()
+        .chain_update(b"list\0")
+        .chain_update(owner)
+        .chain_update([0])
+        .chain_update(id)
+        .chain_update(updated_at)
+        .finalize();
+    BASE64_URL_SAFE_NO_PAD.encode([&digest[..8], id.as_bytes(), updated_at.as_bytes()].concat())
+}
+
+/// The position of a cursor that belongs to this owner's list.
+pub(crate) fn position_of_cursor(owner: &str, text: &str) -> Option<Position> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (id, updated_at) = bytes.get(8..)?.split_first_chunk()?;
+    let position = Position { id: Uuid::from_bytes(*id), updated_at: String::from_utf8(updated_at.to_vec()).ok()? };
+    (cursor_of_position(owner, &position) == text).then_some(position)
 }

@@ -1,5 +1,6 @@
 //! The endpoints, one module a resource. A function's parameters are all that it needs.
 
+mod body;
 pub mod chat;
 pub mod conversations;
 pub mod docs;

@@ -9,10 +9,11 @@ use uuid::Uuid;
 
 use super::calls::{Pause, within};
 use super::expiry::{self, EXPIRES_AT, IS_ABSENT};
-use super::items::{CONVERSATION, Item, VERSION, count, idempotency_sort_key, key, text, turn_item};
+use super::items::{CONVERSATION, Item, VERSION, count, idempotency_sort_key, key, known_by, text, turn_item};
 use super::{Address, COMPLETE, Error, Exchange, History, Turn};
 use crate::call::Call;
 use crate::timestamp::rfc3339;
+use crate::title;
 
 const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 
@@ -119,7 +120,11 @@ impl History {
         let conversation = if number == 1 {
             let mut item = key(address, CONVERSATION);
             item.insert("turns".to_owned(), count(1));
-            item.insert("owner".to_owned(), text(address.owner));
+            // What the public says is never listed.
+            if !address.is_public() {
+                item.insert("owner".to_owned(), text(known_by(address.owner)));
+            }
+            item.extend(title::of_message(&exchange.user).map(|title| ("title".to_owned(), text(title))));
             item.insert("created_at".to_owned(), text(&created_at));
             item.insert("updated_at".to_owned(), text(&created_at));
             put(item)
@@ -130,13 +135,27 @@ impl History {
                 .condition_expression("turns = :before AND attribute_not_exists(deleted_at)")
                 .expression_attribute_values(":before", count(number - 1))
                 .expression_attribute_values(":turns", count(number))
-                .expression_attribute_values(":now", text(&created_at));
-            update = match &expires_at {
-                Some(expires_at) => update
-                    .update_expression("SET turns = :turns, updated_at = :now, expires_at = :expires_at")
-                    .expression_attribute_values(":expires_at", expires_at.clone()),
-                None => update.update_expression("SET turns = :turns, updated_at = :now REMOVE expires_at"),
-            };
+                .expression_attribute_values(":now", text(&created_at))
+                .expression_attribute_names("#owner", "owner");
+            let (mut sets, mut removes) = ("SET turns = :turns, updated_at = :now".to_owned(), Vec::new());
+            // Items of earlier versions have the owner as it is, also where it is `public` or too long for a key.
+            if address.is_public() {
+                removes.push("#owner");
+            } else {
+                sets.push_str(", #owner = :owner");
+                update = update.expression_attribute_values(":owner", text(known_by(address.owner)));
+            }
+            match &expires_at {
+                Some(expires_at) => {
+                    sets.push_str(", expires_at = :expires_at");
+                    update = update.expression_attribute_values(":expires_at", expires_at.clone());
+                }
+                None => removes.push(EXPIRES_AT),
+            }
+            if !removes.is_empty() {
+                sets = format!("{sets} REMOVE {}", removes.join(", "));
+            }
+            update = update.update_expression(sets);
             TransactWriteItem::builder().update(update.build().expect(COMPLETE)).build()
         };
         let mut writes = vec![conversation, put(turn_item(address, number, &created_at, exchange))];

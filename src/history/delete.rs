@@ -1,6 +1,6 @@
 //! Deleting a conversation.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{DeleteRequest, WriteRequest};
@@ -14,14 +14,37 @@ use crate::timestamp::rfc3339;
 /// The most items of one `BatchWriteItem`.
 const BATCH: usize = 25;
 
+/// What became of a conversation that was to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// There was none.
+    Absent,
+    /// It is gone.
+    Done,
+    /// It is gone, and another request has removed the last of it.
+    DoneByAnother,
+    /// The time was up. What is left is not shown any more, and another call deletes it.
+    BrokenOff,
+}
+
 impl History {
     /// Deletes a conversation with all its items; whether there was one.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; what is left is not shown any more, and another call deletes it.
     pub async fn delete(&self, address: Address<'_>, call: &Call) -> Result<bool, Error> {
+        Ok(self.delete_until(address, None, call).await? != Deletion::Absent)
+    }
+
+    /// Deletes a conversation with all its items, and begins nothing more when it is `stop`.
+    pub(super) async fn delete_until(
+        &self,
+        address: Address<'_>,
+        stop: Option<Instant>,
+        call: &Call,
+    ) -> Result<Deletion, Error> {
         if self.conversation(address, call).await?.is_none() {
-            return Ok(false);
+            return Ok(Deletion::Absent);
         }
         // Marked first: from here on no turn can be added, so none is left behind.
         let mark = self
@@ -34,7 +57,7 @@ impl History {
             .expression_attribute_values(":now", text(rfc3339(SystemTime::now())));
         match mark.customize().config_override(within(call)).send().await {
             Ok(_) => {}
-            Err(error) if error.code() == Some("ConditionalCheckFailedException") => return Ok(false),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => return Ok(Deletion::Absent),
             Err(error) => return Err(self.unavailable("UpdateItem", &error)),
         }
         let mut start = None;
@@ -52,6 +75,9 @@ impl History {
             let found = keys.customize().config_override(within(call)).send().await;
             let found = found.map_err(|error| self.unavailable("Query", &error))?;
             for keys in found.items.unwrap_or_default().chunks(BATCH) {
+                if stop.is_some_and(|stop| Instant::now() >= stop) {
+                    return Ok(Deletion::BrokenOff);
+                }
                 self.delete_batch(keys.to_vec(), call).await?;
             }
             start = found.last_evaluated_key;
@@ -68,8 +94,8 @@ impl History {
             .set_key(Some(key(address, CONVERSATION)))
             .condition_expression("attribute_exists(deleted_at)");
         match end.customize().config_override(within(call)).send().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(true),
+            Ok(_) => Ok(Deletion::Done),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(Deletion::DoneByAnother),
             Err(error) => Err(self.unavailable("DeleteItem", &error)),
         }
     }

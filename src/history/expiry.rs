@@ -14,7 +14,11 @@ pub(super) const EXPIRES_AT: &str = "expires_at";
 /// The condition of a write to an item that must be absent. Its value `:now` is [`now`].
 pub(super) const IS_ABSENT: &str = "attribute_not_exists(pk) OR expires_at <= :now";
 
-/// The value of `:now` in [`IS_ABSENT`] at the time `now`.
+/// The condition of what is done with an item that is there only as long as it has not expired. Its
+/// value `:now` is [`now`].
+pub(super) const IS_PRESENT: &str = "attribute_not_exists(expires_at) OR expires_at > :now";
+
+/// The value of `:now` in [`IS_ABSENT`] and [`IS_PRESENT`] at the time `now`.
 pub(super) fn now(now: SystemTime) -> AttributeValue {
     count(unix_seconds(now))
 }

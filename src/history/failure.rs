@@ -31,6 +31,24 @@ impl History {
     /// A failed call, in words for the log: what to do about it where its reason is a common one.
     /// The answer itself is not among them: it can hold what was said.
     pub(super) fn unavailable<E: ProvideErrorMetadata + std::error::Error>(&self, operation: &str, error: &E) -> Error {
+        self.failed(operation, None, error)
+    }
+
+    /// The same, of a Query of this index.
+    pub(super) fn index_unavailable<E: ProvideErrorMetadata + std::error::Error>(
+        &self,
+        index: &str,
+        error: &E,
+    ) -> Error {
+        self.failed("Query", Some(index), error)
+    }
+
+    fn failed<E: ProvideErrorMetadata + std::error::Error>(
+        &self,
+        operation: &str,
+        index: Option<&str>,
+        error: &E,
+    ) -> Error {
         let (table, region) = (self.name(), &self.settings.region);
         let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
         let mut causes: Vec<_> = causes.map(ToString::to_string).collect();
@@ -47,7 +65,12 @@ impl History {
                     "TransactWriteItems" => "dynamodb:PutItem and dynamodb:UpdateItem".to_owned(),
                     operation => format!("dynamodb:{operation}"),
                 };
-                format!("the function's role may not do that: allow {actions} in the role's policy; ")
+                // An index is a resource of its own ("Actions, resources, and condition keys for Amazon DynamoDB").
+                let resource = index.map_or_else(String::new, |index| {
+                    let name = table.rsplit('/').next().unwrap_or(table);
+                    format!(" on the resource ending in table/{name}/index/{index}")
+                });
+                format!("the function's role may not do that: allow {actions}{resource} in the role's policy; ")
             }
             Some("UnrecognizedClientException" | "ExpiredTokenException" | "InvalidSignatureException") => {
                 "the access keys are refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; "
@@ -59,6 +82,7 @@ impl History {
             }
             _ => String::new(),
         };
-        Error::Unavailable(format!("{operation} on the table {table:?} in {region}: {advice}{causes}"))
+        let place = index.map_or_else(String::new, |index| format!("the index {index} of "));
+        Error::Unavailable(format!("{operation} on {place}the table {table:?} in {region}: {advice}{causes}"))
     }
 }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::completion::{Completion, Usage};
+use crate::owner::PUBLIC;
 
 /// The version of the items' form, in the attribute `v`.
 pub(super) const VERSION: u64 = 1;
@@ -71,9 +72,25 @@ pub struct Turn {
     pub exchange: Exchange,
 }
 
+/// A conversation as it stands in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub id: Uuid,
+    /// Its title; conversations that began before there were titles have none.
+    pub title: Option<String>,
+    /// When it began (RFC 3339).
+    pub created_at: String,
+    /// When it was last written to (RFC 3339).
+    pub updated_at: String,
+    /// How many turns it has had.
+    pub turns: u64,
+}
+
 /// The conversation's own item.
 pub(super) struct Conversation {
     pub(super) turns: u64,
+    pub(super) title: Option<String>,
     pub(super) created_at: String,
     pub(super) updated_at: String,
     pub(super) deleted: bool,
@@ -83,10 +100,15 @@ impl Address<'_> {
     pub(super) fn pk(&self) -> String {
         format!("conversation#{}#{}", known_by(self.owner), self.id)
     }
+
+    /// Whether nobody in particular owns it.
+    pub(super) fn is_public(&self) -> bool {
+        self.owner == PUBLIC
+    }
 }
 
-/// What stands for `owner` in a partition key. That has 2 KB at most, so a longer owner is told by its
-/// digest.
+/// What stands for `owner` in a key, of the table or of the index. That has 2 KB at most, so a longer owner
+/// is told by its digest.
 pub(super) fn known_by(owner: &str) -> Cow<'_, str> {
     if owner.len() <= LONGEST_OWNER {
         return owner.into();
@@ -127,10 +149,28 @@ pub(super) fn conversation(item: &Item) -> Option<Conversation> {
     let text = |name| string(item, name).cloned().unwrap_or_default();
     (string(item, "sk")? == CONVERSATION).then(|| Conversation {
         turns: number(item, "turns").unwrap_or_default(),
+        title: string(item, "title").cloned(),
         created_at: text("created_at"),
         updated_at: text("updated_at"),
         deleted: item.contains_key("deleted_at"),
     })
+}
+
+/// The conversation of an item that is the conversation's own; `None` where an attribute is missing that
+/// every one of them has.
+pub(super) fn listed(item: &Item) -> Option<Listed> {
+    Some(Listed {
+        id: id(item)?,
+        title: string(item, "title").cloned(),
+        created_at: string(item, "created_at")?.clone(),
+        updated_at: string(item, "updated_at")?.clone(),
+        turns: number(item, "turns")?,
+    })
+}
+
+/// The id of the conversation that an item belongs to.
+pub(super) fn id(item: &Item) -> Option<Uuid> {
+    string(item, "pk")?.rsplit('#').next()?.parse().ok()
 }
 
 pub(super) fn turn_item(address: Address<'_>, turn: u64, created_at: &str, exchange: &Exchange) -> Item {

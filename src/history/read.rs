@@ -27,6 +27,8 @@ pub struct Memory {
 /// A page of a conversation's turns.
 #[derive(Debug)]
 pub struct Page {
+    /// Its title; conversations that began before there were titles have none.
+    pub title: Option<String>,
     /// When the conversation began (RFC 3339).
     pub created_at: String,
     /// When it was last written to (RFC 3339).
@@ -127,8 +129,8 @@ impl History {
         let Some(Excerpt { conversation, turns: mut page, has_more }) = excerpt else { return Ok(None) };
         let next_before = page.last().filter(|_| has_more).map(|oldest| oldest.number);
         page.reverse();
-        let Conversation { turns, created_at, updated_at, .. } = conversation;
-        Ok(Some(Page { created_at, updated_at, turns, page, next_before }))
+        let Conversation { turns, title, created_at, updated_at, .. } = conversation;
+        Ok(Some(Page { title, created_at, updated_at, turns, page, next_before }))
     }
 
     /// The turn that the request with this `Idempotency-Key` has made, if it has.

@@ -12,7 +12,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from support import TOO_WIDE, BrowserTest, EmptyTable, Model, Site, Wire
+from support import TOO_WIDE, BrowserTest, EmptyTable, Model, NoIndex, Site, Wire
 
 # Nobody listens there, so the model cannot be reached.
 NO_MODEL = {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
@@ -23,6 +23,11 @@ UNKNOWN = "0f8fad5b-d9cb-469f-a165-70867728950e"
 LARGEST = 25_000
 
 HTML = {"accept": "text/html"}
+
+# Lets the caller in who has the token `a-token`.
+TOKENS = {"ACCESS_TOKENS": f"ada:{hashlib.sha256(b'a-token').hexdigest()}"}
+
+LIST = "/api/v1/conversations"
 
 # What the page reads out: every text of the live region since this ran.
 LISTEN = """
@@ -566,7 +571,7 @@ class Home(BrowserTest):
         self.assertNotIn("a-token", self.driver.execute_script(kept))
 
     def test_where_access_tokens_are_needed_it_asks_for_one_and_goes_on_with_it(self):
-        stack = self.stack(ACCESS_TOKENS=f"ada:{hashlib.sha256(b'a-token').hexdigest()}")
+        stack = self.stack(**TOKENS)
         self.open(stack)
         for refused, token in enumerate([None, "another"], 1):
             if token:
@@ -586,6 +591,143 @@ class Home(BrowserTest):
         self.until(lambda: not self.is_busy() and self.last().startswith("You have said 1 thing"), "the answer")
         self.driver.refresh()
         self.until(lambda: self.said() and self.last().startswith("You have said 1 thing"), "the history")
+
+    def ask_as_ada(self, stack, method, path, body=None):
+        status, answer = stack.ask(method, path, body, authorization="Bearer a-token")
+        self.assertEqual(status, 200)
+        return answer
+
+    def enter_token(self):
+        self.button("Settings").click()
+        self.one("#token").send_keys("a-token", Keys.ENTER)
+        self.until(lambda: not self.one("#access").is_displayed(), "the settings are closed")
+
+    def open_list(self):
+        self.button("Conversations").click()
+        self.until(lambda: self.one("#state").text != "…", "the list")
+
+    def entries(self):
+        return [entry.text.split("\n")[0] for entry in self.all("#rows .entry")]
+
+    def tool(self, entry, name):
+        """A button beside an entry of the list."""
+        item = self.all("#rows li")[self.entries().index(entry)]
+        [tool] = [button for button in item.find_elements(By.TAG_NAME, "button") if button.accessible_name == name]
+        return tool
+
+    def confirm(self):
+        self.until(lambda: self.one("#confirm").is_displayed(), "it asks")
+        self.one("#confirmed").click()
+        self.until(lambda: not self.one("#confirm").is_displayed() and self.one("#state").text != "…", "it is done")
+
+    def test_ones_own_conversations_are_listed_opened_and_renamed(self):
+        stack = self.stack(**TOKENS)
+        self.requests()
+        self.open(stack)
+        self.assertFalse(self.one("#list").is_displayed())
+        self.enter_token()
+        self.assertEqual([url for _, url, _ in self.requests() if "/api/" in url], [], "nothing is asked before it is wanted")
+        self.open_list()
+        self.assertEqual((self.entries(), self.one("#state").text), ([], "No conversations yet."))
+        self.assertFalse(self.one("#every").is_displayed())
+        self.button("Close").click()
+        self.say("Plan a trip")
+        self.button("New chat").click()
+        self.say("Hello")
+        self.open_list()
+        self.assertEqual((self.entries(), self.one("#state").text), (["Hello", "Plan a trip"], ""))
+        self.assertEqual([entry.get_attribute("aria-current") for entry in self.all(".entry")], ["true", "false"])
+        self.assertRegex(self.one("#rows .entry[aria-current=true]").text, r"^Hello\n\w{3} \d{1,2}, \d{4}, \d{1,2}:\d{2}\s[AP]M$")
+
+        self.tool("Plan a trip", "Rename").click()
+        self.until(lambda: self.active().get_attribute("id") == "name", "it asks for the name")
+        self.assertEqual((self.active().get_property("value"), self.active().accessible_name), ("Plan a trip", "Rename"))
+        name = self.one("#name")
+        name.clear()
+        name.send_keys(Keys.ENTER)
+        self.assertTrue(self.one("#confirm").is_displayed(), "a title is needed")
+        name.send_keys("Busan <b>trip</b>", Keys.ENTER)
+        self.until(lambda: self.entries() == ["Hello", "Busan <b>trip</b>"], "the new name")
+        listed = self.ask_as_ada(stack, "GET", LIST)["conversations"]
+        self.assertEqual([each["title"] for each in listed], ["Hello", "Busan <b>trip</b>"])
+        self.tool("Hello", "Rename").click()
+        self.one("#name").send_keys(" again")
+        self.button("Cancel").click()
+        self.assertEqual(self.entries(), ["Hello", "Busan <b>trip</b>"])
+
+        self.all(".entry")[1].click()
+        self.until(lambda: len(self.said()) == 2, "the other conversation")
+        self.assertFalse(self.one("#mine").is_displayed())
+        self.assertEqual((self.said()[0], self.active()), (("user", "Plan a trip"), self.one("#message")))
+        self.say("And then?")
+        self.assertIn("You have said 2 things", self.last())
+        self.assertEqual(self.console(), [])
+
+    def test_ones_own_conversations_are_deleted_when_that_is_confirmed(self):
+        stack = self.stack(**TOKENS)
+        self.open(stack)
+        self.enter_token()
+        for message in ["one", "two", "three"]:
+            self.button("New chat").click()
+            self.say(message)
+        self.open_list()
+        self.tool("two", "Delete").click()
+        self.button("Cancel").click()
+        self.tool("two", "Delete").click()
+        self.confirm()
+        self.assertEqual((self.entries(), self.active()), (["three", "one"], self.one("#close")))
+        self.assertEqual(len(self.said()), 2, "another one is shown, and stays")
+        self.tool("three", "Delete").click()
+        self.confirm()
+        self.assertEqual((self.entries(), self.said(), self.conversation()), (["one"], [], ""))
+        # One is gone that the list still shows.
+        self.ask_as_ada(stack, "DELETE", LIST)
+        self.tool("one", "Delete").click()
+        self.confirm()
+        self.assertIn("The conversation is gone.", self.one("#state").text)
+        self.button("Close").click()
+
+        self.say("four")
+        self.open_list()
+        self.button("Delete all conversations").click()
+        self.press(Keys.ESCAPE)
+        self.assertEqual(self.entries(), ["four"])
+        self.button("Delete all conversations").click()
+        self.confirm()
+        self.assertEqual((self.entries(), self.one("#state").text, self.said()), ([], "No conversations yet.", []))
+        self.assertEqual(self.ask_as_ada(stack, "GET", LIST), {"conversations": []})
+
+    def test_a_long_list_comes_in_pages(self):
+        stack = self.stack(**TOKENS)
+        for number in range(23):
+            self.ask_as_ada(stack, "POST", "/api/v1/chat", {"message": f"Number {number}"})
+        self.open(stack)
+        self.enter_token()
+        self.open_list()
+        self.assertEqual(self.entries(), [f"Number {number}" for number in range(22, 2, -1)])
+        self.one("#more").send_keys(Keys.ENTER)
+        self.until(lambda: len(self.entries()) == 23, "the rest")
+        self.assertEqual(self.active().text.split("\n")[0], "Number 2")
+        self.assertFalse(self.one("#more").is_displayed())
+        self.press(Keys.ESCAPE)
+        self.open_list()
+        self.assertEqual(len(self.entries()), 20, "it begins anew")
+
+    def test_where_there_is_no_list_it_is_told_why(self):
+        table = NoIndex()
+        self.addCleanup(table.close)
+        rows = [
+            (TOKENS | table.variables(), "The server is not set up.", "its table has no index owner-updated_at-index."),
+            ({}, "Enter an access token in the settings.", "Only a caller with an identity has a list of conversations"),
+        ]
+        for variables, told, detail in rows:
+            self.open(self.stack(**variables))
+            if not self.one("#list").is_displayed():
+                self.enter_token()
+            self.open_list()
+            self.assertTrue(self.one("#state").text.startswith(told), self.one("#state").text)
+            self.assertIn(detail, self.one("#state").text)
+            self.assertFalse(self.one("#more").is_displayed() or self.one("#every").is_displayed())
 
     def test_it_speaks_korean_and_english(self):
         stack = self.stack(**NO_MODEL)
@@ -615,7 +757,7 @@ class Home(BrowserTest):
     def test_whatever_it_says_it_says_in_both_languages(self):
         self.open(self.stack())
         script = self.one("script").get_property("textContent")
-        words = re.findall(r'^  \w+:\s"(.+)",$', script[: script.index("};")], re.MULTILINE)
+        words = re.findall(r'^\w+:\s"(.+)",$', script[: script.index("};")], re.MULTILINE)
         self.assertGreater(len(words), 45)
         hangul = lambda text: re.search("[가-힣]", text) is not None
         told = [[hangul(text) for text in each.split("|")] for each in words]
@@ -694,12 +836,44 @@ class Home(BrowserTest):
         self.until(lambda: self.active().get_attribute("id") == "message", "it is deleted")
         self.assertEqual(self.said(), [])
 
+        # The list of one's own conversations.
+        listed = self.stack(**TOKENS)
+        for message in ["one", "two"]:
+            self.ask_as_ada(listed, "POST", "/api/v1/chat", {"message": message})
+        self.open(listed)
+        tab_to("#settings")
+        self.press(Keys.ENTER, "a-token", Keys.ENTER)
+        self.until(lambda: self.active().get_attribute("id") == "settings", "the token is entered")
+        for _ in range(2):
+            back()
+        self.assertEqual(self.active().get_attribute("id"), "list")
+        self.press(Keys.ENTER)
+        self.until(lambda: self.entries() == ["two", "one"], "the list")
+        tab_to("#rows li:last-child .entry")
+        tab_to("#rows li:last-child [title=Rename]")
+        self.press(Keys.SPACE)
+        self.until(lambda: self.active().get_attribute("id") == "name", "it asks for the name")
+        self.press(" more", Keys.ENTER)
+        self.until(lambda: self.entries() == ["two", "one more"], "the new name")
+        self.assertEqual(self.active().accessible_name, "Rename")
+        tab_to("#rows li:last-child [title=Delete]")
+        self.press(Keys.SPACE)
+        self.until(lambda: self.active().get_attribute("id") == "cancel", "it asks")
+        tab_to("#confirmed")
+        self.press(Keys.ENTER)
+        self.until(lambda: self.entries() == ["two"] and self.active().get_attribute("id") == "close", "it is deleted")
+        tab_to(".entry")
+        self.press(Keys.ENTER)
+        self.until(lambda: len(self.said()) == 2 and self.active().get_attribute("id") == "message", "it is opened")
+
     def test_axe_finds_nothing_in_any_state_in_the_light_and_in_the_dark(self):
         with open(os.environ["AXE_CORE"], encoding="utf-8") as file:
             axe = file.read()
         more = threading.Event()
         half = ["# Title\n\nHalf", more, f" of it.\n\n{RICH}"]
         stack = self.served(half, ["Broken", None], half, ["Broken", None])
+        table = NoIndex()
+        self.addCleanup(table.close)
 
         def check(state):
             self.driver.execute_script(axe)
@@ -730,6 +904,20 @@ class Home(BrowserTest):
                 self.press(Keys.ESCAPE)
                 self.until(lambda: not self.one(dialog).is_displayed(), "it is closed")
 
+            for variables in [TOKENS, TOKENS | table.variables()]:
+                listed = self.stack(**variables)
+                if "HISTORY_TABLE" not in variables:
+                    for number in range(21):
+                        self.ask_as_ada(listed, "POST", "/api/v1/chat", {"message": f"Number {number}"})
+                self.open(listed)
+                self.enter_token()
+                self.open_list()
+                check(f"{scheme}: the list, {self.one('#state').text}")
+                for tool in self.all("#rows li:first-child > button:not(.entry)"):
+                    tool.click()
+                    check(f"{scheme}: {tool.accessible_name}")
+                    self.press(Keys.ESCAPE)
+
     def test_it_fits_every_screen_and_fingers(self):
         self.open(self.served([RICH + "\n" + "x" * 500 + "\n\n    " + "y " * 200], ["Broken", None]))
         self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
@@ -749,6 +937,19 @@ class Home(BrowserTest):
                 if button.is_displayed() and min(button.size.values()) < 44
             ]
             self.assertEqual(small if width < 600 else [], [], f"{width} pixels")
+
+        listed = self.stack(**TOKENS)
+        for title in ["z" * 80, "a " * 40]:
+            self.ask_as_ada(listed, "POST", "/api/v1/chat", {"message": title})
+        self.open(listed)
+        self.enter_token()
+        for width, height in [(320, 568), (390, 844), (844, 390), (1280, 800)]:
+            self.screen(width, height)
+            self.open_list()
+            self.assertEqual(self.driver.execute_script(OUTSIDE), [], f"the list, {width} pixels")
+            buttons = [button for button in self.all("#mine button") if button.is_displayed()]
+            self.assertEqual([each.size for each in buttons if min(each.size.values()) < 44], [], f"{width} pixels")
+            self.press(Keys.ESCAPE)
 
 
 if __name__ == "__main__":

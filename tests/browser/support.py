@@ -56,10 +56,11 @@ class Stack:
         with open(self.log_path, encoding="utf-8") as log:
             return log.read()
 
-    def ask(self, method, path, body=None):
+    def ask(self, method, path, body=None, **headers):
         """Status and JSON of the answer, past any browser."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"content-type": "application/json"}, method=method)
+        headers = {"content-type": "application/json", **headers}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
         try:
             with urllib.request.urlopen(request) as answer:
                 status, text = answer.status, answer.read()
@@ -178,6 +179,21 @@ class EmptyTable(Upstream):
         reads = handler.headers["x-amz-target"].split(".")[1] in ["GetItem", "Query"]
         body = b'{"Items":[],"Count":0,"ScannedCount":0}' if reads else b'{"__type":"InternalServerError"}'
         handler.send_response(200 if reads else 500)
+        handler.send_header("content-type", "application/x-amz-json-1.0")
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+class NoIndex(EmptyTable):
+    """A DynamoDB whose table has no index."""
+
+    def answer(self, handler, asked):
+        if "IndexName" not in asked:
+            return super().answer(handler, asked)
+        told = f"The table does not have the specified index: {asked['IndexName']}"
+        body = json.dumps({"__type": "com.amazon.coral.validate#ValidationException", "message": told}).encode()
+        handler.send_response(400)
         handler.send_header("content-type", "application/x-amz-json-1.0")
         handler.send_header("content-length", str(len(body)))
         handler.end_headers()

@@ -30,6 +30,9 @@ use super::upstream::{Answer, Call, Listening, Service, Upstream};
 /// The table that the function is told to use where nothing else is said.
 pub(crate) const HISTORY_TABLE: &str = "chat-history";
 
+/// The index by which an owner's conversations are listed.
+pub(crate) const INDEX: &str = "owner-updated_at-index";
+
 const TARGET: &str = "x-amz-target";
 const TARGET_PREFIX: &str = "DynamoDB_20120810.";
 const JSON: &str = "application/x-amz-json-1.0";
@@ -69,11 +72,47 @@ impl Upstream<DynamoDb> {
         Self::serve(DynamoDb::start(storage)?, listening)
     }
 
-    /// Makes a table as the function needs it, unless it is there already.
+    /// Makes a table as the function needs it, or adds what a table that is there lacks.
     ///
     /// # Errors
     /// The engine's own, such as for an illegal name.
     pub(crate) async fn create_history_table(&self, name: &str) -> Result<(), Value> {
+        self.create_history_table_without_index(name).await?;
+        let index = json!({
+            "IndexName": INDEX,
+            "KeySchema": [
+                {"AttributeName": "owner", "KeyType": "HASH"}, {"AttributeName": "updated_at", "KeyType": "RANGE"}
+            ],
+            "Projection": {"ProjectionType": "ALL"},
+        });
+        self.create_index(name, index).await
+    }
+
+    /// Adds an index with the keys `owner` and `updated_at` to a table, unless there is one of its name.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub(crate) async fn create_index(&self, table: &str, index: Value) -> Result<(), Value> {
+        let described = self.call("DescribeTable", json!({"TableName": table})).await?;
+        let indices = described["Table"]["GlobalSecondaryIndexes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if indices.iter().any(|there| there["IndexName"] == index["IndexName"]) {
+            return Ok(());
+        }
+        let update = json!({
+            "TableName": table,
+            "AttributeDefinitions": [
+                {"AttributeName": "owner", "AttributeType": "S"}, {"AttributeName": "updated_at", "AttributeType": "S"}
+            ],
+            "GlobalSecondaryIndexUpdates": [{"Create": index}],
+        });
+        self.call("UpdateTable", update).await.map(drop)
+    }
+
+    /// Makes a table as earlier versions of the function needed it, unless it is there already.
+    ///
+    /// # Errors
+    /// The engine's own, such as for an illegal name.
+    pub(crate) async fn create_history_table_without_index(&self, name: &str) -> Result<(), Value> {
         let table = json!({
             "TableName": name,
             "BillingMode": "PAY_PER_REQUEST",

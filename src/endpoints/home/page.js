@@ -7,6 +7,7 @@ const base = location.pathname.replace(/\/$/, "");
 const WORDS = {
   __proto__: null,
   skip: "Skip to message|메시지 입력으로 건너뛰기",
+  list: "Conversations|대화 목록",
   new: "New chat|새 대화",
   delete: "Delete|삭제",
   settings: "Settings|설정",
@@ -21,10 +22,14 @@ const WORDS = {
   label: "Access token|액세스 토큰",
   hint: "If the API asks for one. Kept until this tab closes.|필요할 때만 입력하세요. 탭을 닫으면 지워집니다.",
   done: "Done|완료",
-  question: "Delete this conversation?|이 대화를 삭제할까요?",
+  close: "Close|닫기",
+  empty: "No conversations yet.|아직 대화가 없습니다.",
+  more: "Show more|더 보기",
+  every: "Delete all conversations|모든 대화 삭제",
+  rename: "Rename|이름 바꾸기",
+  one: "Delete this conversation?|이 대화를 삭제할까요?",
   warning: "This cannot be undone.|삭제하면 되돌릴 수 없습니다.",
   cancel: "Cancel|취소",
-  confirmed: "Delete|삭제",
   conversation: "Conversation|대화",
   input: "Write a message|메시지를 입력하세요",
   send: "Send|보내기",
@@ -201,7 +206,8 @@ function writer(bubble) {
 
 async function call(path, options) {
   const token = ui.token.value.trim();
-  const headers = { ...options?.headers, ...(token && { authorization: `Bearer ${token}` }) };
+  const type = options?.body && { "content-type": "application/json" };
+  const headers = { ...type, ...options?.headers, ...(token && { authorization: `Bearer ${token}` }) };
   const response = await fetch(`${base}/api/v1/${path}`, { ...options, headers });
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
@@ -209,10 +215,11 @@ async function call(path, options) {
   throw { detail: problem.message, ...problem, status: response.status, wait: response.headers.get("retry-after") };
 }
 
+const json = async (...given) => (await call(...given)).json();
+
 async function stream({ message, key }, signal, write) {
   const body = JSON.stringify({ message, conversation_id: chat.id || undefined, stream: true });
-  const headers = { "content-type": "application/json", "idempotency-key": key };
-  const response = await call("chat", { method: "POST", headers, body, signal });
+  const response = await call("chat", { method: "POST", headers: { "idempotency-key": key }, body, signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let [rest, problem] = [""];
   for (;;) {
@@ -231,9 +238,8 @@ async function stream({ message, key }, signal, write) {
   }
 }
 
-// A UUID of version 4. `randomUUID` is there in secure contexts only.
-const digit = () => (crypto.getRandomValues(new Uint8Array(1))[0] % 16).toString(16);
-const uuid = () => "xxxxxxxx-xxxx-4xxx-8xxx-xxxxxxxxxxxx".replace(/x/g, digit);
+// A blob's URL ends with a UUID (File API, "generate a new blob URL"). `randomUUID` is there in secure contexts only.
+const uuid = () => URL.createObjectURL(new Blob()).slice(-36);
 
 /* The conversation */
 
@@ -257,6 +263,7 @@ let following = true;
 function refresh() {
   ui.welcome.hidden = ui.log.hasChildNodes();
   ui.delete.hidden = !chat.id;
+  ui.list.hidden = !ui.token.value.trim();
   ui.older.hidden = !chat.older;
   ui.go.ariaLabel = chat.running ? WORDS.stop : WORDS.send;
   ui.icon.setAttribute("d", chat.running ? "M7 7h10v2H7v2h10v2H7v2h10v2H7" : "M12 19V5m-6 6 6-6 6 6");
@@ -277,13 +284,20 @@ function said(role, text) {
   return made;
 }
 
-// Offers to try again, unless the conversation is gone. Returns whether it is.
-function failed(error, again) {
+// A card that tells what failed.
+function tell(error) {
   const problem = error instanceof Error ? { code: navigator.onLine ? "broken" : "offline" } : error;
   const { code, status, detail, wait, request_id } = problem;
   const told = WORDS[code] ?? WORDS[status] ?? WORDS.other;
   const small = [detail, wait > 0 && WORDS.wait.replace("{}", wait), request_id].filter(Boolean).join(" · ");
-  const card = element("div.card", {}, element("strong", {}, told), note(small));
+  announce(`${told} ${small}`);
+  return element("div.card", {}, element("strong", {}, told), note(small));
+}
+
+// Offers to try again, unless the conversation is gone. Returns whether it is.
+function failed(error, again) {
+  const { code } = error;
+  const card = tell(error);
   const isGone = code === "conversation_not_found";
   const retry = () => {
     card.remove();
@@ -293,7 +307,6 @@ function failed(error, again) {
   if (/^conversation_/.test(code)) remember((chat.older = ""));
   if (!isGone) card.append(button(WORDS.retry, retry));
   add(card);
-  announce(`${told} ${small}`);
   return isGone;
 }
 
@@ -335,8 +348,7 @@ async function ask(turn) {
 async function load() {
   const { id, older } = chat;
   try {
-    const response = await call(`conversations/${id}${older && `?cursor=${encodeURIComponent(older)}`}`);
-    const { messages, next_cursor = "" } = await response.json();
+    const { messages, next_cursor = "" } = await json(`conversations/${id}${older && `?cursor=${older}`}`);
     if (chat.id !== id || chat.older !== older) return;
     const below = page.scrollHeight - scrollY;
     ui.log.prepend(...messages.map(({ role, content }) => said(role, content)));
@@ -367,6 +379,89 @@ async function remove() {
   } catch (error) {
     failed(error, remove);
   }
+}
+
+/* The conversations of who has a token */
+
+// The cursor of the next page.
+let next;
+
+// Does something for the list, and tells there what failed.
+async function attempt(work) {
+  ui.more.hidden = ui.every.hidden = true;
+  ui.state.textContent = "…";
+  try {
+    await work();
+    ui.state.textContent = ui.rows.hasChildNodes() ? "" : WORDS.empty;
+  } catch (error) {
+    ui.state.replaceChildren(tell(error));
+  }
+  ui.more.hidden = !next;
+  ui.every.hidden = !ui.rows.hasChildNodes();
+}
+
+async function list() {
+  const { conversations, next_cursor } = await json(`conversations${next ? `?cursor=${next}` : ""}`);
+  const rows = conversations.map(row);
+  ui.rows[next ? "append" : "replaceChildren"](...rows);
+  // The button was hidden, and had the focus.
+  if (next) (rows[0]?.firstChild ?? ui.close).focus();
+  next = next_cursor;
+}
+
+function row({ conversation_id: id, title, updated_at }) {
+  const path = `conversations/${id}`;
+  const when = new Date(updated_at).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
+  const name = element("span", { dir: "auto" }, title ?? WORDS.conversation);
+  const open = () => {
+    ui.mine.close();
+    begin();
+    remember(id);
+    load();
+  };
+  const rename = async () => {
+    const { title } = await json(path, { method: "PATCH", body: JSON.stringify({ title: ui.name.value }) });
+    name.textContent = title;
+  };
+  const erase = async () => {
+    await call(path, { method: "DELETE" });
+    entry.parentNode.remove();
+    ui.close.focus();
+    if (id === chat.id) begin();
+  };
+  const tool = (icon, title, question, work) => {
+    const onclick = () => confirm(question, () => attempt(work), work === rename && name.textContent);
+    return element("button", { title, onclick }, icon.cloneNode(true));
+  };
+  const entry = button(name, open, "entry");
+  entry.append(element("span.small", {}, when));
+  entry.ariaCurrent = id === chat.id;
+  return element(
+    "li",
+    {},
+    entry,
+    tool(ui.pen.content, WORDS.rename, WORDS.rename, rename),
+    tool(ui.delete.firstChild, WORDS.delete, WORDS.one, erase),
+  );
+}
+
+async function eraseAll() {
+  for (let more = true; more; ) ({ more } = await json("conversations", { method: "DELETE" }));
+  next = "";
+  ui.rows.replaceChildren();
+  begin();
+}
+
+// Asks before something is deleted, or for what is to stand in the place of `text`.
+function confirm(question, act, text) {
+  const asks = typeof text === "string";
+  ui.question.textContent = question;
+  ui.warning.hidden = ui.name.required = asks;
+  ui.name.hidden = !asks;
+  ui.name.value = text;
+  ui.confirmed.textContent = asks ? WORDS.done : WORDS.delete;
+  ui.sure.onsubmit = act;
+  ui.confirm.showModal();
 }
 
 const box = ui.message;
@@ -403,13 +498,25 @@ ui.go.onclick = (event) => event.detail < 2;
 ui.new.onclick = begin;
 ui.older.onclick = load;
 ui.settings.onclick = () => ui.access.showModal();
-ui.delete.onclick = () => ui.confirm.showModal();
-ui.confirmed.onclick = remove;
-ui.token.onchange = () => (store.token = ui.token.value);
+ui.delete.onclick = () => confirm(WORDS.one, remove);
+ui.cancel.onclick = () => ui.confirm.close();
+ui.list.onclick = () => {
+  next = "";
+  ui.rows.replaceChildren();
+  ui.mine.showModal();
+  attempt(list);
+};
+ui.more.onclick = () => attempt(list);
+ui.every.onclick = () => confirm(WORDS.every, () => attempt(eraseAll));
+ui.token.onchange = () => {
+  store.token = ui.token.value;
+  refresh();
+};
 onscroll = () => (following = innerHeight + scrollY > page.scrollHeight - 64);
 
 page.lang = language;
 for (const name in WORDS) ui[name]?.append(WORDS[name]);
+ui.title.append(WORDS.list);
 ui.log.ariaLabel = WORDS.conversation;
 box.ariaLabel = box.placeholder = WORDS.input;
 ui.docs.href = `${base}/docs`;

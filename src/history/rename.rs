@@ -1,0 +1,48 @@
+//! Changing a conversation's title.
+
+use std::time::SystemTime;
+
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::types::ReturnValue;
+
+use super::calls::within;
+use super::expiry::{self, IS_PRESENT};
+use super::items::{self, CONVERSATION, key, text};
+use super::{Address, Error, History, Listed};
+use crate::call::Call;
+
+impl History {
+    /// Gives a conversation this title. When it was last written to and when it expires stay as they are.
+    /// `None` when there is no such conversation.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn rename(&self, address: Address<'_>, title: &str, call: &Call) -> Result<Option<Listed>, Error> {
+        let mut update = self
+            .client()
+            .update_item()
+            .table_name(self.name())
+            .set_key(Some(key(address, CONVERSATION)))
+            .update_expression(if address.is_public() {
+                "SET title = :title REMOVE #owner"
+            } else {
+                "SET title = :title"
+            })
+            // Without the first an item would be made where there is none.
+            .condition_expression(format!(
+                "attribute_exists(pk) AND attribute_not_exists(deleted_at) AND ({IS_PRESENT})"
+            ))
+            .expression_attribute_values(":title", text(title))
+            .expression_attribute_values(":now", expiry::now(SystemTime::now()))
+            .return_values(ReturnValue::AllNew);
+        if address.is_public() {
+            // Items of earlier versions have it.
+            update = update.expression_attribute_names("#owner", "owner");
+        }
+        match update.customize().config_override(within(call)).send().await {
+            Ok(done) => Ok(done.attributes().and_then(items::listed)),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(None),
+            Err(error) => Err(self.unavailable("UpdateItem", &error)),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The titles of conversations: one line of at most 80 characters.
+
+use unicode_segmentation::GraphemeCursor;
+
+/// The most characters of a title, in Unicode scalar values. A bound in grapheme clusters would bound
+/// nothing: one cluster can have any number of combining marks.
+pub const LONGEST: usize = 80;
+
+/// The title of a conversation that begins with `message`. A longer one is cut at the end of a word, or
+/// where the first word is too long, at the end of a grapheme cluster (UAX #29 §3), and ends with `…`.
+/// `None` where nothing of the message can be seen.
+#[must_use]
+pub fn of_message(message: &str) -> Option<String> {
+    let (mut title, length) = line(message);
+    if length > LONGEST {
+        let room = title.char_indices().nth(LONGEST - 1).map_or(title.len(), |(at, _)| at);
+        let kept = &title[..last_boundary(&title, room)];
+        let ends_a_word = title[kept.len()..].starts_with(' ');
+        let end = if ends_a_word { kept.len() } else { kept.rfind(' ').unwrap_or(kept.len()) };
+        title.truncate(end);
+        title.push('…');
+    }
+    Some(title).filter(|title| title.contains(is_visible))
+}
+
+/// The title that a caller has written, without the whitespace around it; `Err` tells what is wrong with it.
+///
+/// # Errors
+/// Nothing of the text can be seen, it is too long, or it is more than one line of plain text.
+pub fn of_caller(text: &str) -> Result<&str, &'static str> {
+    let title = text.trim();
+    if !title.contains(is_visible) {
+        Err("blank")
+    } else if title.contains(is_control) {
+        Err("not plain text on one line")
+    } else if title.chars().count() > LONGEST {
+        Err("too long")
+    } else {
+        Ok(title)
+    }
+}
+
+/// `text` on one line, without control characters, and its length. Of a text that is too long there is the beginning, with more than [`LONGEST`] characters.
+fn line(text: &str) -> (String, usize) {
+    let (mut line, mut length, mut gap) = (String::new(), 0, false);
+    for character in text.chars() {
+        if character.is_whitespace() {
+            gap = length > 0;
+            continue;
+        }
+        if is_control(character) {
+            continue;
+        }
+        if std::mem::take(&mut gap) {
+            line.push(' ');
+            length += 1;
+        }
+        line.push(character);
+        length += 1;
+        if length > LONGEST {
+            break;
+        }
+    }
+    (line, length)
+}
+
+/// Whether it is a control character, ends a line, or embeds, overrides or isolates a direction (UAX #9 §2),
+/// which would reorder the text beside it.
+fn is_control(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether it is neither whitespace nor one of the characters of no width, which join emoji, for example.
+fn is_visible(character: char) -> bool {
+    let has_width =
+        !matches!(character, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{3164}' | '\u{feff}');
+    has_width && !character.is_whitespace() && !is_control(character)
+}
+
+/// The last boundary of a grapheme cluster of `text` at `at` or before.
+fn last_boundary(text: &str, at: usize) -> usize {
+    let mut cursor = GraphemeCursor::new(at, text.len(), true);
+    // The whole text is there, so neither asks for more of it.
+    match cursor.is_boundary(text, 0) {
+        Ok(true) => at,
+        _ => cursor.prev_boundary(text, 0).ok().flatten().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use unicode_segmentation::UnicodeSegmentation;
+
+    use super::*;
+
+    #[test]
+    fn a_title_is_the_beginning_of_the_message_on_one_line() {
+        let family = "👩\u{200d}👩\u{200d}👧\u{200d}👦";
+        let rows = [
+            ("Hello", Some("Hello".to_owned())),
+            ("  Hello,\r\n\t world\u{3000}! ", Some("Hello, world !".to_owned())),
+            ("a\u{0}b\u{1b}[31m\u{202e}c\u{2066}d\u{7f}", Some("ab[31mcd".to_owned())),
+            ("a \u{202e} b", Some("a b".to_owned())),
+            ("\u{202e}\u{0} \n", None),
+            ("\u{200b}\u{feff} \u{200d}", None),
+            ("…", Some("…".to_owned())),
+            ("가나다 라마바", Some("가나다 라마바".to_owned())),
+            // As long as it may be.
+            (&"x".repeat(80), Some("x".repeat(80))),
+            (&format!("{} ", "x".repeat(80)), Some("x".repeat(80))),
+            // Too long, and one word.
+            (&"x".repeat(81), Some(format!("{}…", "x".repeat(79)))),
+            (&"가".repeat(100), Some(format!("{}…", "가".repeat(79)))),
+            // Cut at a word: before the last that does not fit, or after one that just fits.
+            (&format!("{} {}", "x".repeat(40), "y".repeat(60)), Some(format!("{}…", "x".repeat(40)))),
+            (&format!("{} y", "x".repeat(79)), Some(format!("{}…", "x".repeat(79)))),
+            (&"안녕 ".repeat(40), Some(format!("{}…", "안녕 ".repeat(26).trim_end()))),
+            // Seven characters each, of which eleven fit into 79.
+            (&family.repeat(12), Some(format!("{}…", family.repeat(11)))),
+            // Jamo and combining marks stay with what they belong to.
+            (&"\u{1112}\u{1161}\u{11ab}".repeat(30), Some(format!("{}…", "\u{1112}\u{1161}\u{11ab}".repeat(26)))),
+            (&"e\u{301}\u{323}".repeat(30), Some(format!("{}…", "e\u{301}\u{323}".repeat(26)))),
+            // One cluster that does not fit.
+            (&format!("e{}", "\u{301}".repeat(100)), Some("…".to_owned())),
+        ];
+        for (message, expected) in rows {
+            assert_eq!(of_message(message), expected, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_callers_title_is_taken_as_a_whole_or_not_at_all() {
+        let (longest, too_long) = ("가".repeat(80), "가".repeat(81));
+        let rows = [
+            (" \n My  title\u{3000}", Ok("My  title")),
+            ("👩\u{200d}🚀", Ok("👩\u{200d}🚀")),
+            (&longest, Ok(&longest)),
+            (&too_long, Err("too long")),
+            ("", Err("blank")),
+            (" \n\u{202e}\u{7}", Err("blank")),
+            ("\u{200b}\u{3164}", Err("blank")),
+            ("My\ntitle", Err("not plain text on one line")),
+            ("My\u{2028}title", Err("not plain text on one line")),
+            ("My\u{202e}title", Err("not plain text on one line")),
+            ("My\u{0}title", Err("not plain text on one line")),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(of_caller(text), expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_title_is_short_and_ends_where_a_grapheme_cluster_of_the_message_does(message in ".{0,200}") {
+            let (whole, _) = line(&message);
+            let Some(title) = of_message(&message) else { return Ok(()) };
+            prop_assert!(title.chars().count() <= LONGEST);
+            prop_assert!(!title.contains(|character: char| character.is_control()));
+            match title.strip_suffix('…').filter(|_| title != whole) {
+                None => prop_assert_eq!(title, whole),
+                Some(kept) => {
+                    prop_assert!(whole.starts_with(kept));
+                    let mut ends = whole.grapheme_indices(true).map(|(at, cluster)| at + cluster.len());
+                    prop_assert!(kept.is_empty() || ends.any(|end| end == kept.len()));
+                }
+            }
+        }
+    }
+}
