@@ -447,7 +447,8 @@ pub fn config(input: &[u8]) {
         }
         Err(error) => {
             let said = error.to_string();
-            assert!(lines.iter().any(|(name, _)| said.starts_with(&text(name))), "{said}");
+            let named = said.split_once('=').map(|(name, _)| name.as_bytes());
+            assert!(lines.iter().any(|(name, _)| Some(*name) == named), "{said}");
             assert!(!said.contains(['\n', '\r', '\0', '\u{1b}']), "{said:?}");
             said
         }
