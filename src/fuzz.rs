@@ -62,6 +62,9 @@ const CONFIGURATIONS: [&[(&str, &str)]; 2] = [
 /// The statuses of answers that ask no upstream. 500 is a panic.
 const STATUSES: [u64; 9] = [200, 204, 400, 401, 404, 405, 414, 415, 503];
 
+/// More than any answer tells about a failure, in bytes.
+const LONGEST_DETAIL: usize = 700;
+
 /// The first line of `input`, and what follows it.
 fn line(input: &[u8]) -> (&[u8], &[u8]) {
     input.iter().position(|byte| *byte == b'\n').map_or((input, &[]), |end| (&input[..end], &input[end + 1..]))
@@ -98,9 +101,7 @@ pub fn event(input: &[u8]) {
         let kinds = ["public", "jwt:", "iam:", "authorizer:"];
         assert!(kinds.iter().any(|kind| owner.starts_with(kind)), "{owner:?}");
         // A chat without a model or a table is not read.
-        if let Err(error) = ChatRequest::read(&request) {
-            assert!(error.status_and_code().0.is_client_error());
-        }
+        chat(&request);
     }
     APPS.with(|apps| {
         let apps = apps.get_or_init(|| {
@@ -125,6 +126,23 @@ pub fn event(input: &[u8]) {
     });
 }
 
+/// Reads a request's chat: what it says is what the whole of the body's JSON says.
+fn chat(request: &Request) {
+    let body = request.body.bytes().and_then(|body| serde_json::from_slice::<Value>(&body).ok());
+    match ChatRequest::read(request) {
+        Ok(chat) => {
+            assert!(!chat.message.trim().is_empty());
+            // What is not read may be nested more deeply than is kept, or have numbers that are too large.
+            assert!(body.is_none_or(|body| body["message"] == chat.message.as_str()));
+        }
+        Err(error) => {
+            let (status, code) = error.status_and_code();
+            assert!(status.is_client_error());
+            assert!(code != "invalid_json" || !body.is_some_and(|body| body.is_object()), "it is JSON");
+        }
+    }
+}
+
 /// Checks an answer as the gateway gets it.
 fn check(answer: &Value) {
     let status = answer["statusCode"].as_u64().expect("a status");
@@ -140,7 +158,8 @@ fn check(answer: &Value) {
     {
         let problem: Value = serde_json::from_str(body).expect("a problem is JSON");
         assert_eq!((problem["status"].as_u64(), problem["request_id"].as_str()), (Some(status), Some("request-1")));
-        assert!(problem["code"].is_string() && problem["detail"].is_string(), "{problem}");
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(problem["code"].is_string() && detail.len() < LONGEST_DETAIL, "{problem}");
     }
 }
 
@@ -271,10 +290,16 @@ fn dns_name(message: &[u8], mut at: usize) -> Option<(Vec<Vec<u8>>, usize)> {
     }
 }
 
-/// The addresses that a DNS answer may give: those of the name asked and of its aliases.
-fn dns_addresses(message: &[u8], family: Family) -> Option<BTreeSet<IpAddr>> {
+/// The addresses that a DNS answer to `query` may give: those of the name asked and of its aliases. `None`
+/// where it answers another question.
+fn dns_addresses(query: &[u8], message: &[u8], family: Family) -> Option<BTreeSet<IpAddr>> {
     let number = |at: usize| Some(usize::from(u16::from_be_bytes(*message.get(at..)?.first_chunk()?)));
     let (asked, end) = dns_name(message, 12)?;
+    let is_question =
+        asked == dns_name(query, 12)?.0 && message.get(end..end + 4) == query.last_chunk::<4>().map(|types| &types[..]);
+    if !is_question {
+        return None;
+    }
     let (mut at, mut addresses, mut aliases) = (end + 4, Vec::new(), Vec::new());
     for _ in 0..number(6)? {
         // A record that cannot be read ends what is known.
@@ -328,11 +353,13 @@ pub fn dns(input: &[u8]) {
     }
     let Some(reply) = query.reply(&message) else { return };
     assert!(message.len() >= 12 && message[2] & 0x80 != 0, "it is a reply");
+    let other_id: Vec<u8> = message.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 1)).collect();
+    assert_eq!(query.reply(&other_id), None, "it answers another query");
     let code = message[3] & 0x0F;
     match reply {
         Reply::Answer(Answer::Addresses(addresses)) => {
             assert_eq!(code, 0);
-            let known = dns_addresses(&message, family).expect("the question can be read");
+            let known = dns_addresses(asked, &message, family).expect("the question can be read");
             assert!(addresses.iter().all(|address| known.contains(address)), "{addresses:?} of {known:?}");
         }
         Reply::Answer(Answer::NoSuchName) => assert_eq!(code, 3),

@@ -114,7 +114,8 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
 /// when the table cannot be written.
 pub async fn rename(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
     let address = Address { owner: request.owner.as_str(), id: parse_id(id)? };
-    let title = body::string(&mut body::members(request, r#"{"title":"My trip"}"#)?, "title")?;
+    let [title] = body::members(request, ["title"], r#"{"title":"My trip"}"#)?;
+    let title = title.string("title")?;
     let expected = "1 to 80 characters on one line";
     let title = title::of_caller(&title).map_err(|found| Error::InvalidField { name: "title", found, expected })?;
     let writing = record.begin(Upstream::HistoryWrite, request.deadline);
