@@ -162,7 +162,8 @@ impl Limits {
             let balances = hold.balances();
             return (Ok(hold), balances);
         };
-        let mut balances = hold.settle(history, 0, call).await;
+        // A counter that failed may have used up the call's time.
+        let mut balances = hold.settle(history, 0, &call.until(deadline)).await;
         let full = |limit: Option<u64>| limit.map(|limit| Balance { limit, left: 0 });
         balances.reset = reset;
         if is_caller_full {
