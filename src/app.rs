@@ -37,10 +37,10 @@ pub struct App {
     was_invoked: AtomicBool,
 }
 
-/// The clients of the model and of the table, or the variable that is missing for one.
+/// The clients of the model and of the table, or what is missing for one.
 #[derive(Debug)]
 struct Upstreams {
-    openai: Result<Arc<openai::Client>, &'static str>,
+    openai: Result<Arc<openai::Client>, NotConfigured>,
     history: Result<History, &'static str>,
 }
 
@@ -99,12 +99,16 @@ impl App {
         Ok(None)
     }
 
-    /// Lets the request in. Where access tokens are needed, its token decides who the owner is, unless
-    /// the gateway has identified the caller already.
+    /// Lets the request in, if its path and query are no longer than is taken. Where access tokens are
+    /// needed, its token decides who the owner is, unless the gateway has identified the caller already.
     fn admit(&self, request: &mut Request, record: &Record) -> Result<(), Error> {
         if Policy::is_preflight(&request.method, &request.headers) {
             record.note(|notes| notes.route = Some("preflight"));
             return Ok(());
+        }
+        // First, because finding the route takes time that grows with the path.
+        if request.is_too_long() {
+            return Err(Error::UriTooLong);
         }
         let entry = router::entry(&request.path, self.config.docs);
         record.note(|notes| notes.route = entry.map(|entry| entry.path));
@@ -183,7 +187,7 @@ impl App {
     }
 
     fn openai(&self) -> Result<&Arc<openai::Client>, Error> {
-        self.upstreams().openai.as_ref().map_err(|variable| Error::NotConfigured(NotConfigured::Variable(variable)))
+        self.upstreams().openai.as_ref().map_err(|missing| Error::NotConfigured(missing.clone()))
     }
 
     fn history(&self) -> Result<&History, Error> {

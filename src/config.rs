@@ -15,11 +15,16 @@ use ureq::tls::Certificate;
 
 use crate::access;
 use crate::endpoints::chat;
-use crate::secret::Secret;
+use crate::error::NotConfigured;
+use crate::secret::{AccessKeys, Secret};
+use crate::secrets::{self, Reference, Service};
 use crate::{cors, history, http_client, log, openai, quota};
 
 /// The base URL when none is set; it is the only one that a key is needed for.
 const OPENAI: &str = "https://api.openai.com/v1";
+
+/// What is missing where requests to AWS cannot be signed.
+const ACCESS_KEYS: &str = "AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY";
 
 /// What an error says in the place of a value that may be a secret.
 const NOT_SHOWN: &str = "(not shown)";
@@ -38,8 +43,8 @@ pub struct Config {
     pub response_stream: bool,
     /// `AWS_CA_BUNDLE`: the certificates that replace the built-in roots.
     pub roots: Option<Vec<Certificate<'static>>>,
-    /// `OPENAI_*`; the name of the variable that is missing when there is no model to ask.
-    pub openai: Result<openai::Settings, &'static str>,
+    /// `OPENAI_*`; what is missing or cannot be used when there is no model to ask.
+    pub openai: Result<openai::Settings, NotConfigured>,
     /// `HISTORY_TABLE`, `HISTORY_TTL_DAYS` and the platform's own; the name of the variable that is
     /// missing when there is no table.
     pub history: Result<history::Settings, &'static str>,
@@ -145,11 +150,12 @@ impl Config {
 
     fn openai(
         variable: impl Fn(&'static str) -> Result<Variable, Error>,
-    ) -> Result<Result<openai::Settings, &'static str>, Error> {
+    ) -> Result<Result<openai::Settings, NotConfigured>, Error> {
         let base_url = variable("OPENAI_BASE_URL")?;
-        let settings = openai::Settings {
+        let api_key = variable("OPENAI_API_KEY")?.header_value()?;
+        let mut settings = openai::Settings {
             base_url: base_url.url(Some(OPENAI))?.unwrap_or_default(),
-            api_key: variable("OPENAI_API_KEY")?.header_value()?.map(Secret::new),
+            api_key: None,
             model: variable("OPENAI_MODEL")?.value.unwrap_or_else(|| "gpt-6-luna".to_owned()),
             max_output_tokens: variable("OPENAI_MAX_OUTPUT_TOKENS")?.within(
                 1..=u32::MAX,
@@ -162,7 +168,49 @@ impl Config {
             reasoning_effort: variable("OPENAI_REASONING_EFFORT")?.value,
             temperature: variable("OPENAI_TEMPERATURE")?.temperature()?,
         };
-        Ok(if settings.api_key.is_none() && base_url.value.is_none() { Err("OPENAI_API_KEY") } else { Ok(settings) })
+        match api_key {
+            None if base_url.value.is_none() => return Ok(Err(NotConfigured::Variable("OPENAI_API_KEY"))),
+            None => {}
+            Some(arn) if Reference::is_meant_by(&arn) => match Self::stored("OPENAI_API_KEY", &arn, variable)? {
+                Ok(stored) => settings.api_key = Some(secrets::Source::Stored(Box::new(stored))),
+                Err(missing) => return Ok(Err(missing)),
+            },
+            Some(key) => settings.api_key = Some(secrets::Source::Given(Secret::new(key))),
+        }
+        Ok(Ok(settings))
+    }
+
+    /// The secret that the variable `name` refers to by `arn`.
+    fn stored(
+        name: &'static str,
+        arn: &str,
+        variable: impl Fn(&'static str) -> Result<Variable, Error>,
+    ) -> Result<Result<secrets::Settings, NotConfigured>, Error> {
+        let reference: Reference = match arn.parse() {
+            Ok(reference) => reference,
+            Err(reason) => {
+                let reason = format!("{name} begins with arn: and is no reference to a secret: {reason}");
+                return Ok(Err(NotConfigured::Secret(name, reason)));
+            }
+        };
+        let endpoint_url = match reference.service {
+            Service::ParameterStore => variable("AWS_ENDPOINT_URL_SSM")?,
+            Service::SecretsManager { .. } => variable("AWS_ENDPOINT_URL_SECRETS_MANAGER")?,
+        };
+        let endpoint_url = match endpoint_url.url(None)? {
+            Some(url) => Some(url),
+            None => variable("AWS_ENDPOINT_URL")?.url(None)?,
+        };
+        let Some(keys) = Self::access_keys(variable)? else { return Ok(Err(NotConfigured::Variable(ACCESS_KEYS))) };
+        Ok(Ok(secrets::Settings { variable: name, reference, endpoint_url, keys, lifetime: secrets::LIFETIME }))
+    }
+
+    /// The access keys of the function's role, which Lambda always sets.
+    fn access_keys(variable: impl Fn(&'static str) -> Result<Variable, Error>) -> Result<Option<AccessKeys>, Error> {
+        let (id, secret) = (variable("AWS_ACCESS_KEY_ID")?.value, variable("AWS_SECRET_ACCESS_KEY")?.value);
+        let session_token = variable("AWS_SESSION_TOKEN")?.value.map(Secret::new);
+        let keys = |(id, secret)| AccessKeys { id, secret: Secret::new(secret), session_token };
+        Ok(id.zip(secret).map(keys))
     }
 
     fn history(
@@ -176,21 +224,15 @@ impl Config {
             None => variable("AWS_ENDPOINT_URL")?.url(None)?,
         };
         let Some(table) = table else { return Ok(Err("HISTORY_TABLE")) };
-        // Lambda always sets these.
-        let (Some(region), Some(access_key_id), Some(secret_access_key)) = (
-            variable("AWS_REGION")?.value,
-            variable("AWS_ACCESS_KEY_ID")?.value,
-            variable("AWS_SECRET_ACCESS_KEY")?.value,
-        ) else {
+        // Lambda always sets it.
+        let (Some(region), Some(keys)) = (variable("AWS_REGION")?.value, Self::access_keys(variable)?) else {
             return Ok(Err("AWS_REGION, AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY"));
         };
         Ok(Ok(history::Settings {
             table,
             region,
             endpoint_url: endpoint_url.map(|url| url.to_string()),
-            access_key_id,
-            secret_access_key: Secret::new(secret_access_key),
-            session_token: variable("AWS_SESSION_TOKEN")?.value.map(Secret::new),
+            keys,
             time_to_live: (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 60 * 60)),
         }))
     }

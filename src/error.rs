@@ -12,9 +12,10 @@ use crate::access::Denied;
 use crate::history::{INDEX, IndexFault, ListError};
 use crate::openai::Cause;
 use crate::quota::{Exceeded, Refused};
+use crate::request::{LONGEST_PATH, LONGEST_QUERY};
 use crate::response::{self, Response};
 use crate::router::Miss;
-use crate::{history, openai, ui_message_stream};
+use crate::{history, openai, secrets, ui_message_stream};
 
 /// Why a request is not answered as asked. Each variant names the status and code it becomes.
 #[derive(Debug)]
@@ -67,6 +68,8 @@ pub enum Error {
     ConversationNotFound,
     /// The operator has not set up what the endpoint needs: 503 `not_configured`.
     NotConfigured(NotConfigured),
+    /// The store of a secret did not answer: 503 `secret_unavailable`. The text is for the log.
+    SecretUnavailable(String),
     /// The model gave no answer.
     Model(openai::Error),
     /// The table did not do what was asked.
@@ -84,15 +87,19 @@ pub enum Error {
         /// The value of `Allow`.
         allow: String,
     },
+    /// The path or the query is longer than is taken: 414 `uri_too_long`.
+    UriTooLong,
     /// A panic: 500 `internal_error`. The text is for the log.
     Panic(String),
 }
 
 /// What the operator has not set up.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotConfigured {
     /// This variable is not set.
     Variable(&'static str),
+    /// The secret that this variable names cannot be used. The text says for the log why, and what to do.
+    Secret(&'static str, String),
     /// The table has no index by which conversations can be listed. The text says for the log what to do.
     Index(IndexFault, String),
 }
@@ -122,11 +129,22 @@ struct Problem<'a> {
 /// The code, in the log only, of an answered turn that was not stored.
 const NOT_SAVED: &str = "not_saved";
 
+/// The code, in the log only, of a secret that is used although it should have been read again.
+const SECRET_NOT_RENEWED: &str = "secret_not_renewed";
 /// When a caller is asked to come back while the table's index is being built. That takes minutes.
 const INDEX_RETRY_AFTER: Duration = Duration::from_mins(1);
 
 /// After how many seconds a caller is asked to come back where the upstream does not say.
 const RETRY_AFTER_SECONDS: u64 = 5;
+
+impl Failure {
+    /// A secret that is used although it should have been read again, because of this. It fails no
+    /// request, so it has a status below 500.
+    #[must_use]
+    pub fn secret_not_renewed(reason: String) -> Self {
+        Self { status: StatusCode::OK, code: SECRET_NOT_RENEWED, detail: Some(reason) }
+    }
+}
 
 impl Error {
     /// The HTTP status and the stable word that a client can switch on.
@@ -146,6 +164,7 @@ impl Error {
             Self::QuotaExceeded(_) => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
             Self::ConversationNotFound => (StatusCode::NOT_FOUND, "conversation_not_found"),
             Self::NotConfigured(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_configured"),
+            Self::SecretUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "secret_unavailable"),
             Self::Model(error) => match error.cause {
                 Cause::AuthFailed => (StatusCode::BAD_GATEWAY, "model_auth_failed"),
                 Cause::ModelNotFound => (StatusCode::BAD_GATEWAY, "model_not_found"),
@@ -164,6 +183,7 @@ impl Error {
             Self::History(history::Error::Deleted) => (StatusCode::CONFLICT, "conversation_deleted"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri_too_long"),
             Self::Panic(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
         }
     }
@@ -176,7 +196,8 @@ impl Error {
             Self::Model(error) => Some(chain(error)),
             Self::History(error) | Self::NotSaved(error) => Some(chain(error)),
             Self::NotConfigured(NotConfigured::Variable(variable)) => Some(format!("{variable} is not set")),
-            Self::NotConfigured(NotConfigured::Index(_, advice)) => Some(advice.clone()),
+            Self::NotConfigured(NotConfigured::Secret(_, reason) | NotConfigured::Index(_, reason))
+            | Self::SecretUnavailable(reason) => Some(reason.clone()),
             Self::Panic(message) => Some(format!("panicked: {message}")),
             _ => None,
         };
@@ -236,6 +257,7 @@ impl Error {
                 "There is no such conversation. It may have been deleted or have expired; leave conversation_id out to begin one.".into()
             }
             Self::NotConfigured(missing) => not_configured_detail(missing),
+            Self::SecretUnavailable(_) => "The server's key for the model cannot be read. Try again later.".into(),
             Self::Model(error) => model_detail(&error.cause),
             Self::History(history::Error::Unavailable(_)) => "The conversation's history cannot be reached. Try again later.".into(),
             Self::NotSaved(_) => "The turn could not be saved: it will not be remembered.".into(),
@@ -250,6 +272,10 @@ impl Error {
                 "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.".into()
             }
             Self::MethodNotAllowed { allow } => format!("This path does not answer that method. It answers {allow}.").into(),
+            Self::UriTooLong => format!(
+                "The address is too long: at most {LONGEST_PATH} bytes of path and {LONGEST_QUERY} bytes of query are taken."
+            )
+            .into(),
             Self::Panic(_) => "The server failed while it answered. Try again; if it happens again, report the request_id.".into(),
         }
     }
@@ -260,7 +286,7 @@ impl Error {
             Self::Model(error) if matches!(error.cause, Cause::RateLimited { .. } | Cause::Unavailable { .. }) => {
                 error.retry_after()
             }
-            Self::History(history::Error::Unavailable(_)) => None,
+            Self::History(history::Error::Unavailable(_)) | Self::SecretUnavailable(_) => None,
             Self::NotConfigured(NotConfigured::Index(IndexFault::Building, _)) => Some(INDEX_RETRY_AFTER),
             Self::QuotaExceeded(exceeded) => Some(Duration::from_secs(exceeded.reset)),
             _ => return None,
@@ -321,6 +347,10 @@ fn not_configured_detail(missing: &NotConfigured) -> Cow<'static, str> {
         NotConfigured::Variable(variable) => {
             format!("The server is not set up for this: {variable} is not set in the function's environment.").into()
         }
+        NotConfigured::Secret(variable, _) => format!(
+            "The server is not set up for this: the secret that {variable} names cannot be used. The server's log says why, under the request_id."
+        )
+        .into(),
         NotConfigured::Index(IndexFault::Building, _) => {
             format!("The table's index {INDEX} is still being built. Try again in a few minutes.").into()
         }
@@ -382,6 +412,17 @@ impl From<Refused> for Error {
         match refused {
             Refused::Exceeded(exceeded) => Self::QuotaExceeded(exceeded),
             Refused::Unknown(error) => Self::History(error),
+        }
+    }
+}
+
+impl From<secrets::Error> for Error {
+    fn from(error: secrets::Error) -> Self {
+        match error {
+            secrets::Error::Unusable { variable, reason } => {
+                Self::NotConfigured(NotConfigured::Secret(variable, reason))
+            }
+            secrets::Error::Unavailable(reason) => Self::SecretUnavailable(reason),
         }
     }
 }

@@ -33,6 +33,10 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(29);
 /// Far longer than an invocation can take, which is 15 minutes.
 const A_DAY: Duration = Duration::from_hours(24);
 
+/// The longest value of a header that is read, in bytes: the request line and all headers together have
+/// no more ("Quotas for HTTP APIs").
+const LONGEST_HEADER: usize = 10 * 1024;
+
 /// What is kept of an invocation's time to write the answer, at most; of a short one less.
 const TO_ANSWER: Duration = Duration::from_millis(250);
 
@@ -241,8 +245,8 @@ fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> R
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }
 
-/// The [`READ_HEADERS`] of an object of strings. A value that is no legal HTTP field value is as
-/// if it had not been sent.
+/// The [`READ_HEADERS`] of an object of strings. A value that is no legal HTTP field value, or is longer
+/// than [`LONGEST_HEADER`], is as if it had not been sent.
 fn read_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap, D::Error> {
     struct Headers;
 
@@ -273,6 +277,7 @@ fn read_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap,
                     continue;
                 };
                 if let Value::String(value) = map.next_value()?
+                    && value.len() <= LONGEST_HEADER
                     && let Ok(value) = HeaderValue::try_from(value)
                 {
                     headers.insert(name, value);

@@ -60,7 +60,7 @@ pub use self::list::{INDEX, IndexFault, List, ListError, Position};
 pub use self::read::{Memory, Page};
 pub use self::usage::{Counter, Reservation, Reserved};
 use crate::http_client;
-use crate::secret::Secret;
+use crate::secret::AccessKeys;
 
 /// Why a request that is made here can be built.
 const COMPLETE: &str = "every required member is set";
@@ -74,12 +74,8 @@ pub struct Settings {
     pub region: String,
     /// Another address than the region's own.
     pub endpoint_url: Option<String>,
-    /// The role's access key.
-    pub access_key_id: String,
-    /// The role's secret key.
-    pub secret_access_key: Secret,
-    /// The role's session token.
-    pub session_token: Option<Secret>,
+    /// The role's access keys.
+    pub keys: AccessKeys,
     /// How long items are kept after their last write; `None` keeps them for ever.
     pub time_to_live: Option<Duration>,
 }

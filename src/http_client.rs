@@ -42,6 +42,10 @@ const LONGEST_CALL: Duration = Duration::from_secs(30);
 /// escapes can make six times as long.
 const MAX_RESPONSE: u64 = 8 * 1024 * 1024;
 
+/// The longest head of an answer, in bytes. It has to fit into a buffer with room to spare, because ureq
+/// only sees that a head is too long when it has read more than that.
+const MAX_HEAD: usize = BUFFER - 1;
+
 /// The size of each of a connection's two buffers, in bytes: a TLS record. They are filled with
 /// zeros when the connection is opened, and a request's header has to fit into one.
 const BUFFER: usize = 16 * 1024;
@@ -138,6 +142,7 @@ impl Client {
             .max_idle_age(MAX_IDLE_AGE)
             .input_buffer_size(BUFFER)
             .output_buffer_size(BUFFER)
+            .max_response_header_size(MAX_HEAD)
             .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
             .build();
         let servers = Servers::default();
@@ -237,6 +242,13 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// The body that `reader` gives, as if a server had sent it.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn from_reader(reader: impl Read + Send + Sync + 'static) -> Self {
+        let reader = ureq::Body::builder().reader(reader).into_reader();
+        Self { reader, uri: Uri::from_static("http://model.example"), servers: Servers::default() }
+    }
+
     /// Waits for the next bytes, at most as many as `buffer` takes; 0 at the end of the body.
     ///
     /// # Errors
@@ -278,6 +290,7 @@ fn before_the_answer(error: ureq::Error) -> Error {
         ureq::Error::Timeout(_) => Error::TimedOut(error),
         ureq::Error::Io(_) if progress() == Progress::Kept => Error::Stale(error),
         ureq::Error::Io(_) => Error::Broken(error),
+        ureq::Error::LargeResponseHeader(..) => Error::TooLong(error),
         _ => Error::Invalid(error),
     }
 }

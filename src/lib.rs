@@ -9,8 +9,8 @@
 //! 3. [`app`] answers a preflight from the [`cors::Policy`]. Otherwise it asks [`router::find`] for
 //!    the [`router::Route`], checks the access token where one is needed, and calls the route's function
 //!    in [`endpoints`].
-//! 4. A chat reads the conversation from the [`history`], reserves tokens where a [`quota`] is set, asks the model by [`openai`] and writes
-//!    the new turn; both go through one [`http_client`].
+//! 4. A chat reads the conversation from the [`history`], reserves tokens where a [`quota`] is set, gets the model's key where it is one of
+//!    the [`secrets`], asks the model by [`openai`] and writes the new turn; all of it goes through one [`http_client`].
 //! 5. [`error`] turns a failure into an RFC 9457 problem; [`app`] adds the headers that every
 //!    answer carries, lets [`cors`] decorate it, and has [`log`] write the invocation's line.
 //! 6. [`event`] writes the [`response::Response`] as the answer that API Gateway expects.
@@ -45,15 +45,18 @@
 //! | [`log`] | the line of an invocation, its levels and metrics, and what is noted for it on the way |
 //! | [`call`] | a call's deadline and its number of retries |
 //! | [`completion`] | what a model answered |
+//! | [`secrets`] | secrets that the environment only names: where they are read, and how long they are used |
 //! | [`secret`] | values that no log and no answer may show |
 //! | [`timestamp`] | times as texts |
 //! | [`title`] | the titles of conversations |
 //! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
 //! | [`dns`] | the addresses of a host |
+//! | `fuzz` | what holds for every input; only in tests and fuzz targets |
 //!
 //! Imports run one way: `main` → [`responder`] → [`app`] → [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
 //! [`error`], [`cors`], [`log`] → [`quota`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
-//! [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`], [`title`] → [`owner`], [`dns`].
+//! [`secrets`] → [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`], [`title`] → [`owner`],
+//! [`dns`].
 //! Nothing below [`runtime_api`] sends to Lambda, nothing below [`event`] knows API Gateway.
 
 pub mod access;
@@ -66,6 +69,8 @@ pub mod dns;
 pub mod endpoints;
 pub mod error;
 pub mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod history;
 pub mod http_client;
 pub mod log;
@@ -78,6 +83,7 @@ pub mod response;
 pub mod router;
 pub mod runtime_api;
 pub mod secret;
+pub mod secrets;
 pub mod timestamp;
 pub mod title;
 pub mod ui_message_stream;

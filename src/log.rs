@@ -45,6 +45,7 @@ pub enum Level {
     /// The request was answered as asked.
     Info,
     /// The caller's request could not be answered: a status of 4xx, also of a problem within a stream.
+    /// Or it was, with a secret that should have been read again.
     Warn,
     /// The function could not do what it should: a status of 5xx, also of a problem within a stream, or
     /// a turn that was not saved.
@@ -81,6 +82,10 @@ pub struct Notes {
     pub route: Option<&'static str>,
     /// What failed.
     pub failure: Option<Failure>,
+    /// What the operator is to know although nothing failed because of it.
+    pub warning: Option<Failure>,
+    /// How long it took to read the model's key, where it was read before the model was asked.
+    pub secret_read: Option<Duration>,
     /// The model that was asked, and that answered when it has.
     pub model: Option<String>,
     /// The token counts of its answer.
@@ -272,6 +277,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model_retries: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    secret_read_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     history_read_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     history_write_ms: Option<f64>,
@@ -297,7 +304,10 @@ impl<'a> Invocation<'a> {
     #[must_use]
     pub fn line(&self, least: Level, method: &str, status: StatusCode) -> Option<Vec<u8>> {
         let notes = self.record.0.borrow();
-        let level = level(notes.failure.as_ref().map_or(status, |failure| failure.status));
+        let mut level = level(notes.failure.as_ref().map_or(status, |failure| failure.status));
+        if notes.warning.is_some() {
+            level = level.max(Level::Warn);
+        }
         if level < least {
             return None;
         }
@@ -309,6 +319,7 @@ impl<'a> Invocation<'a> {
 
     fn members<'b>(&'b self, notes: &'b Notes, level: Level, method: &'b str, status: StatusCode) -> Line<'b> {
         let now = SystemTime::now();
+        let told = notes.failure.as_ref().or(notes.warning.as_ref());
         let Notes { usage, model_calls, history_reads, history_writes, .. } = notes;
         let history_calls = match (history_reads, history_writes) {
             (None, None) => None,
@@ -345,8 +356,8 @@ impl<'a> Invocation<'a> {
             route: notes.route.unwrap_or(UNMATCHED),
             method: cut(method, LONGEST_NAME),
             status: status.as_u16(),
-            code: notes.failure.as_ref().map(|failure| failure.code),
-            detail: notes.failure.as_ref().and_then(|failure| Some(cut(failure.detail.as_deref()?, LONGEST_DETAIL))),
+            code: told.map(|failure| failure.code),
+            detail: told.and_then(|failure| Some(cut(failure.detail.as_deref()?, LONGEST_DETAIL))),
             model: notes.model.as_deref().map(|model| cut(model, LONGEST_NAME)),
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
@@ -354,6 +365,7 @@ impl<'a> Invocation<'a> {
             streamed: notes.streamed,
             first_token_ms: notes.first_token.map(|at| milliseconds(at.saturating_duration_since(self.began))),
             model_retries: model_calls.map(|calls| calls.retries),
+            secret_read_ms: notes.secret_read.map(milliseconds),
             history_read_ms: time(history_reads),
             history_write_ms: time(history_writes),
             history_retries: history_calls.map(|calls| calls.retries),
@@ -415,6 +427,22 @@ mod tests {
             assert_eq!(Invocation::begin("request-1", Some(header), false).trace_id, expected, "{header}");
         }
         assert_eq!(Invocation::begin("request-1", None, false).trace_id, None);
+    }
+
+    #[test]
+    fn a_warning_raises_the_level_of_an_answer_and_not_of_a_failure() {
+        let told = |status: u16, failure: Option<Failure>| {
+            let invocation = Invocation::begin("request-1", None, false);
+            let warning = Some(Failure::secret_not_renewed("no answer".to_owned()));
+            invocation.record.note(|notes| (notes.failure, notes.warning) = (failure, warning));
+            let status = StatusCode::from_u16(status).expect("a status");
+            let line = invocation.line(Level::Warn, "POST", status).expect("a line");
+            let line: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+            ["level", "code", "detail"].map(|name| line[name].as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(told(200, None), ["WARN", "secret_not_renewed", "no answer"]);
+        let failure = Failure { status: StatusCode::BAD_GATEWAY, code: "model_bad_response", detail: None };
+        assert_eq!(told(502, Some(failure)), ["ERROR", "model_bad_response", ""]);
     }
 
     #[test]

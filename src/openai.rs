@@ -11,6 +11,8 @@
 
 mod client;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod sse;
 mod stream;
 mod wire;
@@ -20,7 +22,7 @@ use http::Uri;
 pub use self::client::{Client, StreamedAnswer};
 pub use self::failure::{Cause, Error};
 pub use self::wire::{Message, Role};
-use crate::secret::Secret;
+use crate::secrets;
 
 /// What is the same in every request.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +30,7 @@ pub struct Settings {
     /// The API's address, to which `/chat/completions` is added.
     pub base_url: Uri,
     /// The key, sent as a bearer token; a server of one's own may need none.
-    pub api_key: Option<Secret>,
+    pub api_key: Option<secrets::Source>,
     /// The model's name.
     pub model: String,
     /// How many tokens an answer may have.

@@ -28,6 +28,15 @@ pub const READ_HEADERS: [HeaderName; 7] = [
     IDEMPOTENCY_KEY,
 ];
 
+/// The longest path that is taken, in bytes.
+pub const LONGEST_PATH: usize = 2048;
+
+/// The longest query that is taken, in bytes.
+pub const LONGEST_QUERY: usize = 8 * 1024;
+
+/// How many parameters of a query are looked at.
+pub const MOST_PARAMETERS: usize = 100;
+
 /// One HTTP request.
 #[derive(Debug)]
 pub struct Request {
@@ -74,6 +83,12 @@ impl Body {
 }
 
 impl Request {
+    /// Whether the path or the query is longer than [`LONGEST_PATH`] or [`LONGEST_QUERY`].
+    #[must_use]
+    pub fn is_too_long(&self) -> bool {
+        self.path.len() > LONGEST_PATH || self.query.len() > LONGEST_QUERY
+    }
+
     /// Whether the header `Accept` names the media type `wanted` with a weight above 0 (RFC 9110
     /// §12.5.1). Ranges such as `*/*` do not name it.
     #[must_use]
@@ -89,9 +104,11 @@ impl Request {
 
     /// The first value of the query parameter `name`, decoded as
     /// `application/x-www-form-urlencoded` (WHATWG URL §5.1): percent-decoded once, `+` is a
-    /// space, bytes that are not UTF-8 become U+FFFD. `None` when the parameter is not there.
+    /// space, bytes that are not UTF-8 become U+FFFD. `None` when the parameter is not among the first
+    /// [`MOST_PARAMETERS`].
     #[must_use]
     pub fn query_parameter(&self, name: &str) -> Option<Cow<'_, str>> {
-        form_urlencoded::parse(self.query.as_bytes()).find_map(|(key, value)| (key == name).then_some(value))
+        let mut parameters = form_urlencoded::parse(self.query.as_bytes()).take(MOST_PARAMETERS);
+        parameters.find_map(|(key, value)| (key == name).then_some(value))
     }
 }

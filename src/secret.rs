@@ -1,16 +1,17 @@
 //! Values that nobody may see.
 
 use std::fmt;
+use std::sync::Arc;
 
-/// A secret. Its `Debug` tells nothing.
+/// A secret. Its `Debug` tells nothing. Clones share the text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Arc<str>);
 
 impl Secret {
     /// The secret `text`.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self(text)
+        Self(text.into())
     }
 
     /// The text itself, for the request that needs it.
@@ -24,4 +25,15 @@ impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Secret(…)")
     }
+}
+
+/// The access keys of the function's role, as Lambda puts them into the environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessKeys {
+    /// The access key's id.
+    pub id: String,
+    /// The secret key.
+    pub secret: Secret,
+    /// The session token.
+    pub session_token: Option<Secret>,
 }

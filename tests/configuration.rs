@@ -1,5 +1,7 @@
 //! The environment's variables: what is used, what is refused and how that is said.
 
+use kus_aws_backend::error::NotConfigured;
+
 use crate::in_process::configure;
 
 #[test]
@@ -64,7 +66,7 @@ fn a_missing_key_or_table_is_named_where_it_is_needed_and_does_not_stop_the_star
     let nothing = configure(&[]).expect("the defaults can be used");
     assert_eq!(
         (nothing.openai.expect_err("no key"), nothing.history.expect_err("no table")),
-        ("OPENAI_API_KEY", "HISTORY_TABLE")
+        (NotConfigured::Variable("OPENAI_API_KEY"), "HISTORY_TABLE")
     );
     let own_server = configure(&[("OPENAI_BASE_URL", "http://localhost:11434/v1")]).expect("it can be used");
     assert!(own_server.openai.is_ok(), "a server of one's own may need no key");

@@ -1,7 +1,7 @@
 //! What `.aws` says, held against the code: the template's role, table and variables, the metrics
 //! of the dashboard, the members that the queries ask for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use kus_aws_backend::router::ROUTES;
@@ -67,9 +67,11 @@ fn by_default(template: &Value, value: &Value) -> Value {
 fn the_role_may_write_its_own_log_and_nothing_more_beside_the_table() {
     let role = properties(&template(), "Role");
     let policies = role["Policies"].as_array().expect("policies");
-    assert_eq!(policies.iter().map(|policy| &policy["PolicyName"]).collect::<Vec<_>>(), ["log", "history"]);
+    let [log, history, key] = policies.as_slice() else { panic!("{role}") };
+    assert_eq!((&log["PolicyName"], &history["PolicyName"]), (&json!("log"), &json!("history")));
+    assert!(by_default(&template(), key).is_null(), "{key}");
     assert_eq!(
-        policies[0]["PolicyDocument"]["Statement"],
+        log["PolicyDocument"]["Statement"],
         json!([{
             "Effect": "Allow",
             "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
@@ -79,6 +81,101 @@ fn the_role_may_write_its_own_log_and_nothing_more_beside_the_table() {
     assert!(role.get("ManagedPolicyArns").is_none());
     let function = properties(&template(), "Function");
     assert_eq!(function["LoggingConfig"]["LogGroup"], json!({"Ref": "LogGroup"}));
+}
+
+/// What `value` comes to with these parameters ("Intrinsic function reference" of AWS `CloudFormation`).
+fn resolved(template: &Value, value: &Value, parameters: &BTreeMap<&str, &str>) -> Value {
+    let resolve = |value: &Value| resolved(template, value, parameters);
+    let text = |value: &Value| resolve(value).as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned();
+    let parameter = |name: &str| match name {
+        "AWS::NoValue" => Value::Null,
+        "AWS::Partition" => json!("aws"),
+        "AWS::Region" => json!("us-east-1"),
+        "AWS::AccountId" => json!("123456789012"),
+        name => {
+            parameters.get(name).map_or_else(|| template["Parameters"][name]["Default"].clone(), |value| json!(value))
+        }
+    };
+    match value {
+        Value::Array(items) => items.iter().map(resolve).filter(|item| !item.is_null()).collect(),
+        Value::Object(members) if members.len() == 1 => {
+            let (function, argument) = members.iter().next().expect("one");
+            let item = |index: usize| &argument[index];
+            match function.as_str() {
+                "Ref" => parameter(argument.as_str().expect("a name")),
+                "Fn::Sub" => {
+                    let mut parts = argument.as_str().expect("a text").split("${");
+                    let first = parts.next().unwrap_or_default().to_owned();
+                    let rest = parts.filter_map(|part| part.split_once('}'));
+                    json!(rest.fold(first, |told, (name, rest)| {
+                        format!("{told}{}{rest}", parameter(name).as_str().expect("a text"))
+                    }))
+                }
+                "Fn::Join" => {
+                    let parts: Vec<_> = item(1).as_array().expect("parts").iter().map(text).collect();
+                    json!(parts.join(&text(item(0))))
+                }
+                "Fn::Split" => text(item(1)).split(&text(item(0))).collect(),
+                "Fn::Select" => {
+                    let index = usize::try_from(item(0).as_u64().expect("an index")).expect("it fits");
+                    resolve(item(1)).get(index).unwrap_or_else(|| panic!("nothing at {index}")).clone()
+                }
+                // CloudFormation may look at both, so both have to be possible.
+                "Fn::If" => {
+                    let [yes, no] = [1, 2].map(|index| resolve(item(index)));
+                    let condition = &template["Conditions"][text(item(0))];
+                    if resolve(condition) == true { yes } else { no }
+                }
+                "Fn::Condition" => resolve(&template["Conditions"][text(argument)]),
+                "Fn::Equals" => json!(resolve(item(0)) == resolve(item(1))),
+                "Fn::Not" => json!(resolve(item(0)) == false),
+                "Fn::Or" => json!(argument.as_array().expect("conditions").iter().any(|item| resolve(item) == true)),
+                _ => Value::Object(members.iter().map(|(name, value)| (name.clone(), resolve(value))).collect()),
+            }
+        }
+        Value::Object(members) => members.iter().map(|(name, value)| (name.clone(), resolve(value))).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn the_function_is_told_where_the_key_is_and_its_role_may_read_that_alone() {
+    let parameter = "arn:aws:ssm:eu-west-1:123456789012:parameter/team/openai";
+    let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:openai-AbCdEf";
+    let (member, version) = (format!("{secret}:API_KEY::"), format!("{secret}:::1-2"));
+    let named = "arn:aws:secretsmanager:us-east-1:123456789012:secret:team/openai";
+    let kms = "arn:aws:kms:eu-west-1:123456789012:key/1-2";
+    let nothing = |arn: &str| json!([arn, format!("{arn}:")]);
+    let rows = [
+        (vec![("OpenAiKeyArn", parameter)], parameter, nothing(parameter)),
+        (vec![("OpenAiKeyArn", parameter), ("OpenAiKeyKmsArn", kms)], parameter, nothing(parameter)),
+        (vec![("OpenAiKeyArn", secret), ("OpenAiSecret", "other")], secret, json!([secret, secret])),
+        (vec![("OpenAiKeyArn", &member)], &member, json!([member, secret])),
+        (vec![("OpenAiKeyArn", &version)], &version, json!([version, secret])),
+        (vec![("OpenAiSecret", "team/openai")], named, json!(format!("{named}-??????"))),
+    ];
+    let template = template();
+    let key = properties(&template, "Role")["Policies"][2].clone();
+    let variable = properties(&template, "Function")["Environment"]["Variables"]["OPENAI_API_KEY"].clone();
+    for (given, told, resources) in rows {
+        let given: BTreeMap<&str, &str> = given.into_iter().collect();
+        assert_eq!(resolved(&template, &variable, &given), told);
+        let config = configure(&[("OPENAI_API_KEY", told), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")]);
+        assert!(config.expect("it can be used").openai.is_ok(), "the function knows what {told} is");
+        let policy = resolved(&template, &key, &given);
+        let mut expected = vec![json!({
+            "Effect": "Allow",
+            "Action": ["secretsmanager:GetSecretValue", "ssm:GetParameter"],
+            "Resource": resources,
+        })];
+        if given.contains_key("OpenAiKeyKmsArn") {
+            expected.push(json!({"Effect": "Allow", "Action": "kms:Decrypt", "Resource": kms}));
+        }
+        assert_eq!(policy["PolicyDocument"]["Statement"], json!(expected), "{given:?}");
+    }
+    let plain = BTreeMap::from([("OpenAiApiKey", "a-key")]);
+    assert_eq!(resolved(&template, &variable, &plain), "a-key");
+    assert!(resolved(&template, &key, &plain).is_null());
 }
 
 #[test]

@@ -449,7 +449,7 @@ async fn what_comes_from_outside_is_told_in_one_line_and_not_at_length() {
         },
     ];
     let told = replies.each_ref().map(|reply| reply.status);
-    assert_eq!(told, [405, 404, 200, 502, 503]);
+    assert_eq!(told, [405, 414, 200, 502, 503]);
     for reply in &replies {
         line(&stack, reply).await;
     }

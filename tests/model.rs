@@ -98,7 +98,12 @@ fn failures() -> Vec<(&'static str, Behaviour, u64, &'static str)> {
     let error = |status, kind, code, message| model::error(status, kind, code, message);
     let text = |status, body: &'static str| Behaviour::body(status, "text/plain", body);
     let json = |status, body: Value| Behaviour::json(status, &body);
+    let nested = format!(r#"{{"choices":[{{"message":{{"content":"a"}}}}],"x":{}"#, "[".repeat(1_000_000));
+    let many = b"HTTP/1.1 200 OK\r\n".iter().chain(b"a: b\r\n".repeat(1_000).iter()).copied().collect::<Vec<u8>>();
     vec![
+        ("nested too deeply", Behaviour::body(200, "application/json", nested), 502, "model_bad_response"),
+        ("too many headers", Behaviour::Send(many.into()), 502, "model_bad_response"),
+        ("a head without end", Behaviour::Send("HTTP/1.1 200 O".repeat(10_000).into()), 502, "model_bad_response"),
         ("key", error(401, "invalid_request_error", "invalid_api_key", "Incorrect API key"), 502, "model_auth_failed"),
         ("key, no JSON", text(401, "Unauthorized"), 502, "model_auth_failed"),
         ("forbidden", json(403, json!({"error": "forbidden"})), 502, "model_auth_failed"),

@@ -18,6 +18,7 @@ use crate::local::model::{self, Model};
 use crate::local::upstream::{every_call, operation};
 use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::policy::{codes_of_the_source, routes_of_the_readme};
+use crate::secrets;
 use crate::talk::{Reply, begin, by, chat_event, delete, patch_event, path_of, read, say, send, share, stack};
 
 /// The document.
@@ -46,8 +47,12 @@ fn close(schema: &mut Value) {
 }
 
 /// The answers of no operation, which are components of their own.
-const ELSEWHERE: [(&str, &str); 3] =
-    [("unsupported_event", "UnsupportedEvent"), ("not_found", "NotFound"), ("method_not_allowed", "MethodNotAllowed")];
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("unsupported_event", "UnsupportedEvent"),
+    ("not_found", "NotFound"),
+    ("method_not_allowed", "MethodNotAllowed"),
+    ("uri_too_long", "UriTooLong"),
+];
 
 /// The media type of a stream. Its schema is that of an event, and its examples are whole streams.
 const STREAM: &str = "text/event-stream";
@@ -672,6 +677,10 @@ async fn fail_chats(given: &mut Given) {
     stack.model().script(every_call, again(model::rate_limited()));
     given.take(CHAT, "post", chat(&stack, json!({"message": "Hello"})).await);
 
+    let parameter = [("OPENAI_API_KEY", secrets::PARAMETER), ("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:1")];
+    let unreachable = share(&Backends::start().await, &parameter).await;
+    given.take(CHAT, "post", chat(&unreachable, json!({"message": "Hello"})).await);
+
     let id = begin(&stack, &["one"]).await;
     break_the_table(stack.engine());
     given.take(CHAT, "post", chat(&stack, json!({"message": "two", "conversation_id": id})).await);
@@ -795,6 +804,7 @@ fn the_examples_of_no_operation_are_answers_too() {
         let answer = match code {
             "unsupported_event" => crate::in_process::answer(&app, b"{}"),
             "not_found" => ask(&app, "GET", "/nothing", &[]),
+            "uri_too_long" => ask(&app, "GET", &format!("/{}", "a".repeat(2048)), &[]),
             _ => ask(&app, "POST", "/health", &[]),
         };
         let [(_, named, example)] = problems(&format!("/components/responses/{component}"))[..] else {

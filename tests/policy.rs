@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::deployment::{properties, template};
 use crate::in_process::{configure, event};
 use crate::local::engine::{HISTORY_TABLE, INDEX};
+use crate::local::secret_store::SecretStore;
 use crate::local::upstream::Call;
 use crate::logs;
 use crate::talk::{by, chat_event, delete, patch_event, path_of, read as read_conversation, say, send, stack};
@@ -77,7 +78,12 @@ fn tables(call: &Call) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_policies_allow_what_the_function_does_and_nothing_else() {
-    let stack = stack(&[("DAILY_TOKEN_LIMIT", "1000000"), ("DAILY_TOKEN_LIMIT_TOTAL", "1000000")]).await;
+    const PARAMETER: &str = "arn:aws:ssm:eu-west-1:123456789012:parameter/kus-aws-backend/openai";
+    let store = SecretStore::start().expect("the store starts");
+    store.put(PARAMETER, "a-key");
+    let limits = [("DAILY_TOKEN_LIMIT", "1000000"), ("DAILY_TOKEN_LIMIT_TOTAL", "1000000")];
+    let key = [("OPENAI_API_KEY", PARAMETER), ("AWS_ENDPOINT_URL_SSM", &store.url())];
+    let stack = stack(&[limits, key].concat()).await;
     let begun = say(&stack, None, "Hello").await;
     let id = begun["conversation_id"].as_str().expect("an id");
     let key = [("idempotency-key", "7c9e6679-7425-40de-944b-e07fc1f90ae7")];
@@ -99,35 +105,42 @@ async fn the_policies_allow_what_the_function_does_and_nothing_else() {
     assert!(of_index.iter().all(|call| call.json()["IndexName"] == INDEX));
     let named: BTreeSet<String> = calls.iter().flat_map(tables).collect();
     assert_eq!(named, BTreeSet::from([HISTORY_TABLE.to_owned()]));
+    let reads: BTreeSet<String> = store.operations().iter().map(|operation| format!("ssm:{operation}")).collect();
 
     let readme = read("README.md");
     let blocks = readme.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
     let mut policies = blocks.filter_map(|block| serde_json::from_str::<Value>(block).ok());
     let documented = policies.find(|block| block["Statement"].is_array()).expect("README.md has a policy");
-    assert_eq!(allowed(&documented), needed);
     let table = format!("arn:aws:dynamodb:REGION:ACCOUNT:table/{HISTORY_TABLE}");
-    assert_eq!(documented["Statement"][0]["Resource"], table);
-    assert_eq!(documented["Statement"][1]["Resource"], format!("{table}/index/{INDEX}"));
+    let index = format!("{table}/index/{INDEX}");
+    let parameter = PARAMETER.replace("eu-west-1:123456789012", "REGION:ACCOUNT");
+    let [for_the_table, for_the_index] = needed;
+    let expected = [(&for_the_table, json!(table)), (&for_the_index, json!(index)), (&reads, json!(parameter))];
+    assert_eq!(allowed(&documented), expected.map(|(actions, resource)| (actions.clone(), resource)));
 
     let to_paste: Value = serde_json::from_str(&read(".aws/policy.json")).expect("it is JSON");
     assert_eq!(to_paste, documented);
 
     let deployed = &properties(&template(), "Role")["Policies"][1]["PolicyDocument"];
-    assert_eq!(allowed(deployed), needed);
     let table = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/${TableName}";
-    assert_eq!(deployed["Statement"][0]["Resource"], json!({"Fn::Sub": table}));
-    assert_eq!(deployed["Statement"][1]["Resource"], json!({"Fn::Sub": format!("{table}/index/{INDEX}")}));
+    let index = format!("{table}/index/{INDEX}");
+    assert_eq!(
+        allowed(deployed),
+        [(for_the_table, json!({"Fn::Sub": table})), (for_the_index, json!({"Fn::Sub": index}))]
+    );
 }
 
-/// The actions that the two statements of a policy allow: on the table, and on its index.
-fn allowed(policy: &Value) -> [BTreeSet<String>; 2] {
+/// The actions that each statement of a policy allows, and on what.
+fn allowed(policy: &Value) -> Vec<(BTreeSet<String>, Value)> {
     assert_eq!(policy["Version"], "2012-10-17");
-    let statements: &[Value; 2] = policy["Statement"].as_array().expect("statements")[..].try_into().expect("two");
-    statements.each_ref().map(|statement| {
-        assert_eq!(statement["Effect"], "Allow");
+    let statements = policy["Statement"].as_array().expect("statements").iter();
+    let allowed = statements.map(|statement| {
+        assert_eq!(statement["Effect"], "Allow", "{statement}");
         let actions = statement["Action"].as_array().expect("actions").iter();
-        actions.map(|action| action.as_str().expect("an action").to_owned()).collect()
-    })
+        let actions = actions.map(|action| action.as_str().expect("an action").to_owned()).collect();
+        (actions, statement["Resource"].clone())
+    });
+    allowed.collect()
 }
 
 /// The README's variables with their defaults, which are empty where there is none.

@@ -1,6 +1,7 @@
 //! Which path and method is answered how; stages and base paths.
 
 use kus_aws_backend::router::{Miss, Route, entry, find};
+use serde_json::Value;
 
 use crate::in_process::{answer, app, ask, event};
 
@@ -125,6 +126,93 @@ fn the_stage_and_then_the_base_path_are_stripped_from_the_path() {
         event["requestContext"]["stage"] = stage.into();
         let answer = answer(&app(&[("BASE_PATH", base_path)]), event.to_string().as_bytes());
         assert_eq!(answer["statusCode"], status, "BASE_PATH {base_path:?}, stage {stage}, {path}");
+    }
+}
+
+#[test]
+fn a_path_or_a_query_that_is_too_long_is_not_looked_at() {
+    let app = app(&[("BASE_PATH", "/team-a")]);
+    let of_length = |length: usize| format!("/{}", "a".repeat(length - 1));
+    let rows = [
+        ("GET", of_length(2048), 0, 404),
+        ("GET", of_length(2049), 0, 414),
+        ("GET", format!("/prod/team-a{}", of_length(2048)), 0, 404),
+        ("GET", format!("/prod/team-a{}", of_length(2049)), 0, 414),
+        ("GET", "%2F".repeat(1_000_000), 0, 414),
+        ("OPTIONS", of_length(2049), 0, 414),
+        ("GET", "/health".to_owned(), 8192, 200),
+        ("GET", "/health".to_owned(), 8193, 414),
+        ("HEAD", "/health".to_owned(), 5_000_000, 414),
+    ];
+    for (method, path, query, status) in rows {
+        let mut event = event(method, &path, &[]);
+        event["requestContext"]["stage"] = "prod".into();
+        event["rawQueryString"] = "q".repeat(query).into();
+        let answer = answer(&app, event.to_string().as_bytes());
+        assert_eq!(answer["statusCode"], status, "{method}, {} bytes of path, {query} of query", path.len());
+        if status == 414 && method != "HEAD" {
+            let body: Value = serde_json::from_str(answer["body"].as_str().expect("a body")).expect("JSON");
+            assert_eq!(body["code"], "uri_too_long");
+        }
+    }
+    // A browser tells its page nothing of a preflight that failed, and everything of the answer after it.
+    let headers = [("origin", "https://app.example.com"), ("access-control-request-method", "GET")];
+    assert_eq!(ask(&app, "OPTIONS", &of_length(2049), &headers)["statusCode"], 204);
+}
+
+#[test]
+fn only_the_first_hundred_parameters_of_a_query_are_looked_at() {
+    for (before, status) in [(0, 200), (99, 200), (100, 400), (1000, 400)] {
+        let mut event = event("GET", "/api/v1/echo", &[]);
+        event["rawQueryString"] = format!("{}q=hello", "a=b&".repeat(before)).into();
+        assert_eq!(answer(&app(&[]), event.to_string().as_bytes())["statusCode"], status, "{before} before it");
+    }
+}
+
+#[test]
+fn a_header_that_is_too_long_is_as_if_it_had_not_been_sent() {
+    let app = app(&[]);
+    for (length, echoed) in [(10_240, true), (10_241, false), (1_000_000, false)] {
+        let asked = ",".repeat(length);
+        let headers = [
+            ("origin", "https://app.example.com"),
+            ("access-control-request-method", "GET"),
+            ("access-control-request-headers", asked.as_str()),
+        ];
+        let answer = ask(&app, "OPTIONS", "/health", &headers);
+        assert_eq!(answer["statusCode"], 204);
+        assert_eq!(answer["headers"]["access-control-allow-headers"] == asked, echoed, "{length} bytes");
+    }
+}
+
+#[test]
+fn an_event_that_is_nested_too_deeply_is_a_clear_400_where_it_is_read() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let in_the_event =
+        |member: &str| format!(r#"{{"rawPath":"/health",{member}"requestContext":{{"http":{{"method":"GET"}}}}}}"#);
+    let in_the_context =
+        |member: &str| format!(r#"{{"rawPath":"/health","requestContext":{{{member}"http":{{"method":"GET"}}}}}}"#);
+    let rows = [
+        // The event and the context are levels themselves.
+        (in_the_context(&format!(r#""authorizer":{},"#, nested(125))), 200),
+        (in_the_context(&format!(r#""authorizer":{},"#, nested(126))), 400),
+        (in_the_context(&format!(r#""authorizer":{},"#, nested(1_000_000))), 400),
+        (in_the_event(&format!(r#""body":{},"#, nested(126))), 200),
+        (in_the_event(&format!(r#""body":{},"#, nested(1_000_000))), 400),
+        (in_the_event(&format!(r#""headers":{{"accept":{}}},"#, nested(1_000_000))), 400),
+        // What nobody reads is passed over without recursion.
+        (in_the_event(&format!(r#""stageVariables":{},"#, nested(1_000_000))), 200),
+        (in_the_event(&format!(r#""headers":{{"x-other":{}}},"#, nested(1_000_000))), 200),
+        (nested(1_000_000), 400),
+        ("[".repeat(1_000_000), 400),
+    ];
+    for (event, status) in rows {
+        let answer = answer(&app(&[]), event.as_bytes());
+        let shown: String = event.chars().take(80).collect();
+        assert_eq!(answer["statusCode"], status, "{shown}: {answer}");
+        if status == 400 {
+            assert!(answer["body"].as_str().is_some_and(|body| body.contains("unsupported_event")), "{answer}");
+        }
     }
 }
 

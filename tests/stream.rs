@@ -430,6 +430,12 @@ fn failures_before_the_first_word() -> Vec<(&'static str, Behaviour, u16, &'stat
         ("a refusal", one(event(&json!({"choices": [{"delta": {"refusal": "No."}}]})) + DONE), 422, "content_refused"),
         ("a content filter", one([&model::finish("content_filter"), DONE].concat()), 422, "content_refused"),
         ("garbage", one("data: garbage\n\n".to_owned()), 502, "model_bad_response"),
+        (
+            "nested too deeply",
+            one(format!("data: {{\"choices\":{}\n\n", "[".repeat(1_000_000))),
+            502,
+            "model_bad_response",
+        ),
         ("HTML", Behaviour::body(200, "text/html", "<html>"), 502, "model_bad_response"),
         ("quota", error(json!({"code": "insufficient_quota", "message": "x"})), 503, "model_quota_exhausted"),
         ("an error as a string", error(json!("model overloaded")), 502, "model_bad_response"),

@@ -28,6 +28,7 @@ mod properties;
 mod quota;
 mod readme;
 mod routing;
+mod secrets;
 mod stream;
 mod talk;
 mod upstreams;

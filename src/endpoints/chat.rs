@@ -14,17 +14,19 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use self::prompt::Prompt;
-use self::request::{ChatRequest, LONGEST_MESSAGE};
+pub(crate) use self::request::ChatRequest;
+use self::request::LONGEST_MESSAGE;
 pub use self::stream::{Deliver, Delivery, Stream, StreamReader};
 use crate::call::Call;
 use crate::completion::{Completion, Usage};
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::history::{self, Address, Appended, Exchange, History, Memory, Turn};
 use crate::log::{Record, Upstream};
 use crate::openai;
 use crate::quota::{self, Estimate, Hold, Limits};
 use crate::request::Request;
 use crate::response::{self, Response};
+use crate::secrets::{self, Fetch, Fetched, Held};
 
 /// What the model is sent beside the new message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,7 +145,7 @@ impl<'a> Answer<'a> {
 /// # Errors
 /// 400, 413, 415 and 422 for what the caller sent, 404 for a conversation that the owner does not
 /// have, 409 for one that is deleted meanwhile, 429 where a token limit is reached, and the failures of
-/// [`openai`] and [`history`].
+/// [`openai`], [`history`] and [`secrets`].
 pub async fn post<'a>(
     request: &'a Request,
     settings: &Settings,
@@ -158,6 +160,10 @@ pub async fn post<'a>(
     let address = Address { owner: request.owner.as_str(), id: said.conversation_id.unwrap_or(new_id) };
 
     let reads = said.conversation_id.is_some() || said.idempotency_key.is_some();
+    let key = openai.fetch_key(times.read);
+    if key.is_reading() {
+        openai.get_ready();
+    }
     let (memory, hold) = 'table: {
         if !reads && !settings.limits.is_set() {
             break 'table (None, None);
@@ -181,18 +187,25 @@ pub async fn post<'a>(
         return reply;
     };
 
-    record.note(|notes| notes.model = Some(openai.model().to_owned()));
     let Memory { turns, remembered } = memory.unwrap_or_default();
     let mut conversation = Conversation { address, turns, history, record, deadline: times.write, hold };
+    let key = match fetched(key, record).await {
+        Ok(key) => key,
+        Err(error) => {
+            conversation.settle(0).await;
+            return Err(error.into());
+        }
+    };
+    record.note(|notes| notes.model = Some(openai.model().to_owned()));
     let ChatRequest { message, idempotency_key, wants_stream, .. } = said;
     let prompt = Prompt { system_prompt: settings.system_prompt.clone(), remembered, message };
     if wants_stream {
         let openai = Arc::clone(openai);
         let in_one_piece = !request.streams;
-        let stream = Stream::new(conversation, openai, prompt, idempotency_key, times.model, in_one_piece);
+        let stream = Stream::new(conversation, openai, key, prompt, idempotency_key, times.model, in_one_piece);
         return Ok(Reply::Stream(Box::new(stream)));
     }
-    let asked = ask(openai, prompt, idempotency_key, record, times.model);
+    let asked = ask(openai, key, prompt, idempotency_key, record, times.model);
     let ((outcome, sent), ()) = tokio::join!(asked, history.get_ready());
     let mut exchange = match outcome {
         Ok(exchange) => exchange,
@@ -277,9 +290,22 @@ fn repeated(id: Uuid, said: &ChatRequest, turn: &Turn) -> Result<Response, Error
     Ok(if said.wants_stream { stream::of_one_delta(answer) } else { answer.into_response() })
 }
 
+/// Waits for the model's key.
+async fn fetched(key: Fetch, record: &Record) -> Result<Option<Held>, secrets::Error> {
+    let Fetched { held, time, not_renewed } = key.done().await;
+    if time.is_some() {
+        record.note(|notes| {
+            notes.secret_read = time;
+            notes.warning = not_renewed.map(Failure::secret_not_renewed);
+        });
+    }
+    held
+}
+
 /// Asks the model to answer `prompt` in one piece; the outcome, and how many tokens it was sent by estimate.
 async fn ask(
     openai: &Arc<openai::Client>,
+    key: Option<Held>,
     mut prompt: Prompt,
     idempotency_key: Option<Uuid>,
     record: &Record,
@@ -288,7 +314,7 @@ async fn ask(
     let asking = record.begin(Upstream::Model, deadline);
     let (openai, call) = (Arc::clone(openai), asking.call.clone());
     let called = tokio::task::spawn_blocking(move || {
-        let outcome = prompt.put(&call, |messages| openai.complete(messages, &call));
+        let outcome = prompt.put(&call, |messages| openai.complete(key.as_ref(), messages, &call));
         (prompt, outcome)
     });
     let (prompt, outcome) = called.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));

@@ -224,7 +224,7 @@ pub(super) fn parse_id(text: &str) -> Result<Uuid, Error> {
 
 /// An opaque cursor: the turn before which the page ends, and a digest that belongs to both the
 /// conversation and the turn, so that no other number and no other conversation's cursor passes.
-fn cursor_of_turn(address: Address<'_>, turn: u64) -> String {
+pub(crate) fn cursor_of_turn(address: Address<'_>, turn: u64) -> String {
     let digest = Sha256::new()
         .chain_update(b"cursor\0")
         .chain_update(address.owner)
@@ -234,7 +234,8 @@ fn cursor_of_turn(address: Address<'_>, turn: u64) -> String {
     BASE64_URL_SAFE_NO_PAD.encode([&turn.to_be_bytes(), &digest[..8]].concat())
 }
 
-fn turn_of_cursor(address: Address<'_>, text: &str) -> Option<u64> {
+/// The turn of a cursor that belongs to this conversation.
+pub(crate) fn turn_of_cursor(address: Address<'_>, text: &str) -> Option<u64> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
     let turn = u64::from_be_bytes(*bytes.first_chunk()?);
     (cursor_of_turn(address, turn) == text).then_some(turn)

@@ -15,10 +15,10 @@ use crate::http_client;
 const MAX_ATTEMPTS: u32 = 6;
 
 pub(super) fn client(http: http_client::Client, settings: &Settings) -> Client {
-    let token = settings.session_token.as_ref().map(|token| token.expose().to_owned());
-    let secret = settings.secret_access_key.expose();
+    let keys = &settings.keys;
+    let token = keys.session_token.as_ref().map(|token| token.expose().to_owned());
     // The role's keys live as long as the process, so there is nothing to refresh or to cache.
-    let credentials = Credentials::new(&settings.access_key_id, secret, token, None, "environment");
+    let credentials = Credentials::new(&keys.id, keys.secret.expose(), token, None, "environment");
     let mut config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(settings.region.clone()))

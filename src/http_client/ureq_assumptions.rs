@@ -10,6 +10,8 @@
 //! 3. **A request that says nothing about TLS may use the agent's TLS configuration.** ureq makes a new
 //!    one for each request with settings of its own, such as a timeout, and with it the sessions for
 //!    resumption are gone. [`of_the_agent`] tells it that the settings are the agent's.
+//! 4. **An answer's head is limited**, by the agent's setting in bytes and, without a setting, to 128
+//!    headers.
 
 use std::cell::Cell;
 
@@ -77,7 +79,7 @@ mod tests {
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 
-    use super::super::{Client, Error, parse_ca_bundle};
+    use super::super::{Client, Error, MAX_HEAD, parse_ca_bundle};
     use super::*;
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -161,6 +163,39 @@ mod tests {
         let kept = get(&client, &url);
         assert!(matches!(kept, Err(Error::Stale(_))), "{kept:?}");
         server.join().expect("it does not panic");
+    }
+
+    #[test]
+    fn an_answer_whose_head_is_too_long_or_has_too_many_headers_is_not_read() {
+        // The status line and the last header, which with `lines` make up the head.
+        let rest = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n".len();
+        let of_length = |length: usize| format!("a: {}\r\n", "b".repeat(length - rest - "a: \r\n".len()));
+        let rows = [
+            (of_length(MAX_HEAD), "read"),
+            (of_length(MAX_HEAD + 1), "too long"),
+            (of_length(20 * MAX_HEAD), "too long"),
+            ("a: b\r\n".repeat(127), "read"),
+            ("a: b\r\n".repeat(128), "no HTTP"),
+        ];
+        for (lines, expected) in rows {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let url = format!("http://{}/", listener.local_addr().expect("an address"));
+            let answer = format!("HTTP/1.1 200 OK\r\n{lines}content-length: 2\r\n\r\nok");
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                assert!(read_request(&mut stream));
+                // The client may have hung up.
+                let _ = stream.write_all(answer.as_bytes());
+            });
+            let outcome = match get(&Client::new(None), &url) {
+                Ok(()) => "read",
+                Err(Error::TooLong(_)) => "too long",
+                Err(Error::Invalid(_)) => "no HTTP",
+                Err(error) => panic!("{error:?}"),
+            };
+            assert_eq!(outcome, expected, "{} bytes", lines.len());
+            server.join().expect("it does not panic");
+        }
     }
 
     #[test]

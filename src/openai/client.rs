@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Uri};
@@ -15,6 +15,7 @@ use crate::call::Call;
 use crate::completion::Completion;
 use crate::http_client;
 use crate::secret::Secret;
+use crate::secrets::{Fetch, Held, Holder};
 
 /// How often a call is repeated at most.
 const MAX_RETRIES: u32 = 2;
@@ -33,6 +34,7 @@ const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
 pub struct Client {
     http: http_client::Client,
     settings: Settings,
+    key: Option<Holder>,
     /// How streams are requested: in the simplest mode that has turned out to be needed.
     mode: Mutex<StreamMode>,
 }
@@ -62,8 +64,9 @@ enum Started {
 impl Client {
     /// A client of the API that `settings` names.
     #[must_use]
-    pub fn new(http: http_client::Client, settings: Settings) -> Self {
-        Self { http, settings, mode: Mutex::new(StreamMode::StreamedWithUsage) }
+    pub fn new(http: http_client::Client, mut settings: Settings) -> Self {
+        let key = settings.api_key.take().map(|source| Holder::new(http.clone(), source));
+        Self { http, settings, key, mode: Mutex::new(StreamMode::StreamedWithUsage) }
     }
 
     /// The name of the model that is asked.
@@ -84,15 +87,24 @@ impl Client {
         self.http.open_ahead(&self.settings.base_url);
     }
 
-    /// Asks the model to answer `messages`. Blocks, at the longest until the call's deadline.
+    /// Gives the key for a call, or begins to read it, which takes until `deadline` at the longest.
+    #[must_use]
+    pub fn fetch_key(&self, deadline: Instant) -> Fetch {
+        self.key.as_ref().map_or(Fetch::Done(None), |holder| holder.fetch(deadline))
+    }
+
+    /// Asks the model, with this key, to answer `messages`. Blocks, at the longest until the call's
+    /// deadline.
     ///
     /// # Errors
     /// [`Error`] with its [`Cause`].
-    pub fn complete(&self, messages: &[Message<'_>], call: &Call) -> Result<Completion, Error> {
+    pub fn complete(&self, key: Option<&Held>, messages: &[Message<'_>], call: &Call) -> Result<Completion, Error> {
         let body = request_body(&self.settings, messages, StreamMode::Whole);
-        retrying(call, || {
-            let response = self.http.send(self.request(&body)?, call.time_left())?;
-            read_answer(&response, self.model()).map_err(|error| error.without(self.settings.api_key.as_ref()))
+        self.with_key(key, call, |key| {
+            retrying(call, || {
+                let response = self.http.send(self.request(key, &body)?, call.time_left())?;
+                read_answer(&response, self.model()).map_err(|error| error.without(key))
+            })
         })
     }
 
@@ -105,46 +117,71 @@ impl Client {
     /// [`Error`] with its [`Cause`]; nothing was taken then.
     pub fn stream(
         &self,
+        key: Option<&Held>,
         messages: &[Message<'_>],
         keep: usize,
         call: &Call,
         mut take: impl FnMut(&str),
     ) -> Result<StreamedAnswer, Error> {
         let mut mode = *self.mode();
-        loop {
-            let body = request_body(&self.settings, messages, mode);
-            match retrying(call, || self.begin(&body, mode, keep, call, &mut take))? {
-                Started::Answer(answer) => {
-                    // Remembered when it has helped: the request may have been rejected for another reason.
-                    *self.mode() = mode;
-                    return Ok(answer);
-                }
-                Started::Refused => {
-                    mode = mode.simpler();
-                    call.count_retry();
+        self.with_key(key, call, |key| {
+            loop {
+                let body = request_body(&self.settings, messages, mode);
+                match retrying(call, || self.begin(key, &body, mode, keep, call, &mut take))? {
+                    Started::Answer(answer) => {
+                        // Remembered when it has helped: the request may have been rejected for another reason.
+                        *self.mode() = mode;
+                        return Ok(answer);
+                    }
+                    Started::Refused => {
+                        mode = mode.simpler();
+                        call.count_retry();
+                    }
                 }
             }
+        })
+    }
+
+    /// Runs `ask` with the key, and if the model refuses it, once more with the one that has taken its place.
+    fn with_key<T>(
+        &self,
+        key: Option<&Held>,
+        call: &Call,
+        mut ask: impl FnMut(Option<&Secret>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let error = match ask(key.map(|held| &held.secret)) {
+            Err(error) if error.cause == Cause::AuthFailed => error,
+            outcome => return outcome,
+        };
+        let (Some(holder), Some(refused)) = (&self.key, key) else { return Err(error) };
+        match holder.newer(refused, call) {
+            Ok(Some(newer)) => {
+                call.count_retry();
+                ask(Some(&newer.secret))
+            }
+            Ok(None) => Err(error),
+            Err(unread) => Err(error.and(&format!("and a newer key could not be read: {unread}"))),
         }
     }
 
     fn begin(
         &self,
+        key: Option<&Secret>,
         body: &[u8],
         mode: StreamMode,
         keep: usize,
         call: &Call,
         take: &mut impl FnMut(&str),
     ) -> Result<Started, Error> {
-        let key = self.settings.api_key.clone();
-        let response = self.http.open(self.request(body)?, call.time_left())?;
+        let response = self.http.open(self.request(key, body)?, call.time_left())?;
         let is_stream = response.status().is_success() && is_event_stream(response.headers());
         let source = if is_stream {
             let mut stream = Stream::new(response, self.model(), keep);
-            stream.begin(take).map_err(|error| error.without(key.as_ref()))?;
+            stream.begin(take).map_err(|error| error.without(key))?;
             Source::Stream(Box::new(stream))
         } else {
             let response = http_client::read_whole(response)?;
-            match read_answer(&response, self.model()).map_err(|error| error.without(key.as_ref())) {
+            match read_answer(&response, self.model()).map_err(|error| error.without(key)) {
                 Ok(completion) => {
                     take(&completion.content);
                     Source::Whole(completion)
@@ -155,19 +192,19 @@ impl Client {
                 Err(error) => return Err(error),
             }
         };
-        Ok(Started::Answer(StreamedAnswer { source, key }))
+        Ok(Started::Answer(StreamedAnswer { source, key: key.cloned() }))
     }
 
     fn mode(&self) -> MutexGuard<'_, StreamMode> {
         self.mode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn request<'a>(&self, body: &'a [u8]) -> Result<Request<&'a [u8]>, Error> {
+    fn request<'a>(&self, key: Option<&Secret>, body: &'a [u8]) -> Result<Request<&'a [u8]>, Error> {
         let mut request = Request::post(completions_url(&self.settings.base_url)).body(body).map_err(|error| {
             Error::new(Cause::Rejected, format!("the request could not be made: {error}")).unbilled()
         })?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(key) = &self.settings.api_key
+        if let Some(key) = key
             && let Ok(mut bearer) = HeaderValue::try_from(format!("Bearer {}", key.expose()))
         {
             bearer.set_sensitive(true);

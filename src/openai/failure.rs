@@ -103,6 +103,11 @@ impl Error {
         matches!(self.cause, Cause::RateLimited { .. } | Cause::Unavailable { .. })
     }
 
+    /// The same failure, of which the log is told more.
+    pub(super) fn and(self, more: &str) -> Self {
+        Self { detail: format!("{}, {more}", self.detail).into(), ..self }
+    }
+
     /// The error as it may be told: servers have been seen to repeat the key that they refuse.
     pub(super) fn without(mut self, key: Option<&Secret>) -> Self {
         let told = |text: &str| -> String {

@@ -14,7 +14,8 @@
 //! | [`streamed`] | an answer that the process streams |
 //! | [`engine`] | DynamoDB |
 //! | [`model`] | the model: the Chat Completions API |
-//! | [`upstream`] | what these two have in common: they record, and misbehave as a [`behaviour`] says |
+//! | [`secret_store`] | Systems Manager's Parameter Store and Secrets Manager |
+//! | [`upstream`] | what these three have in common: they record, and misbehave as a [`behaviour`] says |
 //! | [`tls`] | certificates for them |
 //! | [`name_server`] | the DNS |
 //! | [`http_server`] | what all of these serve HTTP with |
@@ -36,6 +37,7 @@ pub(crate) mod http_server;
 pub(crate) mod model;
 pub(crate) mod name_server;
 pub(crate) mod runtime_api;
+pub(crate) mod secret_store;
 pub(crate) mod streamed;
 pub(crate) mod tls;
 pub(crate) mod upstream;

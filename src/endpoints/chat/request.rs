@@ -12,7 +12,7 @@ use crate::request::{IDEMPOTENCY_KEY, Request};
 pub(super) const LONGEST_MESSAGE: usize = 32 * 1024;
 
 /// The parsed body and headers of a chat.
-pub(super) struct ChatRequest {
+pub(crate) struct ChatRequest {
     pub(super) message: String,
     pub(super) conversation_id: Option<Uuid>,
     pub(super) idempotency_key: Option<Uuid>,
@@ -25,7 +25,7 @@ impl ChatRequest {
     ///
     /// # Errors
     /// 400, 413 and 415 for what cannot be used, 404 for an id that no conversation has.
-    pub(super) fn read(request: &Request) -> Result<Self, Error> {
+    pub(crate) fn read(request: &Request) -> Result<Self, Error> {
         let mut members = body::members(request, r#"{"message":"Hello"}"#)?;
         let idempotency_key = request.headers.get(IDEMPOTENCY_KEY).map(|key| {
             let key = key.to_str().ok().map(|key| key.trim().trim_matches('"'));

@@ -29,6 +29,7 @@ use crate::log::{Upstream, UpstreamCall};
 use crate::openai::{self, Client, StreamedAnswer};
 use crate::quota::Hold;
 use crate::response::{self, Response};
+use crate::secrets::Held;
 use crate::ui_message_stream::{self, delta, end_text};
 
 /// The most text of an answer that is kept to be stored, in bytes. More than a turn can hold, so
@@ -89,6 +90,7 @@ impl<'a> Stream<'a> {
     pub(super) fn new(
         conversation: Conversation<'a>,
         openai: Arc<Client>,
+        key: Option<Held>,
         prompt: Prompt,
         idempotency_key: Option<Uuid>,
         deadline: Instant,
@@ -102,6 +104,7 @@ impl<'a> Stream<'a> {
         ui_message_stream::begin(&mut stream, &metadata);
         let reader = StreamReader {
             openai,
+            key,
             prompt,
             idempotency_key,
             call: asking.call.clone(),
@@ -207,6 +210,7 @@ impl Delivery<'_> {
 #[derive(Debug)]
 pub struct StreamReader {
     openai: Arc<Client>,
+    key: Option<Held>,
     prompt: Prompt,
     idempotency_key: Option<Uuid>,
     call: Call,
@@ -284,9 +288,9 @@ impl OnePiece {
 impl StreamReader {
     /// Asks the model and waits for the first delta; returns its time.
     fn begin(&mut self) -> Result<Instant, openai::Error> {
-        let Self { openai, prompt, call, stream, in_one_piece, .. } = self;
+        let Self { openai, key, prompt, call, stream, in_one_piece, .. } = self;
         let answering = prompt.put(call, |messages| {
-            openai.stream(messages, KEPT, call, |text| add(stream, in_one_piece.as_mut(), text))
+            openai.stream(key.as_ref(), messages, KEPT, call, |text| add(stream, in_one_piece.as_mut(), text))
         })?;
         self.answering = Some(answering);
         Ok(Instant::now())

@@ -1,0 +1,275 @@
+//! The request that reads a value, and what its answers mean.
+
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4::SigningParams;
+use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::reference::Service;
+use super::{Error, Settings};
+use crate::call::Call;
+use crate::http_client;
+use crate::secret::Secret;
+
+const X_AMZ_TARGET: HeaderName = HeaderName::from_static("x-amz-target");
+
+/// How often a call is repeated at most.
+const MAX_RETRIES: u32 = 2;
+
+/// The same for calls on connections that turn out to be closed, which cost no time.
+const MAX_STALE: u32 = 3;
+
+/// The longest wait before the first repetition; it doubles with each.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long one attempt may take: a call that is not answered by then is better repeated.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
+
+/// How long one attempt is given at least, where there is that much.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
+
+/// How many characters of a store's own words are kept for the log.
+const LONGEST_DETAIL: usize = 500;
+
+/// The body of a request (API references, `GetParameter` and `GetSecretValue`).
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Question<'a> {
+    #[serde(rename_all = "PascalCase")]
+    GetParameter { name: &'a str, with_decryption: bool },
+    #[serde(rename_all = "PascalCase")]
+    GetSecretValue {
+        secret_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version_stage: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version_id: Option<&'a str>,
+    },
+}
+
+/// The members of an answer that are read.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Found {
+    parameter: Option<Parameter>,
+    secret_string: Option<String>,
+    secret_binary: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Parameter {
+    value: Option<String>,
+}
+
+/// The error answers of both APIs.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    #[serde(rename = "__type")]
+    kind: String,
+    #[serde(alias = "Message")]
+    message: String,
+}
+
+/// Reads the value that `settings` name, within the call's time.
+///
+/// # Errors
+/// [`Error`].
+pub(super) fn read(http: &http_client::Client, settings: &Settings, call: &Call) -> Result<Secret, Error> {
+    let body = question(settings);
+    let (mut retries, mut stale, mut backoff) = (0, 0, FIRST_BACKOFF);
+    loop {
+        let left = call.time_left();
+        // Half of what is left, so that a request that hangs can be repeated.
+        let timeout = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
+        let error = match http.send(request(settings, &body)?, timeout) {
+            Ok(answer) => match value(settings, &answer) {
+                Err(Error::Unavailable(reason)) => reason,
+                outcome => return outcome,
+            },
+            Err(http_client::Error::Stale(_)) if stale < MAX_STALE => {
+                stale += 1;
+                continue;
+            }
+            Err(error) => crate::error::chain(&error),
+        };
+        // Jitter, so that processes that are throttled do not all retry at once.
+        let wait = backoff.mul_f64(0.5 + 0.5 * fastrand::f64());
+        if retries == MAX_RETRIES || wait + SHORTEST_ATTEMPT > call.time_left() {
+            return Err(Error::Unavailable(told(settings, "", &error)));
+        }
+        thread::sleep(wait);
+        call.count_retry();
+        retries += 1;
+        backoff *= 2;
+    }
+}
+
+fn operation(settings: &Settings) -> &'static str {
+    match settings.reference.service {
+        Service::ParameterStore => "GetParameter",
+        Service::SecretsManager { .. } => "GetSecretValue",
+    }
+}
+
+/// A reason for the log.
+fn told(settings: &Settings, advice: &str, reason: &str) -> String {
+    let (variable, arn) = (settings.variable, &settings.reference.arn);
+    format!("{variable} is {arn}, and {} failed: {advice}{reason}", operation(settings))
+}
+
+fn unusable(settings: &Settings, reason: &str) -> Error {
+    let (variable, arn) = (settings.variable, &settings.reference.arn);
+    let reason = format!("{variable} is {arn}, whose value cannot be used: {reason}");
+    Error::Unusable { variable, reason }
+}
+
+fn question(settings: &Settings) -> Vec<u8> {
+    let arn = &settings.reference.arn;
+    let question = match &settings.reference.service {
+        Service::ParameterStore => Question::GetParameter { name: arn, with_decryption: true },
+        Service::SecretsManager { version_stage, version_id, .. } => Question::GetSecretValue {
+            secret_id: arn,
+            version_stage: version_stage.as_deref(),
+            version_id: version_id.as_deref(),
+        },
+    };
+    // Texts under names that are texts can always be written.
+    serde_json::to_vec(&question).unwrap_or_default()
+}
+
+/// The request with `body`, signed (IAM User Guide, "AWS Signature Version 4 for API requests").
+fn request<'a>(settings: &Settings, body: &'a [u8]) -> Result<Request<&'a [u8]>, Error> {
+    let failed = |error: &dyn std::error::Error| {
+        let reason = told(settings, "", &format!("the request could not be made: {error}"));
+        Error::Unusable { variable: settings.variable, reason }
+    };
+    let (reference, keys) = (&settings.reference, &settings.keys);
+    let url = settings.endpoint_url.as_ref().map_or_else(|| reference.url(), ToString::to_string);
+    let mut request = Request::post(&url).body(body).map_err(|error| failed(&error))?;
+    let target = match reference.service {
+        Service::ParameterStore => HeaderValue::from_static("AmazonSSM.GetParameter"),
+        Service::SecretsManager { .. } => HeaderValue::from_static("secretsmanager.GetSecretValue"),
+    };
+    request.headers_mut().insert(X_AMZ_TARGET, target);
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
+
+    let token = keys.session_token.as_ref().map(|token| token.expose().to_owned());
+    let identity = Credentials::new(&keys.id, keys.secret.expose(), token, None, "environment").into();
+    let params = SigningParams::builder()
+        .identity(&identity)
+        .region(&reference.region)
+        .name(reference.service.name())
+        .time(SystemTime::now())
+        .settings(SigningSettings::default())
+        .build()
+        .map_err(|error| failed(&error))?
+        .into();
+    let headers = request.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
+    let uri = request.uri().to_string();
+    let signable = SignableRequest::new("POST", uri, headers, SignableBody::Bytes(body));
+    let signed = signable.and_then(|signable| sign(signable, &params)).map_err(|error| failed(&error))?;
+    let (signature, _) = signed.into_parts();
+    for header in signature.into_parts().0 {
+        let mut value = HeaderValue::from_str(header.value()).map_err(|error| failed(&error))?;
+        value.set_sensitive(header.sensitive());
+        request.headers_mut().insert(header.name(), value);
+    }
+    Ok(request)
+}
+
+/// The value that the store has answered with.
+fn value(settings: &Settings, answer: &Response<Vec<u8>>) -> Result<Secret, Error> {
+    let (status, body) = (answer.status(), answer.body());
+    if !status.is_success() {
+        let refusal = serde_json::from_slice(body).unwrap_or_default();
+        return Err(refused(settings, status, &refusal));
+    }
+    // What is wrong with it is not told: it may be the value.
+    let found: Found = serde_json::from_slice(body)
+        .map_err(|_| Error::Unavailable("the answer is not JSON as expected".to_owned()))?;
+    let text = match (found.parameter.and_then(|parameter| parameter.value), found.secret_string, found.secret_binary) {
+        (Some(text), _, _) | (None, Some(text), _) => text,
+        (None, None, Some(_)) => return Err(unusable(settings, "it is binary; store it as text")),
+        (None, None, None) => return Err(Error::Unavailable("the answer has no value".to_owned())),
+    };
+    let text = match &settings.reference.service {
+        Service::ParameterStore => text,
+        Service::SecretsManager { json_key, .. } => member(settings, text, json_key.as_deref())?,
+    };
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(unusable(settings, "it is empty"));
+    }
+    if HeaderValue::from_str(text).is_err() {
+        let reason = "it has characters that no key has, such as line breaks; store the key alone";
+        return Err(unusable(settings, reason));
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+/// The member `json_key` of the secret `text`, or without a key the text itself.
+fn member(settings: &Settings, text: String, json_key: Option<&str>) -> Result<String, Error> {
+    let object = || serde_json::from_str::<Map<String, Value>>(&text).ok();
+    let Some(key) = json_key else {
+        // The console makes a secret of key-value pairs unless it is told otherwise.
+        return match text.trim_start().starts_with('{').then(object).flatten() {
+            Some(_) => Err(unusable(settings, "it is a JSON object; say which of its keys, as in the ARN with :KEY::")),
+            None => Ok(text),
+        };
+    };
+    match object().map(|mut object| object.remove(key)) {
+        Some(Some(Value::String(text))) => Ok(text),
+        Some(Some(_)) => Err(unusable(settings, &format!("its JSON key {key:?} has no text"))),
+        Some(None) => Err(unusable(settings, &format!("it has no JSON key {key:?}"))),
+        None => Err(unusable(settings, &format!("it is no JSON object, so it has no JSON key {key:?}"))),
+    }
+}
+
+/// Why the store refuses ("Common errors" and the operations' own of both API references).
+fn refused(settings: &Settings, status: StatusCode, refusal: &Refusal) -> Error {
+    let kind = refusal.kind.rsplit('#').next().unwrap_or_default();
+    let message: String = refusal.message.chars().take(LONGEST_DETAIL).collect();
+    let reason = format!("{status}, {kind:?}: {message}");
+    let passes = ["Throttl", "TooManyRequests", "LimitExceeded", "InternalServ", "ServiceUnavailable"];
+    if status.is_server_error()
+        || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+        || passes.iter().any(|word| kind.contains(word))
+    {
+        return Error::Unavailable(reason);
+    }
+    let lower = message.to_lowercase();
+    let names_key = ["kms", "ciphertext", "decrypt"].iter().any(|word| lower.contains(word));
+    let (service, arn) = (settings.reference.service.name(), &settings.reference.arn);
+    let advice = match kind {
+        "AccessDeniedException" | "AccessDenied" if names_key => {
+            "the function's role may not decrypt it: allow kms:Decrypt on its key in the role's policy; ".to_owned()
+        }
+        "AccessDeniedException" | "AccessDenied" => {
+            let operation = operation(settings);
+            format!("the function's role may not do that: allow {service}:{operation} on {arn} in the role's policy; ")
+        }
+        "ParameterNotFound" | "ParameterVersionNotFound" => {
+            "there is no such parameter: check the region, the account and the name in the ARN; ".to_owned()
+        }
+        "ResourceNotFoundException" => "there is no such secret or version of it: check the region, the account, the name \
+            with the six characters at its end, and the version; "
+            .to_owned(),
+        "DecryptionFailure" | "InvalidKeyId" => {
+            "its KMS key cannot be used: check that the key is enabled, and that the role is allowed kms:Decrypt on it; "
+                .to_owned()
+        }
+        "UnrecognizedClientException" | "ExpiredTokenException" | "InvalidSignatureException" => {
+            "the access keys are refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; ".to_owned()
+        }
+        _ => String::new(),
+    };
+    Error::Unusable { variable: settings.variable, reason: told(settings, &advice, &reason) }
+}
