@@ -19,10 +19,12 @@ use crate::local::behaviour::{Behaviour, Break, Damage, Ending, Gate, Place, Ste
 use crate::local::engine::{self, HISTORY_TABLE};
 use crate::local::environment::Outcome;
 use crate::local::model::{self, DONE};
+use crate::local::secret_store::{self, SecretStore};
 use crate::local::upstream::{Call, every_call};
 use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::quota::{counters, reservations};
 use crate::scale::scale;
+use crate::secrets::PARAMETER;
 use crate::stored::conversations;
 use crate::stream::{STREAMING, Told, by_function_url};
 use crate::talk::{begin, chat_event, read, send};
@@ -41,6 +43,8 @@ const LIMITS: [(&str, &str); 2] = [("DAILY_TOKEN_LIMIT", "1000000000"), ("DAILY_
 enum At {
     Model,
     Table(Of),
+    /// The store of the model's key.
+    Store,
 }
 
 /// A call to the table, in a turn that continues a conversation.
@@ -126,9 +130,9 @@ enum OnModel {
     BreaksOff(u64, &'static str),
 }
 
-/// What comes of a fault of the table.
+/// What comes of a fault of the table, or of the store of the model's key.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum OnTable {
+enum OnAws {
     /// Nobody notices.
     None,
     /// It is asked again.
@@ -137,8 +141,8 @@ enum OnTable {
     Lasts,
 }
 
+use OnAws::{Lasts, Passes};
 use OnModel::{BreaksOff, Halves};
-use OnTable::{Lasts, Passes};
 
 const UNAVAILABLE: OnModel = OnModel::Passes(503, "model_unavailable");
 const BAD: OnModel = OnModel::Lasts(502, "model_bad_response");
@@ -146,10 +150,12 @@ const LATE: OnModel = OnModel::Lasts(504, "model_timeout");
 const CUT: OnModel = BreaksOff(502, "model_bad_response");
 const STALLED: OnModel = BreaksOff(504, "model_timeout");
 const FINE: OnModel = OnModel::None;
+const UNNOTICED: OnAws = OnAws::None;
 
 /// Faults that every server can have: name; the fault; what comes of it on a model's whole answer, on its
-/// stream, and on the table; whether the table has done what it was asked to do.
-fn faults_of_servers() -> Vec<(&'static str, Fault, OnModel, OnModel, OnTable, bool)> {
+/// stream, and on the table; whether the table has done what it was asked to do; what comes of it on the store
+/// of the key.
+fn faults_of_servers() -> Vec<(&'static str, Fault, OnModel, OnModel, OnAws, bool, OnAws)> {
     use Break::{Close, Reset, Silence, Trickle};
     use Place::{AfterBody, AfterHead, InBody, InHead};
     let does = Fault::Does;
@@ -157,32 +163,32 @@ fn faults_of_servers() -> Vec<(&'static str, Fault, OnModel, OnModel, OnTable, b
     let damage = |damage| Fault::Does(Behaviour::Damage(damage));
     let redirect = Behaviour::body(307, "text/plain", "").with_header("location", "http://127.0.0.1:9/");
     vec![
-        ("refused", Fault::Refused, UNAVAILABLE, UNAVAILABLE, Lasts, false),
-        ("reset before the head", does(Behaviour::Reset), UNAVAILABLE, UNAVAILABLE, Passes, false),
-        ("closed before the head", does(Behaviour::Lose), UNAVAILABLE, UNAVAILABLE, Passes, true),
-        ("silent", does(Behaviour::Hang), LATE, LATE, Passes, false),
-        ("reset in the head", from(InHead, Reset), UNAVAILABLE, UNAVAILABLE, Passes, true),
-        ("closed in the head", from(InHead, Close), UNAVAILABLE, UNAVAILABLE, Passes, true),
-        ("silent in the head", from(InHead, Silence), LATE, LATE, Passes, true),
-        ("trickling head", from(InHead, Trickle), LATE, LATE, Passes, true),
-        ("reset after the head", from(AfterHead, Reset), BAD, UNAVAILABLE, Passes, true),
-        ("closed after the head", from(AfterHead, Close), BAD, UNAVAILABLE, Passes, true),
-        ("silent after the head", from(AfterHead, Silence), LATE, LATE, Passes, true),
-        ("trickling body", from(AfterHead, Trickle), LATE, LATE, Passes, true),
-        ("reset in the body", from(InBody, Reset), BAD, CUT, Passes, true),
-        ("closed in the body", from(InBody, Close), BAD, CUT, Passes, true),
-        ("silent in the body", from(InBody, Silence), LATE, STALLED, Passes, true),
-        ("trickling half of the body", from(InBody, Trickle), LATE, STALLED, Passes, true),
-        ("reset after the body", from(AfterBody, Reset), FINE, FINE, OnTable::None, true),
-        ("closed after the body", from(AfterBody, Close), FINE, FINE, OnTable::None, true),
-        ("silent after the body", from(AfterBody, Silence), FINE, FINE, OnTable::None, true),
-        ("half of the body", damage(Damage::HalfOfTheBody), BAD, CUT, Lasts, true),
+        ("refused", Fault::Refused, UNAVAILABLE, UNAVAILABLE, Lasts, false, Passes),
+        ("reset before the head", does(Behaviour::Reset), UNAVAILABLE, UNAVAILABLE, Passes, false, Passes),
+        ("closed before the head", does(Behaviour::Lose), UNAVAILABLE, UNAVAILABLE, Passes, true, Passes),
+        ("silent", does(Behaviour::Hang), LATE, LATE, Passes, false, Passes),
+        ("reset in the head", from(InHead, Reset), UNAVAILABLE, UNAVAILABLE, Passes, true, Passes),
+        ("closed in the head", from(InHead, Close), UNAVAILABLE, UNAVAILABLE, Passes, true, Passes),
+        ("silent in the head", from(InHead, Silence), LATE, LATE, Passes, true, Passes),
+        ("trickling head", from(InHead, Trickle), LATE, LATE, Passes, true, Passes),
+        ("reset after the head", from(AfterHead, Reset), BAD, UNAVAILABLE, Passes, true, Passes),
+        ("closed after the head", from(AfterHead, Close), BAD, UNAVAILABLE, Passes, true, Passes),
+        ("silent after the head", from(AfterHead, Silence), LATE, LATE, Passes, true, Passes),
+        ("trickling body", from(AfterHead, Trickle), LATE, LATE, Passes, true, Passes),
+        ("reset in the body", from(InBody, Reset), BAD, CUT, Passes, true, Passes),
+        ("closed in the body", from(InBody, Close), BAD, CUT, Passes, true, Passes),
+        ("silent in the body", from(InBody, Silence), LATE, STALLED, Passes, true, Passes),
+        ("trickling half of the body", from(InBody, Trickle), LATE, STALLED, Passes, true, Passes),
+        ("reset after the body", from(AfterBody, Reset), FINE, FINE, UNNOTICED, true, UNNOTICED),
+        ("closed after the body", from(AfterBody, Close), FINE, FINE, UNNOTICED, true, UNNOTICED),
+        ("silent after the body", from(AfterBody, Silence), FINE, FINE, UNNOTICED, true, UNNOTICED),
+        ("half of the body", damage(Damage::HalfOfTheBody), BAD, CUT, Lasts, true, Passes),
         // Behind a stream's `[DONE]` nothing is looked at.
-        ("a length that is too great", damage(Damage::Length(1)), BAD, FINE, Passes, true),
-        ("a length that is too small", damage(Damage::Length(-1)), BAD, FINE, Lasts, true),
-        ("no HTTP", does(Behaviour::Send("SSH-2.0-OpenSSH_9.2\r\n\r\n".into())), BAD, BAD, Lasts, false),
-        ("100 MB", does(megabytes("application/json", &[b' '; 1024])), BAD, BAD, Lasts, false),
-        ("a redirect", does(redirect), BAD, BAD, Lasts, false),
+        ("a length that is too great", damage(Damage::Length(1)), BAD, FINE, Passes, true, Passes),
+        ("a length that is too small", damage(Damage::Length(-1)), BAD, FINE, Lasts, true, Passes),
+        ("no HTTP", does(Behaviour::Send("SSH-2.0-OpenSSH_9.2\r\n\r\n".into())), BAD, BAD, Lasts, false, Passes),
+        ("100 MB", does(megabytes("application/json", &[b' '; 1024])), BAD, BAD, Lasts, false, Passes),
+        ("a redirect", does(redirect), BAD, BAD, Lasts, false, Lasts),
     ]
 }
 
@@ -234,10 +240,10 @@ fn faults_of_streams() -> Vec<(&'static str, Behaviour, OnModel)> {
 
 /// The errors that DynamoDB documents ("Error handling with DynamoDB", and those of the operations),
 /// and the calls that can meet them.
-fn errors_of_the_table() -> Vec<(String, Behaviour, OnTable, &'static [Of])> {
+fn errors_of_the_table() -> Vec<(String, Behaviour, OnAws, &'static [Of])> {
     const UPDATES: &[Of] = &[Of::Reserve, Of::Settle];
     const WRITE: &[Of] = &[Of::Write];
-    let errors: [(&str, OnTable, &[Of]); 12] = [
+    let errors: [(&str, OnAws, &[Of]); 12] = [
         ("ProvisionedThroughputExceededException", Passes, &EVERY_CALL),
         ("ThrottlingException", Passes, &EVERY_CALL),
         ("RequestLimitExceeded", Passes, &EVERY_CALL),
@@ -266,6 +272,26 @@ fn errors_of_the_table() -> Vec<(String, Behaviour, OnTable, &'static [Of])> {
         (name, engine::canceled(&[reason, "None", "None"]), effect, WRITE)
     });
     errors.chain(canceled).collect()
+}
+
+/// The errors that the stores of the key document ("Common Error Types", and those of the operations).
+fn errors_of_the_store() -> Vec<(&'static str, Behaviour, OnAws)> {
+    let errors = [
+        (400, "ThrottlingException", Passes),
+        (500, "InternalServerError", Passes),
+        (500, "InternalServiceError", Passes),
+        (503, "ServiceUnavailable", Passes),
+        (400, "AccessDeniedException", Lasts),
+        (400, "ParameterNotFound", Lasts),
+        (400, "ResourceNotFoundException", Lasts),
+        (400, "InvalidKeyId", Lasts),
+        (400, "DecryptionFailure", Lasts),
+        (400, "InvalidRequestException", Lasts),
+        (400, "ValidationException", Lasts),
+        (400, "ExpiredTokenException", Lasts),
+        (400, "UnrecognizedClientException", Lasts),
+    ];
+    errors.map(|(status, kind, effect)| (kind, secret_store::refuses(status, kind, "no"), effect)).to_vec()
 }
 
 /// What is expected of a cell.
@@ -304,8 +330,18 @@ impl Expected {
         }
     }
 
-    fn of_the_table(effect: OnTable, is_done: bool, fault: &Fault, call: Of, times: Times) -> Self {
-        let works = effect == OnTable::None || (effect == Passes && times == Times::Once);
+    fn of_the_store(effect: OnAws, times: Times) -> Self {
+        let fine = Self { status: 200, code: "", begun: true, saved: true, stored: true, calls: 1, reserved: 0 };
+        let refused = |code| Self { status: 503, code, begun: false, saved: false, stored: false, calls: 0, ..fine };
+        match (effect, times) {
+            (OnAws::None, _) | (Passes, Times::Once) => fine,
+            (Passes, Times::Always) => refused("secret_unavailable"),
+            (Lasts, _) => refused("not_configured"),
+        }
+    }
+
+    fn of_the_table(effect: OnAws, is_done: bool, fault: &Fault, call: Of, times: Times) -> Self {
+        let works = effect == OnAws::None || (effect == Passes && times == Times::Once);
         let fine = Self { status: 200, code: "", begun: true, saved: true, stored: true, calls: 1, reserved: 0 };
         // No counter can be settled where no call reaches the table.
         let unreached = if matches!(fault, Fault::Refused) { 2 } else { 0 };
@@ -371,7 +407,7 @@ fn cells_of_the_model() -> Vec<Cell> {
 }
 
 fn cells_of_the_table() -> Vec<Cell> {
-    let servers = faults_of_servers().into_iter().map(|(name, fault, _, _, effect, is_done)| {
+    let servers = faults_of_servers().into_iter().map(|(name, fault, _, _, effect, is_done, _)| {
         // Where nobody listens, all calls of the same moment fail.
         let calls: &[Of] = match fault {
             Fault::Refused => &[Of::History, Of::Write],
@@ -396,6 +432,23 @@ fn cells_of_the_table() -> Vec<Cell> {
                     let (name, fault, at) = (name.clone(), fault.clone(), At::Table(*call));
                     cells.push(Cell { name, at, fault, times: *times, form: *form, waits, expected });
                 }
+            }
+        }
+    }
+    cells
+}
+
+fn cells_of_the_store() -> Vec<Cell> {
+    let servers = faults_of_servers().into_iter().map(|(name, fault, .., effect)| (name, fault, effect));
+    let errors = errors_of_the_store().into_iter();
+    let errors = errors.map(|(name, behaviour, effect)| (name, Fault::Does(behaviour), effect));
+    let mut cells = Vec::new();
+    for (name, fault, effect) in servers.chain(errors) {
+        for times in times_of(&fault, effect == Passes) {
+            for form in scale(&EVERY_FORM[..1], &EVERY_FORM) {
+                let (name, at, fault, waits) = (name.to_owned(), At::Store, fault.clone(), fault.waits());
+                let expected = Expected::of_the_store(effect, *times);
+                cells.push(Cell { name, at, fault, times: *times, form: *form, waits, expected });
             }
         }
     }
@@ -447,7 +500,7 @@ async fn ask(stack: &LocalStack, form: Form, conversation: &str, key: &str) -> H
 }
 
 /// Asks while the fault is there.
-async fn ask_in_vain(stack: &LocalStack, cell: &Cell, conversation: &str, key: &str) -> Heard {
+async fn ask_in_vain(stack: &LocalStack, store: &SecretStore, cell: &Cell, conversation: &str, key: &str) -> Heard {
     let Cell { at, fault, form, times, .. } = cell;
     let asking = ask(stack, *form, conversation, key);
     match (fault, *at) {
@@ -456,9 +509,11 @@ async fn ask_in_vain(stack: &LocalStack, cell: &Cell, conversation: &str, key: &
             match at {
                 At::Model => stack.model().script(every_call, behaviours),
                 At::Table(call) => stack.engine().script(move |it: &Call| call.is(it), behaviours),
+                At::Store => store.script(every_call, behaviours),
             }
         }
         (Fault::Refused, At::Model) => stack.model().stop().await.expect("it stops"),
+        (Fault::Refused, At::Store) => store.stop().await.expect("it stops"),
         (Fault::Refused, At::Table(Of::History)) => stack.engine().stop().await.expect("it stops"),
         (Fault::Refused, At::Table(_)) => {
             let gate = Gate::new();
@@ -491,17 +546,27 @@ async fn run(cell: &Cell, slots: &Semaphore) {
     let Expected { status, code, begun, saved, stored, calls, reserved } = cell.expected;
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function = options.function.with_env(LIMITS).with_env([STREAMING]);
+    let store = SecretStore::start().expect("the store starts");
+    if cell.at == At::Store {
+        store.put(PARAMETER, "sk-key");
+        options.function = options.function.with_env([("OPENAI_API_KEY", PARAMETER)]).with_env(store.variables());
+    }
     if cell.waits {
         options.function.timeout = SHORT;
     }
     let stack = LocalStack::start(options.with_backends(Backends::start().await)).await.expect("the stack starts");
     let conversation = begin(&stack, &["one"]).await;
     stack.model().forget_calls();
+    if cell.at == At::Store {
+        // The process knows the key, and the next one does not.
+        stack.function.restart().await;
+    }
+    let processes = stack.function.processes_started();
     let key = Uuid::new_v4().to_string();
 
     // Whoever waits lets others work.
     let slot = Some(slot).filter(|_| !cell.waits);
-    let heard = ask_in_vain(&stack, cell, &conversation, &key).await;
+    let heard = ask_in_vain(&stack, &store, cell, &conversation, &key).await;
     let _slot = if slot.is_some() { slot } else { Some(work().await) };
     assert_eq!(heard, Heard { status, code: code.to_owned(), begun, saved });
     assert_eq!(stack.model().calls().len(), calls, "calls to the model");
@@ -509,6 +574,8 @@ async fn run(cell: &Cell, slots: &Semaphore) {
 
     stack.model().clear_script();
     stack.engine().clear_script();
+    store.clear_script();
+    store.restart().expect("it starts");
     stack.model().restart().expect("it starts");
     stack.engine().restart().expect("it starts");
     let again = ask(&stack, cell.form, &conversation, &key).await;
@@ -521,7 +588,8 @@ async fn run(cell: &Cell, slots: &Semaphore) {
         (&page["turns"], said.map(|message| message["content"].clone()).collect()),
         (&json!(2), json!(["one", "two"]))
     );
-    assert_eq!(stack.function.processes_started(), 1, "the process lives on");
+    let started = stack.function.processes_started() - processes;
+    assert_eq!(started, usize::from(cell.at == At::Store), "the process lives on");
 }
 
 /// What is wrong in the cell, if anything is.
@@ -536,10 +604,10 @@ async fn wrong(cell: &Arc<Cell>, working: &Arc<Semaphore>) -> Option<String> {
 async fn whatever_an_upstream_does_a_turn_is_whole_or_absent_and_can_be_asked_for_again() {
     let started = Instant::now();
     let (waiting, working) = (Arc::new(Semaphore::new(WAITING)), Arc::new(Semaphore::new(WORKING)));
-    let (of_the_model, of_the_table) = (cells_of_the_model(), cells_of_the_table());
-    let counts = (of_the_model.len(), of_the_table.len());
+    let (of_the_model, of_the_table, of_the_store) = (cells_of_the_model(), cells_of_the_table(), cells_of_the_store());
+    let counts = [of_the_model.len(), of_the_table.len(), of_the_store.len()];
     let mut running = JoinSet::new();
-    for cell in of_the_model.into_iter().chain(of_the_table).map(Arc::new) {
+    for cell in of_the_model.into_iter().chain(of_the_table).chain(of_the_store).map(Arc::new) {
         let (waiting, working) = (Arc::clone(&waiting), Arc::clone(&working));
         running.spawn(async move {
             let _slot = if cell.waits { Some(waiting.acquire().await.expect("nothing closes it")) } else { None };
@@ -561,9 +629,10 @@ async fn whatever_an_upstream_does_a_turn_is_whole_or_absent_and_can_be_asked_fo
         failures.extend(what.map(|what| format!("{cell}\n{what}")));
     }
     let (seconds, wrong) = (started.elapsed().as_secs_f64(), failures.len());
+    let [model, table, store] = counts;
     println!(
-        "faults: {} cells of the model, {} of the table, {wrong} wrong, {repeated} repeated, {seconds:.1} s",
-        counts.0, counts.1
+        "faults: {model} cells of the model, {table} of the table, {store} of the key's store, {wrong} wrong, \
+         {repeated} repeated, {seconds:.1} s"
     );
     assert!(failures.is_empty(), "{wrong} cells are wrong:\n\n{}", failures.join("\n\n"));
 }
