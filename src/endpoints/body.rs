@@ -11,15 +11,28 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use crate::error::Error;
 use crate::request::Request;
 
-/// The members `names` of the request's body, a JSON object such as `example`. Of a member that is there
-/// twice the last one counts. All others are passed over, because what is kept of JSON can take a hundred
-/// times the memory of its text.
+/// A member of a body, as far as its type can be one that is expected.
+#[derive(Default)]
+pub(super) enum Member {
+    #[default]
+    Missing,
+    Null,
+    Bool(bool),
+    Number,
+    String(String),
+    Array,
+    Object,
+}
+
+/// The members with these `names` of the request's body, a JSON object such as `example`. Of a member that is
+/// there twice the last one counts. All others are passed over, because what is kept of JSON can take a
+/// hundred times the memory of its text.
 ///
 /// # Errors
 /// 415 for a body that is not said to be JSON, 400 for one that is no JSON object.
 pub(super) fn members<const N: usize>(
     request: &Request,
-    names: [&'static str; N],
+    names: [&str; N],
     example: &str,
 ) -> Result<[Member; N], Error> {
     // A page of another site can post a form or plain text without a preflight, but no JSON.
@@ -29,14 +42,42 @@ pub(super) fn members<const N: usize>(
     let body = request.body.bytes();
     let body = body.ok_or_else(|| Error::InvalidJson("it is not the base64 that it is said to be".to_owned()))?;
     let invalid = |error: serde_json::Error| Error::InvalidJson(error.to_string());
-    let mut json = serde_json::Deserializer::from_slice(&body);
     if !body.trim_ascii_start().starts_with(b"{") {
-        IgnoredAny::deserialize(&mut json).and_then(|_| json.end()).map_err(invalid)?;
+        serde_json::from_slice::<IgnoredAny>(&body).map_err(invalid)?;
         return Err(Error::InvalidJson(format!("it is not an object, such as {example}")));
     }
-    let members = Names(names).deserialize(&mut json).map_err(invalid)?;
-    json.end().map_err(invalid)?;
+    let mut members = [const { Member::Missing }; N];
+    let mut deserializer = serde_json::Deserializer::from_slice(&body);
+    let read = Members { names: &names, members: &mut members }.deserialize(&mut deserializer);
+    read.and_then(|()| deserializer.end()).map_err(invalid)?;
     Ok(members)
+}
+
+impl Member {
+    /// The string that the member `name` is.
+    ///
+    /// # Errors
+    /// 400 where it is missing or of another type.
+    pub(super) fn string(self, name: &'static str) -> Result<String, Error> {
+        match self {
+            Self::String(string) => Ok(string),
+            found => Err(found.is_not(name, "a string")),
+        }
+    }
+
+    /// That the member `name` is this, and not what is `expected`: 400.
+    pub(super) fn is_not(&self, name: &'static str, expected: &'static str) -> Error {
+        let found = match self {
+            Self::Missing => "missing",
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Number => "a number",
+            Self::String(_) => "a string",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        };
+        Error::InvalidField { name, found, expected }
+    }
 }
 
 /// Whether the body is said to be JSON: `application/json`, or a type with the suffix `+json`
@@ -47,73 +88,37 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// A member of the body, as far as its type can be one that is expected.
-#[derive(Default)]
-pub(super) enum Member {
-    #[default]
-    Missing,
-    Null,
-    Bool(bool),
-    Number,
-    Text(String),
-    Array,
-    Object,
+/// Reads those `members` of an object that have these `names`.
+struct Members<'a> {
+    names: &'a [&'a str],
+    members: &'a mut [Member],
 }
 
-impl Member {
-    /// The string that the member `name` has to be.
-    ///
-    /// # Errors
-    /// 400 where it is missing or of another type.
-    pub(super) fn string(self, name: &'static str) -> Result<String, Error> {
-        match self {
-            Self::Text(string) => Ok(string),
-            found => Err(found.unexpected(name, "a string")),
-        }
-    }
+impl<'de> DeserializeSeed<'de> for Members<'_> {
+    type Value = ();
 
-    /// What is wrong where the member `name` is this, and has to be as `expected`.
-    pub(super) fn unexpected(&self, name: &'static str, expected: &'static str) -> Error {
-        let found = match self {
-            Self::Missing => "missing",
-            Self::Null => "null",
-            Self::Bool(_) => "a boolean",
-            Self::Number => "a number",
-            Self::Text(_) => "a string",
-            Self::Array => "an array",
-            Self::Object => "an object",
-        };
-        Error::InvalidField { name, found, expected }
-    }
-}
-
-/// The names of the members that are kept.
-struct Names<const N: usize>([&'static str; N]);
-
-impl<'de, const N: usize> DeserializeSeed<'de> for Names<N> {
-    type Value = [Member; N];
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de, const N: usize> Visitor<'de> for Names<N> {
-    type Value = [Member; N];
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = [const { Member::Missing }; N];
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<Cow<'_, str>>()? {
-            match self.0.iter().position(|kept| *kept == name) {
-                Some(at) => members[at] = map.next_value()?,
-                None => drop(map.next_value::<IgnoredAny>()?),
+            match self.names.iter().position(|read| *read == name) {
+                Some(index) => self.members[index] = map.next_value()?,
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
             }
         }
-        Ok(members)
+        Ok(())
     }
 }
 
@@ -148,8 +153,8 @@ impl<'de> Deserialize<'de> for Member {
                 Ok(Member::Number)
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Member, E> {
-                Ok(Member::Text(text.to_owned()))
+            fn visit_str<E>(self, string: &str) -> Result<Member, E> {
+                Ok(Member::String(string.to_owned()))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Member, A::Error> {

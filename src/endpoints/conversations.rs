@@ -244,7 +244,7 @@ pub(crate) fn turn_of_cursor(address: Address<'_>, text: &str) -> Option<u64> {
 
 /// An opaque cursor: the position after which the next page begins, and a digest that belongs to both the
 /// owner and the position.
-fn cursor_of_position(owner: &str, Position { updated_at, id }: &Position) -> String {
+pub(crate) fn cursor_of_position(owner: &str, Position { updated_at, id }: &Position) -> String {
     let digest = Sha256::new()
         .chain_update(b"list\0")
         .chain_update(owner)
@@ -255,7 +255,8 @@ fn cursor_of_position(owner: &str, Position { updated_at, id }: &Position) -> St
     BASE64_URL_SAFE_NO_PAD.encode([&digest[..8], id.as_bytes(), updated_at.as_bytes()].concat())
 }
 
-fn position_of_cursor(owner: &str, text: &str) -> Option<Position> {
+/// The position of a cursor that belongs to this owner's list.
+pub(crate) fn position_of_cursor(owner: &str, text: &str) -> Option<Position> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
     let (id, updated_at) = bytes.get(8..)?.split_first_chunk()?;
     let position = Position { id: Uuid::from_bytes(*id), updated_at: String::from_utf8(updated_at.to_vec()).ok()? };

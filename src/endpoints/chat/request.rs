@@ -34,16 +34,16 @@ impl ChatRequest {
         let message = message.string("message")?;
         let conversation_id = match conversation_id {
             Member::Missing | Member::Null => None,
-            Member::Text(id) => Some(parse_id(&id)?),
-            found => {
+            Member::String(id) => Some(parse_id(&id)?),
+            other => {
                 let expected = "the id of a conversation, or leave it out to begin one";
-                return Err(found.unexpected("conversation_id", expected));
+                return Err(other.is_not("conversation_id", expected));
             }
         };
         let wants_stream = match stream {
             Member::Missing | Member::Null => request.accepts("text/event-stream"),
             Member::Bool(stream) => stream,
-            found => return Err(found.unexpected("stream", "true or false")),
+            other => return Err(other.is_not("stream", "true or false")),
         };
         if message.trim().is_empty() {
             return Err(Error::InvalidField { name: "message", found: "blank", expected: "some text" });
