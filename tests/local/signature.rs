@@ -24,9 +24,9 @@ pub(crate) fn signed_headers(call: &Call) -> Vec<&str> {
     signed.map(|signed| signed.split(';').collect()).unwrap_or_default()
 }
 
-/// The value of `Authorization` that the call has to have, if the signer has signed these headers.
-pub(crate) fn authorization(call: &Call, signer: Signer<'_>, signed: &[&str]) -> String {
-    let Signer { key, secret, region, service } = signer;
+/// The value of `Authorization` that the call has to have, if this signer has signed these headers.
+pub(crate) fn authorization(call: &Call, by: Signer<'_>, signed: &[&str]) -> String {
+    let Signer { key, secret, region, service } = by;
     let time = header(&call.headers, "x-amz-date");
     let headers = signed.iter().map(|name| format!("{name}:{}\n", header(&call.headers, name).trim()));
     let (headers, signed) = (headers.collect::<Vec<_>>().concat(), signed.join(";"));
