@@ -477,8 +477,8 @@ async fn the_tables_own_endpoint_wins_over_the_one_of_every_service() {
 async fn calls_to_the_table_are_signed_with_the_keys_of_the_environment() {
     const KEY: &str = "ASIAEXAMPLE";
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-    let signer = Signer { key: KEY, secret: SECRET, region: "ap-northeast-2", service: "dynamodb" };
-    let keys = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_REGION", signer.region)];
+    let role = Signer { key: KEY, secret: SECRET, region: "ap-northeast-2", service: "dynamodb" };
+    let keys = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_REGION", role.region)];
     for token in [Some("IQoJb3JpZ2luX2VjEXAMPLE//////////wEaCXVzLWVhc3QtMSJ="), None] {
         let token_variable = token.map(|token| ("AWS_SESSION_TOKEN", token));
         let stack = stack(&keys.into_iter().chain(token_variable).collect::<Vec<_>>()).await;
@@ -492,7 +492,7 @@ async fn calls_to_the_table_are_signed_with_the_keys_of_the_environment() {
         for call in stack.engine().calls() {
             let signed = signed_headers(&call);
             let sent = header(&call.headers, "authorization");
-            assert_eq!(sent, authorization(&call, signer, &signed), "{}", call.operation);
+            assert_eq!(sent, authorization(&call, role, &signed), "{}", call.operation);
             let names: BTreeSet<_> = signed.into_iter().collect();
             assert!(names.is_superset(&["host", "x-amz-date", "x-amz-target"].into()), "{names:?}");
             assert_eq!(names.contains("x-amz-security-token"), token.is_some(), "{names:?}");
