@@ -157,7 +157,7 @@ fn script(stack: &LocalStack) {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_chats_whose_processes_are_killed_every_turn_is_there_once_and_in_order() {
     let begins = Instant::now();
-    let (mut random, seed) = random();
+    let mut random = random();
     let count = scale(4, 30);
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     // A reservation is of some hundred tokens, and one counter is enough for the total.
@@ -194,11 +194,11 @@ async fn of_chats_whose_processes_are_killed_every_turn_is_there_once_and_in_ord
 
     let items = stack.engine().items(HISTORY_TABLE).await;
     let stored = conversations(&items);
-    assert_eq!(stored.len(), count, "SEED={seed}: conversations");
+    assert_eq!(stored.len(), count, "conversations");
     for Conversation { id, chats, .. } in &held {
         let stored = stored[id].iter().map(|turn| (turn.said.as_str(), turn.answered.as_str(), turn.key.as_deref()));
         let chats = chats.iter().map(|chat| (chat.said.as_str(), chat.answered.as_str(), Some(chat.key.as_str())));
-        assert_eq!(stored.collect::<Vec<_>>(), chats.collect::<Vec<_>>(), "SEED={seed}");
+        assert_eq!(stored.collect::<Vec<_>>(), chats.collect::<Vec<_>>());
     }
 
     let left: usize = counters(&stack).await.iter().map(|counter| reservations(counter).len()).sum();
@@ -208,18 +208,18 @@ async fn of_chats_whose_processes_are_killed_every_turn_is_there_once_and_in_ord
     let (settled, asked) = (answered_at_once + more, stack.model().calls().len());
     let [least, most] = [settled, asked].map(|answers| answers as u64 * TOKENS);
     let all = counters(&stack).await;
-    assert_eq!(all.len(), 2, "SEED={seed}: the caller's and the total");
+    assert_eq!(all.len(), 2, "the caller's and the total");
     for counter in all {
         let used = used(&counter);
-        assert!((least..=most).contains(&used), "SEED={seed}: {used} is not within {least} and {most}");
-        assert_eq!(used % TOKENS, 0, "SEED={seed}: {counter}");
+        assert!((least..=most).contains(&used), "{used} is not within {least} and {most}");
+        assert_eq!(used % TOKENS, 0, "{counter}");
     }
     let kills: usize = held.iter().map(|it| it.kills).sum();
     let chats = count * TURNS;
-    assert!(kills >= chats / 10, "SEED={seed}: only {kills} processes were killed in {chats} chats");
+    assert!(kills >= chats / 10, "only {kills} processes were killed in {chats} chats");
     println!(
         "kills: {chats} chats, {kills} processes killed, {asked} calls to the model, {left} reservations returned, \
-         no turn lost or twice, {:.1} s, SEED={seed}",
+         no turn lost or twice, {:.1} s",
         begins.elapsed().as_secs_f64()
     );
 }

@@ -7,12 +7,13 @@ pub(crate) fn scale<T>(part: T, all: T) -> T {
     if env::var_os("FULL").is_some_and(|value| !value.is_empty()) { all } else { part }
 }
 
-/// A random number generator with the seed `SEED`, or by default with any; and the seed.
+/// A random number generator with the seed `SEED`, or by default with any, which is printed.
 ///
 /// # Panics
 /// When `SEED` is no number.
-pub(crate) fn random() -> (fastrand::Rng, u64) {
+pub(crate) fn random() -> fastrand::Rng {
     let seed = env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number"));
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    (fastrand::Rng::with_seed(seed), seed)
+    println!("SEED={seed}");
+    fastrand::Rng::with_seed(seed)
 }
