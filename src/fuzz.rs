@@ -21,21 +21,22 @@ use crate::access::{Denied, Tokens};
 use crate::cors::{Headers, Methods, Origins, Policy};
 use crate::dns::message::{Answer, Family, Name, Query, Reply};
 use crate::endpoints::chat::ChatRequest;
-use crate::endpoints::conversations::{cursor_of_turn, turn_of_cursor};
+use crate::endpoints::conversations::{cursor_of_position, cursor_of_turn, position_of_cursor, turn_of_cursor};
 use crate::event::Payload;
-use crate::history::Address;
+use crate::history::{Address, Position};
 use crate::http_client::parse_ca_bundle;
 pub use crate::openai::fuzz::{model, sse};
 use crate::owner::Owner;
 use crate::quota::GREATEST_LIMIT;
 use crate::request::{Body, LONGEST_PATH, LONGEST_QUERY, MOST_PARAMETERS, Request};
+use crate::secrets::{Reference, Service};
 use crate::{App, Config};
 
 /// What is done with an input.
 pub type Target = fn(&[u8]);
 
 /// Every target and its name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("config", config),
     ("cursor", cursor),
     ("dns", dns),
@@ -43,6 +44,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("model", model),
     ("origins", origins),
     ("query", query),
+    ("reference", reference),
     ("sse", sse),
 ];
 
@@ -164,7 +166,8 @@ fn check(answer: &Value) {
 }
 
 /// A conversation's id, a turn, an owner's line and a text: a cursor leads back to its turn in its own
-/// conversation only, and a text is a cursor only if it was made as one.
+/// conversation only, or to its place in its owner's list only, and a text is a cursor only if it was made as
+/// one.
 pub fn cursor(input: &[u8]) {
     let Some((id, rest)) = input.split_first_chunk::<16>() else { return };
     let Some((turn, rest)) = rest.split_first_chunk::<8>() else { return };
@@ -182,6 +185,14 @@ pub fn cursor(input: &[u8]) {
     if let Some(turn) = turn_of_cursor(address, &given) {
         assert_eq!(given, cursor_of_turn(address, turn), "a cursor has one form");
     }
+    if let Some(position) = position_of_cursor(&owner, &given) {
+        assert_eq!(given, cursor_of_position(&owner, &position), "a cursor has one form");
+    }
+    let position = Position { updated_at: given, id: address.id };
+    let made = cursor_of_position(&owner, &position);
+    assert_eq!(position_of_cursor(&others, &made), None, "another owner");
+    assert_eq!(turn_of_cursor(address, &made), None, "of a list");
+    assert_eq!(position_of_cursor(&owner, &made), Some(position));
 }
 
 /// The percent-decoding of a form (WHATWG URL §5.1), written from its steps.
@@ -368,6 +379,40 @@ pub fn dns(input: &[u8]) {
     }
 }
 
+/// The ARN of a parameter or of a secret: it is the parts that are read, and leads to the service's own host
+/// and nowhere else. One that cannot be used is not repeated.
+pub fn reference(input: &[u8]) {
+    let value = text(input);
+    let reference: Reference = match value.parse() {
+        Ok(reference) => reference,
+        Err(reason) => return assert!(value.len() < 40 || !reason.contains(&value), "{reason}"),
+    };
+    assert!(Reference::is_meant_by(&value));
+    let Reference { arn, region, service, .. } = &reference;
+    let parts: Vec<&str> = arn.split(':').collect();
+    let ["arn", partition, name, part, account, rest @ ..] = &parts[..] else { panic!("{arn}") };
+    assert_eq!((*name, *part), (service.name(), region.as_str()));
+    assert!(account.len() == 12 && account.parse::<u64>().is_ok(), "{arn}");
+    let domain = if *partition == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
+    let url: http::Uri = reference.url().parse().expect("it is a URL");
+    assert_eq!(url.authority().map(http::uri::Authority::as_str), Some(&*format!("{name}.{region}.{domain}")));
+    assert_eq!((url.scheme_str(), url.path(), url.query()), (Some("https"), "/", None));
+    let appended = match service {
+        Service::ParameterStore => {
+            assert!(matches!(rest, [parameter] if parameter.starts_with("parameter/")), "{arn}");
+            String::new()
+        }
+        Service::SecretsManager { json_key, version_stage, version_id } => {
+            assert!(matches!(rest, ["secret", name] if !name.is_empty()), "{arn}");
+            let parts = [json_key, version_stage, version_id].map(|part| part.as_deref());
+            assert!(!parts.contains(&Some("")), "what is empty is none");
+            parts.iter().flat_map(|part| [":", part.unwrap_or_default()]).collect()
+        }
+    };
+    let rest = value.strip_prefix(arn.as_str()).expect("the value begins with the ARN");
+    assert!(rest == appended || rest.is_empty() && appended == ":::", "{value:?} is {reference:?}");
+}
+
 /// What a secret has in it and nothing else.
 const SECRET: &str = "s3cret";
 
@@ -381,7 +426,9 @@ pub fn config(input: &[u8]) {
     let secrets = ["OPENAI_API_KEY", "ACCESS_TOKENS", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     let is_secret = |name: &[u8]| secrets.iter().any(|secret| secret.as_bytes() == name);
     let has_secret = |value: &[u8]| value.windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
-    let shows_one = lines.iter().any(|(name, value)| has_secret(value) && !is_secret(name));
+    // The ARN of a secret is none.
+    let is_reference = |value: &[u8]| text(value).parse::<Reference>().is_ok();
+    let shows_one = lines.iter().any(|(name, value)| has_secret(value) && (!is_secret(name) || is_reference(value)));
     let lookup = |name: &str| {
         // It is the path of a file.
         let found = lines.iter().find(|(variable, _)| *variable == name.as_bytes() && name != "AWS_CA_BUNDLE");
