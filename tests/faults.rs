@@ -413,7 +413,7 @@ fn cells_of_the_table() -> Vec<Cell> {
             Fault::Refused => &[Of::History, Of::Write],
             // The other bodies are `{}`.
             _ if name.starts_with("trickling") && name.ends_with("body") => &[Of::History, Of::Reserve],
-            _ => &EVERY_CALL,
+            Fault::Does(_) => &EVERY_CALL,
         };
         (name.to_owned(), fault, effect, is_done, calls)
     });
@@ -508,7 +508,7 @@ async fn ask_in_vain(stack: &LocalStack, store: &SecretStore, cell: &Cell, conve
             let behaviours = repeat_n(behaviour.clone(), if *times == Times::Once { 1 } else { usize::MAX });
             match at {
                 At::Model => stack.model().script(every_call, behaviours),
-                At::Table(call) => stack.engine().script(move |it: &Call| call.is(it), behaviours),
+                At::Table(of) => stack.engine().script(move |it: &Call| of.is(it), behaviours),
                 At::Store => store.script(every_call, behaviours),
             }
         }
