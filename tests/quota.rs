@@ -286,6 +286,19 @@ async fn what_is_reserved_is_released_also_when_a_read_has_used_up_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_hangs_does_not_hold_the_answer_back_for_long() {
+    let stack = stack(&[("DAILY_TOKEN_LIMIT", "100000")]).await;
+    let id = begin(&stack, &["one"]).await;
+    stack.engine().script(operation("Query"), [engine::error("AccessDeniedException")]);
+    let releases = |call: &Call| call.json()["UpdateExpression"].as_str().is_some_and(|it| it.starts_with("REMOVE"));
+    stack.engine().script(releases, std::iter::repeat(Behaviour::Hang));
+    stack.engine().forget_calls();
+    assert_eq!(send(&stack, &chat("two", Some(&id))).await.problem(), (503, "history_unavailable"));
+    let attempts = stack.engine().calls().iter().filter(|call| releases(call)).count();
+    assert!((1..=2).contains(&attempts), "{attempts} attempts, each of half of the time that is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_is_too_late_is_charged_for() {
     let backends = Backends::start().await;
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend")).with_backends(backends);

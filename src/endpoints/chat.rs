@@ -180,9 +180,9 @@ pub async fn post<'a>(
             Ok(Found::Answer(response)) => Ok(Reply::Whole(response)),
             Err(error) => Err(error),
         };
-        // The model is not asked. A read that failed may have used up its time.
+        // The model is not asked.
         if let Ok(Some(hold)) = hold {
-            settle(hold, history, record, 0, &call.until(times.write)).await;
+            settle(hold, history, record, 0, &quota::to_release(call, times.write)).await;
         }
         return reply;
     };
