@@ -20,6 +20,12 @@ impl Call {
         Self { deadline, retries: Arc::default() }
     }
 
+    /// The same call, its number of retries shared, with another deadline.
+    #[must_use]
+    pub fn until(&self, deadline: Instant) -> Self {
+        Self { deadline, ..self.clone() }
+    }
+
     /// The time that is left; zero after the deadline.
     #[must_use]
     pub fn time_left(&self) -> Duration {

@@ -37,6 +37,9 @@ const ERROR_PART: u64 = 16;
 /// How long a reservation outlives its request's deadline: the clocks of two machines may differ.
 const MARGIN: Duration = Duration::from_mins(1);
 
+/// How long a release may take. What is not released comes back when it expires.
+const LONGEST_RELEASE: Duration = Duration::from_secs(2);
+
 /// The most tokens of a UTC day; `None` where there is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -162,7 +165,7 @@ impl Limits {
             let balances = hold.balances();
             return (Ok(hold), balances);
         };
-        let mut balances = hold.settle(history, 0, call).await;
+        let mut balances = hold.settle(history, 0, &to_release(call, deadline)).await;
         let full = |limit: Option<u64>| limit.map(|limit| Balance { limit, left: 0 });
         balances.reset = reset;
         if is_caller_full {
@@ -173,6 +176,13 @@ impl Limits {
         }
         (Err(refused), balances)
     }
+}
+
+/// The call that releases what is reserved for an answer that is not made: `call` may have used up its time.
+/// It takes little of the time until `deadline`, because the caller waits for a failure that is known already.
+#[must_use]
+pub fn to_release(call: &Call, deadline: Instant) -> Call {
+    call.until(deadline.min(Instant::now() + LONGEST_RELEASE))
 }
 
 /// Reserves `tokens` with the limit of all callers: with a random counter, or where that is full with

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::local::behaviour::{Behaviour, Ending, Gate};
 use crate::local::engine::{self, HISTORY_TABLE};
 use crate::local::environment::Outcome;
-use crate::local::upstream::{every_call, operation};
+use crate::local::upstream::{Call, every_call, operation};
 use crate::local::{Backends, LocalOptions, LocalStack, model};
 use crate::talk::{Reply, begin, by, chat_event, reply, send, share, stack};
 
@@ -36,7 +36,7 @@ fn chat(message: &str, conversation: Option<&str>) -> Value {
 }
 
 /// The counters of the table.
-async fn counters(stack: &LocalStack) -> Vec<Value> {
+pub(crate) async fn counters(stack: &LocalStack) -> Vec<Value> {
     let items = stack.engine().items(HISTORY_TABLE).await;
     items.into_iter().filter(|item| item["sk"]["S"] == "usage").collect()
 }
@@ -47,12 +47,12 @@ async fn counter(stack: &LocalStack) -> Value {
     counter
 }
 
-fn used(counter: &Value) -> u64 {
+pub(crate) fn used(counter: &Value) -> u64 {
     counter["used"]["N"].as_str().expect("a number").parse().expect("not below zero")
 }
 
 /// The names of what is reserved.
-fn reservations(counter: &Value) -> Vec<String> {
+pub(crate) fn reservations(counter: &Value) -> Vec<String> {
     let names = counter.as_object().expect("an item").keys();
     names.filter(|name| name.starts_with("r#")).cloned().collect()
 }
@@ -256,6 +256,46 @@ async fn nothing_is_charged_where_the_model_is_not_asked_or_not_reached() {
     assert_eq!((reply.problem(), left(&reply)), ((503, "model_unavailable"), 99_970));
     let counter = counter(&stack).await;
     assert_eq!((used(&counter), reservations(&counter).len()), (30, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_reserved_is_released_also_when_a_read_has_used_up_its_time() {
+    let backends = Backends::start().await;
+    let id = begin(&share(&backends, &[]).await, &["one"]).await;
+    let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend")).with_backends(backends);
+    options.function.timeout = std::time::Duration::from_secs(4);
+    let limits = [("DAILY_TOKEN_LIMIT", "100000"), ("DAILY_TOKEN_LIMIT_TOTAL", "100000")];
+    options.function = options.function.with_env(limits);
+    let stack = LocalStack::start(options).await.expect("the stack starts");
+    let of_total = |call: &Call| call.json()["Key"]["pk"]["S"].as_str().is_some_and(|pk| pk.starts_with("usage#total"));
+    let releases = |call: &Call| call.json()["UpdateExpression"].as_str().is_some_and(|it| it.starts_with("REMOVE"));
+    // The history, and then the counter of all callers.
+    let rows: [fn(&Call) -> bool; 2] = [|call| call.operation == "Query", of_total];
+    for hangs in rows {
+        // A call that has no time is over before this.
+        let late = Behaviour::Answer.after(std::time::Duration::from_millis(100));
+        stack.engine().script(releases, std::iter::repeat(late));
+        stack.engine().script(hangs, std::iter::repeat(Behaviour::Hang));
+        assert_eq!(send(&stack, &chat("two", Some(&id))).await.problem(), (503, "history_unavailable"));
+        for counter in counters(&stack).await {
+            assert_eq!((used(&counter), reservations(&counter).len()), (0, 0), "{counter}");
+        }
+        stack.engine().clear_script();
+    }
+    assert_eq!(stack.model().calls().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_hangs_does_not_hold_the_answer_back_for_long() {
+    let stack = stack(&[("DAILY_TOKEN_LIMIT", "100000")]).await;
+    let id = begin(&stack, &["one"]).await;
+    stack.engine().script(operation("Query"), [engine::error("AccessDeniedException")]);
+    let releases = |call: &Call| call.json()["UpdateExpression"].as_str().is_some_and(|it| it.starts_with("REMOVE"));
+    stack.engine().script(releases, std::iter::repeat(Behaviour::Hang));
+    stack.engine().forget_calls();
+    assert_eq!(send(&stack, &chat("two", Some(&id))).await.problem(), (503, "history_unavailable"));
+    let attempts = stack.engine().calls().iter().filter(|call| releases(call)).count();
+    assert!((1..=2).contains(&attempts), "{attempts} attempts, each of half of the time that is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use crate::local::{Backends, LocalStack};
 use crate::openapi::assert_described;
 use crate::talk::{begin, chat_event, delete, read, send, share};
 
-const STREAMING: (&str, &str) = ("FUNCTION_URL_INVOKE_MODE", "RESPONSE_STREAM");
+pub(crate) const STREAMING: (&str, &str) = ("FUNCTION_URL_INVOKE_MODE", "RESPONSE_STREAM");
 
 /// The function with an engine and a model of its own, behind a Function URL that streams.
 async fn stack(variables: &[(&str, &str)]) -> LocalStack {
@@ -24,7 +24,7 @@ async fn stack(variables: &[(&str, &str)]) -> LocalStack {
 }
 
 /// `event` as it comes by a Function URL.
-fn by_function_url(mut event: Value) -> Value {
+pub(crate) fn by_function_url(mut event: Value) -> Value {
     event["requestContext"]["domainName"] = json!("abc123.lambda-url.us-east-1.on.aws");
     event
 }
@@ -45,18 +45,18 @@ async fn streamed(stack: &LocalStack, event: &Value) -> Streamed {
 
 /// What a stream said.
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+pub(crate) struct Told {
     /// The types of the parts, of text deltas one for all of them.
-    types: Vec<String>,
-    deltas: Vec<String>,
-    start: Value,
-    finish: Value,
-    problem: Value,
+    pub(crate) types: Vec<String>,
+    pub(crate) deltas: Vec<String>,
+    pub(crate) start: Value,
+    pub(crate) finish: Value,
+    pub(crate) problem: Value,
 }
 
 impl Told {
     /// What the text of a whole stream says.
-    fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let mut told = Self::default();
         let events = text.strip_suffix("data: [DONE]\n\n").unwrap_or_else(|| panic!("no [DONE] ends {text:?}"));
         for event in events.split_terminator("\n\n") {
@@ -78,12 +78,12 @@ impl Told {
         told
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.deltas.concat()
     }
 
     /// The code of the problem that ended it; empty where it finished.
-    fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         let code = self.problem["code"].as_str().unwrap_or_default();
         let types: Vec<&str> = self.types.iter().map(String::as_str).collect();
         match types.as_slice() {

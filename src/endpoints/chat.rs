@@ -182,7 +182,7 @@ pub async fn post<'a>(
         };
         // The model is not asked.
         if let Ok(Some(hold)) = hold {
-            settle(hold, history, record, 0, call).await;
+            settle(hold, history, record, 0, &quota::to_release(call, times.write)).await;
         }
         return reply;
     };

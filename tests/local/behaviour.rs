@@ -26,12 +26,48 @@ pub(crate) enum Behaviour {
     Send(Bytes),
     /// Resets the connection (TCP RST).
     Reset,
+    /// Does what is asked, and damages the answer.
+    Damage(Damage),
     /// Never answers.
     Hang,
     /// Does the other thing so much later.
     Delay(Duration, Box<Self>),
     /// Does the other thing when the gate is open.
     Hold(Gate, Box<Self>),
+}
+
+/// What is wrong with an answer that would have been right.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Damage {
+    /// It is right up to this place.
+    From(Place, Break),
+    /// The second half of the body is missing, and the framing tells nothing of it.
+    HalfOfTheBody,
+    /// `Content-Length` is so many bytes greater than the body is long. Where it is smaller, the
+    /// connection is kept, otherwise closed.
+    Length(isize),
+}
+
+/// A place in an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Place {
+    InHead,
+    AfterHead,
+    InBody,
+    AfterBody,
+}
+
+/// How an answer goes on from a [`Place`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Break {
+    /// The connection is reset (TCP RST).
+    Reset,
+    /// The connection is closed.
+    Close,
+    /// Nothing comes any more.
+    Silence,
+    /// The rest comes, but only a byte now and then.
+    Trickle,
 }
 
 /// An answer whose body is written in steps.

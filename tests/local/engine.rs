@@ -320,6 +320,15 @@ pub(crate) fn error(name: &str) -> Behaviour {
             "Throughput exceeds the current throughput limit for your account.",
         ),
         "ResourceNotFoundException" => (400, "com.amazonaws.dynamodb.v20120810", "Requested resource not found"),
+        "TransactionConflictException" => {
+            (400, "com.amazonaws.dynamodb.v20120810", "Transaction is ongoing for the item")
+        }
+        "ItemCollectionSizeLimitExceededException" => {
+            (400, "com.amazonaws.dynamodb.v20120810", "Collection size exceeded.")
+        }
+        "ValidationException" => {
+            (400, "com.amazon.coral.validate", "The provided key element does not match the schema")
+        }
         "AccessDeniedException" => (
             400,
             "com.amazon.coral.service",
@@ -532,6 +541,9 @@ mod tests {
             ("AccessDeniedException", 400),
             ("UnrecognizedClientException", 400),
             ("ExpiredTokenException", 400),
+            ("TransactionConflictException", 400),
+            ("ItemCollectionSizeLimitExceededException", 400),
+            ("ValidationException", 400),
             ("InternalServerError", 500),
             ("ServiceUnavailableException", 503),
         ];

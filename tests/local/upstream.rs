@@ -12,11 +12,12 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -30,11 +31,14 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::behaviour::{Behaviour, Ending, Step, Stream};
+use super::behaviour::{Behaviour, Break, Damage, Ending, Place, Step, Stream};
 use super::http_server::{self, Request, Response};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
+
+/// The time between two bytes of an answer that trickles.
+const BETWEEN_BYTES: Duration = Duration::from_millis(50);
 
 /// What is served where nothing else has been told.
 pub(crate) trait Service: Send + Sync + 'static {
@@ -142,7 +146,14 @@ enum Instead {
     /// It is reset.
     Reset,
     /// This answer is written. Another call is answered afterwards, if one may come.
-    Stream { answer: Stream, is_last: bool },
+    Write { answer: Wire, is_last: bool },
+}
+
+/// An answer as it is written to the socket.
+struct Wire {
+    steps: Vec<Step>,
+    /// Where it is [`Ending::Whole`], the steps have all of the answer.
+    end: Ending,
 }
 
 impl<S: Service> Upstream<S> {
@@ -346,7 +357,7 @@ impl<S: Service> Shared<S> {
             let end = match instead {
                 Instead::Send(bytes) => stream.write_all(&bytes).await.map(|()| Ending::Close),
                 Instead::Reset => Ok(Ending::Reset),
-                Instead::Stream { answer, is_last } => match answer.write(&mut stream).await {
+                Instead::Write { answer, is_last } => match answer.write(&mut stream).await {
                     Ok(Ending::Whole) if is_last => Ok(Ending::Close),
                     end => end,
                 },
@@ -386,7 +397,11 @@ impl<S: Service> Shared<S> {
                     return Err(Instead::Send(Bytes::new()));
                 }
                 Behaviour::Respond(response) => return Ok(response),
-                Behaviour::Stream(answer) => return Err(Instead::Stream { answer, is_last }),
+                Behaviour::Stream(answer) => return Err(Instead::Write { answer: answer.into(), is_last }),
+                Behaviour::Damage(damage) => {
+                    let answer = Plain::of(self.service.answer(&call).await).await.damaged(damage);
+                    return Err(Instead::Write { answer, is_last });
+                }
                 Behaviour::Send(bytes) => return Err(Instead::Send(bytes)),
                 Behaviour::Reset => return Err(Instead::Reset),
                 Behaviour::Hang => pending().await,
@@ -412,41 +427,37 @@ impl<S: Service> Shared<S> {
     }
 }
 
-impl Stream {
+impl From<Stream> for Wire {
+    fn from(Stream { status, headers, steps, end }: Stream) -> Self {
+        let head = Step::send(head(status, &headers, "transfer-encoding: chunked"));
+        let chunked = steps.into_iter().filter_map(|step| match step {
+            Step::Send(bytes) if bytes.is_empty() => None,
+            Step::Send(bytes) => Some(Step::send(chunk(&bytes))),
+            other => Some(other),
+        });
+        let last = (end == Ending::Whole).then(|| Step::send(chunk(b"")));
+        Self { steps: [head].into_iter().chain(chunked).chain(last).collect(), end }
+    }
+}
+
+impl Wire {
     /// Writes the answer, each step at once; how it ends. A client that says something or goes
     /// meanwhile is done with the connection.
     async fn write(self, connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Ending> {
-        let Self { status, headers, steps, end } = self;
+        let Self { steps, end } = self;
         let (mut reader, mut writer) = tokio::io::split(connection);
-        let mut head = format!("HTTP/1.1 {status}\r\ntransfer-encoding: chunked\r\n").into_bytes();
-        for (name, value) in &headers {
-            head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-        }
-        head.extend(b"\r\n");
         let written = async {
-            writer.write_all(&head).await?;
-            writer.flush().await?;
             for step in steps {
                 match step {
-                    Step::Send(bytes) if bytes.is_empty() => {}
                     Step::Send(bytes) => {
-                        let size = format!("{:x}\r\n", bytes.len());
-                        writer.write_all(&[size.as_bytes(), &bytes, b"\r\n"].concat()).await?;
+                        writer.write_all(&bytes).await?;
                         writer.flush().await?;
                     }
                     Step::Hold(gate) => gate.pass().await,
                     Step::Delay(delay) => sleep(delay).await,
                 }
             }
-            match end {
-                Ending::Whole => {
-                    writer.write_all(b"0\r\n\r\n").await?;
-                    writer.flush().await?;
-                }
-                Ending::Close | Ending::Reset => {}
-                Ending::Hang => pending().await,
-            }
-            Ok(end)
+            if end == Ending::Hang { pending().await } else { Ok(end) }
         };
         tokio::select! {
             // An answer that has been written counts.
@@ -455,6 +466,100 @@ impl Stream {
             _ = reader.read_u8() => Ok(Ending::Close),
         }
     }
+}
+
+/// An answer that is not written yet.
+struct Plain {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The pieces of the body.
+    body: Vec<Bytes>,
+    is_chunked: bool,
+}
+
+impl Plain {
+    async fn of(answer: Answer) -> Self {
+        match answer {
+            Answer::Whole(response) => {
+                let (parts, body) = response.into_parts();
+                let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                Self { status: parts.status, headers: parts.headers, body: vec![body], is_chunked: false }
+            }
+            Answer::Stream(Stream { status, headers, steps, .. }) => {
+                let sent = |step| if let Step::Send(bytes) = step { Some(bytes) } else { None };
+                Self { status, headers, body: steps.into_iter().filter_map(sent).collect(), is_chunked: true }
+            }
+        }
+    }
+
+    /// The head and the body.
+    fn written(&self) -> (Vec<u8>, Vec<u8>) {
+        let Self { status, headers, body, is_chunked } = self;
+        if *is_chunked {
+            let chunks = body.iter().filter(|piece| !piece.is_empty()).flat_map(|piece| chunk(piece));
+            (head(*status, headers, "transfer-encoding: chunked"), chunks.chain(chunk(b"")).collect())
+        } else {
+            let body = body.concat();
+            (head(*status, headers, &format!("content-length: {}", body.len())), body)
+        }
+    }
+
+    fn damaged(mut self, damage: Damage) -> Wire {
+        match damage {
+            Damage::From(place, from_there) => {
+                let (head, body) = self.written();
+                let right = match place {
+                    Place::InHead => head.len() / 2,
+                    Place::AfterHead => head.len(),
+                    Place::InBody => head.len() + body.len() / 2,
+                    Place::AfterBody => head.len() + body.len(),
+                };
+                let mut steps = [head, body].concat();
+                let rest = steps.split_off(right);
+                let mut steps = vec![Step::send(steps)];
+                let end = match from_there {
+                    Break::Reset => Ending::Reset,
+                    Break::Close => Ending::Close,
+                    Break::Silence => Ending::Hang,
+                    Break::Trickle => {
+                        let slowly = |byte| [Step::Delay(BETWEEN_BYTES), Step::send(vec![byte])];
+                        steps.extend(rest.into_iter().flat_map(slowly));
+                        Ending::Whole
+                    }
+                };
+                Wire { steps, end }
+            }
+            Damage::HalfOfTheBody => {
+                let mut body = self.body.concat();
+                body.truncate(body.len() / 2);
+                self.body = vec![body.into()];
+                let (head, body) = self.written();
+                Wire { steps: vec![Step::send([head, body].concat())], end: Ending::Whole }
+            }
+            Damage::Length(more) => {
+                let body = self.body.concat();
+                let length = body.len().saturating_add_signed(more);
+                let head = head(self.status, &self.headers, &format!("content-length: {length}"));
+                let end = if more < 0 { Ending::Whole } else { Ending::Close };
+                Wire { steps: vec![Step::send([head, body].concat())], end }
+            }
+        }
+    }
+}
+
+/// The head of an answer; `framing` is the header that tells where its body ends.
+fn head(status: StatusCode, headers: &HeaderMap, framing: &str) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {status}\r\n{framing}\r\n").into_bytes();
+    for (name, value) in headers.iter().filter(|(name, _)| ![CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)) {
+        head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    head.extend(b"\r\n");
+    head
+}
+
+/// `bytes` as a chunk; without a byte, the chunk that ends a body.
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
 /// A connection's entry in [`Connections`], there as long as this.
@@ -592,6 +697,40 @@ mod tests {
             assert_eq!(answer, expected.map(str::to_owned), "{case}");
         }
         server.all_closed().await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_damaged_as_scripted() {
+        let server = Model::start().expect("it starts");
+        let from = Damage::From;
+        // What comes of the answer: whether its head is whole, it begins to say something, and it is whole.
+        let rows = [
+            (from(Place::InHead, Break::Close), false, false, false),
+            (from(Place::AfterHead, Break::Close), true, false, false),
+            (from(Place::InBody, Break::Close), true, true, false),
+            (from(Place::AfterBody, Break::Close), true, true, true),
+            (Damage::HalfOfTheBody, true, true, true),
+            (Damage::Length(9), true, true, false),
+            (Damage::Length(-9), true, true, false),
+        ];
+        for (damage, has_head, has_begun, has_ended) in rows {
+            server.script(every_call, [Behaviour::Damage(damage)]);
+            let mut connection = connect(&server).await.expect("it connects");
+            call(&mut connection, "connection: close\r\n").await;
+            let mut answer = String::new();
+            soon(connection.read_to_string(&mut answer)).await.expect("it is closed in order");
+            let said = (answer.contains("\r\n\r\n"), answer.contains(r#""object""#), is_whole(answer.as_bytes()));
+            assert_eq!(said, (has_head, has_begun, has_ended), "{damage:?}: {answer}");
+        }
+        for place in [Place::InHead, Place::AfterHead, Place::InBody, Place::AfterBody] {
+            server.script(every_call, [Behaviour::Damage(from(place, Break::Reset))]);
+            let mut connection = connect(&server).await.expect("it connects");
+            call(&mut connection, "").await;
+            let end = soon(connection.read_to_end(&mut Vec::new())).await.map_err(|error| error.kind());
+            assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "{place:?}");
+        }
+        server.script(every_call, [Behaviour::Damage(from(Place::AfterBody, Break::Trickle))]);
+        assert!(asked(&server).await.expect("it answers").contains("1 thing"));
     }
 
     #[tokio::test]
