@@ -96,18 +96,19 @@ impl Config {
     /// The first variable that cannot be used.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
         let variable = |name| Variable::read(name, lookup(name));
-        let origins = variable("ALLOWED_ORIGINS")?;
+        let credentials = variable("CORS_ALLOW_CREDENTIALS")?;
         let cors = cors::Policy::new(
-            origins.list("*", "* or a comma-separated list such as https://app.example.com,https://*.example.com")?,
+            variable("ALLOWED_ORIGINS")?
+                .list("*", "* or a comma-separated list such as https://app.example.com,https://*.example.com")?,
             variable("ALLOWED_METHODS")?.list("*", "* or a comma-separated list such as GET,POST")?,
             variable("ALLOWED_HEADERS")?.list("*", "* or a comma-separated list such as content-type,authorization")?,
-            variable("CORS_ALLOW_CREDENTIALS")?.scalar(false, "true or false")?,
+            credentials.scalar(false, "true or false")?,
             variable("CORS_MAX_AGE")?.scalar(7200, "a number of seconds from 0 to 4294967295")?,
         );
         let cors = cors.map_err(|cors::CredentialsForAnyOrigin| {
-            origins.error(
-                "CORS_ALLOW_CREDENTIALS=true is never allowed for every origin; expected a comma-separated list of the origins \
-                 that may send credentials, such as https://app.example.com"
+            credentials.error(
+                "it is never allowed for every origin; expected ALLOWED_ORIGINS to be a comma-separated list of the \
+                 origins that may send credentials, such as https://app.example.com"
                     .to_owned(),
             )
         })?;

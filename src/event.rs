@@ -37,6 +37,10 @@ const A_DAY: Duration = Duration::from_hours(24);
 /// no more ("Quotas for HTTP APIs").
 const LONGEST_HEADER: usize = 10 * 1024;
 
+/// How much is told of why an event is none, in bytes. The reason can repeat a text of the event, and
+/// Lambda takes no answer of more than 6 MB.
+const LONGEST_REASON: usize = 200;
+
 /// What is kept of an invocation's time to write the answer, at most; of a short one less.
 const TO_ANSWER: Duration = Duration::from_millis(250);
 
@@ -171,7 +175,10 @@ impl Payload {
         base_path: &str,
         function_url_streams: bool,
     ) -> Result<Request, Box<Unsupported>> {
-        let unsupported = |reason, headers| Box::new(Unsupported { error: Error::UnsupportedEvent(reason), headers });
+        let unsupported = |mut reason: String, headers| {
+            reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+            Box::new(Unsupported { error: Error::UnsupportedEvent(reason), headers })
+        };
         let Event { version, raw_path, raw_query_string, headers, request_context, body, is_base64_encoded } =
             self.0.map_err(|error| unsupported(format!("this event is not one ({error})"), HeaderMap::new()))?;
         if let Some(version) = version.filter(|version| version != "2.0") {

@@ -21,21 +21,22 @@ use crate::access::{Denied, Tokens};
 use crate::cors::{Headers, Methods, Origins, Policy};
 use crate::dns::message::{Answer, Family, Name, Query, Reply};
 use crate::endpoints::chat::ChatRequest;
-use crate::endpoints::conversations::{cursor_of_turn, turn_of_cursor};
+use crate::endpoints::conversations::{cursor_of_position, cursor_of_turn, position_of_cursor, turn_of_cursor};
 use crate::event::Payload;
-use crate::history::Address;
+use crate::history::{Address, Position};
 use crate::http_client::parse_ca_bundle;
 pub use crate::openai::fuzz::{model, sse};
 use crate::owner::Owner;
 use crate::quota::GREATEST_LIMIT;
 use crate::request::{Body, LONGEST_PATH, LONGEST_QUERY, MOST_PARAMETERS, Request};
+use crate::secrets::{Reference, Service};
 use crate::{App, Config};
 
 /// What is done with an input.
 pub type Target = fn(&[u8]);
 
 /// Every target and its name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("config", config),
     ("cursor", cursor),
     ("dns", dns),
@@ -43,6 +44,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("model", model),
     ("origins", origins),
     ("query", query),
+    ("reference", reference),
     ("sse", sse),
 ];
 
@@ -61,6 +63,9 @@ const CONFIGURATIONS: [&[(&str, &str)]; 2] = [
 
 /// The statuses of answers that ask no upstream. 500 is a panic.
 const STATUSES: [u64; 9] = [200, 204, 400, 401, 404, 405, 414, 415, 503];
+
+/// More than any answer tells about a failure, in bytes.
+const LONGEST_DETAIL: usize = 700;
 
 /// The first line of `input`, and what follows it.
 fn line(input: &[u8]) -> (&[u8], &[u8]) {
@@ -98,9 +103,7 @@ pub fn event(input: &[u8]) {
         let kinds = ["public", "jwt:", "iam:", "authorizer:"];
         assert!(kinds.iter().any(|kind| owner.starts_with(kind)), "{owner:?}");
         // A chat without a model or a table is not read.
-        if let Err(error) = ChatRequest::read(&request) {
-            assert!(error.status_and_code().0.is_client_error());
-        }
+        chat(&request);
     }
     APPS.with(|apps| {
         let apps = apps.get_or_init(|| {
@@ -125,6 +128,23 @@ pub fn event(input: &[u8]) {
     });
 }
 
+/// Reads a request's chat: what it says is what the whole of the body's JSON says.
+fn chat(request: &Request) {
+    let body = request.body.bytes().and_then(|body| serde_json::from_slice::<Value>(&body).ok());
+    match ChatRequest::read(request) {
+        Ok(chat) => {
+            assert!(!chat.message.trim().is_empty());
+            // What is not read may be nested more deeply than is kept, or have numbers that are too large.
+            assert!(body.is_none_or(|body| body["message"] == chat.message.as_str()));
+        }
+        Err(error) => {
+            let (status, code) = error.status_and_code();
+            assert!(status.is_client_error());
+            assert!(code != "invalid_json" || !body.is_some_and(|body| body.is_object()), "it is JSON");
+        }
+    }
+}
+
 /// Checks an answer as the gateway gets it.
 fn check(answer: &Value) {
     let status = answer["statusCode"].as_u64().expect("a status");
@@ -140,12 +160,14 @@ fn check(answer: &Value) {
     {
         let problem: Value = serde_json::from_str(body).expect("a problem is JSON");
         assert_eq!((problem["status"].as_u64(), problem["request_id"].as_str()), (Some(status), Some("request-1")));
-        assert!(problem["code"].is_string() && problem["detail"].is_string(), "{problem}");
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(problem["code"].is_string() && detail.len() < LONGEST_DETAIL, "{problem}");
     }
 }
 
 /// A conversation's id, a turn, an owner's line and a text: a cursor leads back to its turn in its own
-/// conversation only, and a text is a cursor only if it was made as one.
+/// conversation only, or to its place in its owner's list only, and a text is a cursor only if it was made as
+/// one.
 pub fn cursor(input: &[u8]) {
     let Some((id, rest)) = input.split_first_chunk::<16>() else { return };
     let Some((turn, rest)) = rest.split_first_chunk::<8>() else { return };
@@ -163,6 +185,14 @@ pub fn cursor(input: &[u8]) {
     if let Some(turn) = turn_of_cursor(address, &given) {
         assert_eq!(given, cursor_of_turn(address, turn), "a cursor has one form");
     }
+    if let Some(position) = position_of_cursor(&owner, &given) {
+        assert_eq!(given, cursor_of_position(&owner, &position), "a cursor has one form");
+    }
+    let position = Position { updated_at: given, id: address.id };
+    let made = cursor_of_position(&owner, &position);
+    assert_eq!(position_of_cursor(&others, &made), None, "another owner");
+    assert_eq!(turn_of_cursor(address, &made), None, "of a list");
+    assert_eq!(position_of_cursor(&owner, &made), Some(position));
 }
 
 /// The percent-decoding of a form (WHATWG URL §5.1), written from its steps.
@@ -271,10 +301,16 @@ fn dns_name(message: &[u8], mut at: usize) -> Option<(Vec<Vec<u8>>, usize)> {
     }
 }
 
-/// The addresses that a DNS answer may give: those of the name asked and of its aliases.
-fn dns_addresses(message: &[u8], family: Family) -> Option<BTreeSet<IpAddr>> {
+/// The addresses that a DNS answer to `query` may give: those of the name asked and of its aliases. `None`
+/// where it answers another question.
+fn dns_addresses(query: &[u8], message: &[u8], family: Family) -> Option<BTreeSet<IpAddr>> {
     let number = |at: usize| Some(usize::from(u16::from_be_bytes(*message.get(at..)?.first_chunk()?)));
     let (asked, end) = dns_name(message, 12)?;
+    let is_question =
+        asked == dns_name(query, 12)?.0 && message.get(end..end + 4) == query.last_chunk::<4>().map(|types| &types[..]);
+    if !is_question {
+        return None;
+    }
     let (mut at, mut addresses, mut aliases) = (end + 4, Vec::new(), Vec::new());
     for _ in 0..number(6)? {
         // A record that cannot be read ends what is known.
@@ -328,17 +364,53 @@ pub fn dns(input: &[u8]) {
     }
     let Some(reply) = query.reply(&message) else { return };
     assert!(message.len() >= 12 && message[2] & 0x80 != 0, "it is a reply");
+    let other_id: Vec<u8> = message.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 1)).collect();
+    assert_eq!(query.reply(&other_id), None, "it answers another query");
     let code = message[3] & 0x0F;
     match reply {
         Reply::Answer(Answer::Addresses(addresses)) => {
             assert_eq!(code, 0);
-            let known = dns_addresses(&message, family).expect("the question can be read");
+            let known = dns_addresses(asked, &message, family).expect("the question can be read");
             assert!(addresses.iter().all(|address| known.contains(address)), "{addresses:?} of {known:?}");
         }
         Reply::Answer(Answer::NoSuchName) => assert_eq!(code, 3),
         Reply::Truncated => assert!(message[2] & 2 != 0),
         Reply::Refused(refusal) => assert!(!refusal.to_string().is_empty()),
     }
+}
+
+/// The ARN of a parameter or of a secret: it is the parts that are read, and leads to the service's own host
+/// and nowhere else. One that cannot be used is not repeated.
+pub fn reference(input: &[u8]) {
+    let value = text(input);
+    let reference: Reference = match value.parse() {
+        Ok(reference) => reference,
+        Err(reason) => return assert!(value.len() < 40 || !reason.contains(&value), "{reason}"),
+    };
+    assert!(Reference::is_meant_by(&value));
+    let Reference { arn, region, service, .. } = &reference;
+    let parts: Vec<&str> = arn.split(':').collect();
+    let ["arn", partition, name, part, account, rest @ ..] = &parts[..] else { panic!("{arn}") };
+    assert_eq!((*name, *part), (service.name(), region.as_str()));
+    assert!(account.len() == 12 && account.parse::<u64>().is_ok(), "{arn}");
+    let domain = if *partition == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
+    let url: http::Uri = reference.url().parse().expect("it is a URL");
+    assert_eq!(url.authority().map(http::uri::Authority::as_str), Some(&*format!("{name}.{region}.{domain}")));
+    assert_eq!((url.scheme_str(), url.path(), url.query()), (Some("https"), "/", None));
+    let appended = match service {
+        Service::ParameterStore => {
+            assert!(matches!(rest, [parameter] if parameter.starts_with("parameter/")), "{arn}");
+            String::new()
+        }
+        Service::SecretsManager { json_key, version_stage, version_id } => {
+            assert!(matches!(rest, ["secret", name] if !name.is_empty()), "{arn}");
+            let parts = [json_key, version_stage, version_id].map(|part| part.as_deref());
+            assert!(!parts.contains(&Some("")), "what is empty is none");
+            parts.iter().flat_map(|part| [":", part.unwrap_or_default()]).collect()
+        }
+    };
+    let rest = value.strip_prefix(arn.as_str()).expect("the value begins with the ARN");
+    assert!(rest == appended || rest.is_empty() && appended == ":::", "{value:?} is {reference:?}");
 }
 
 /// What a secret has in it and nothing else.
@@ -354,7 +426,9 @@ pub fn config(input: &[u8]) {
     let secrets = ["OPENAI_API_KEY", "ACCESS_TOKENS", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     let is_secret = |name: &[u8]| secrets.iter().any(|secret| secret.as_bytes() == name);
     let has_secret = |value: &[u8]| value.windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
-    let shows_one = lines.iter().any(|(name, value)| has_secret(value) && !is_secret(name));
+    // The ARN of a secret is none.
+    let is_reference = |value: &[u8]| text(value).parse::<Reference>().is_ok();
+    let shows_one = lines.iter().any(|(name, value)| has_secret(value) && (!is_secret(name) || is_reference(value)));
     let lookup = |name: &str| {
         // It is the path of a file.
         let found = lines.iter().find(|(variable, _)| *variable == name.as_bytes() && name != "AWS_CA_BUNDLE");
@@ -373,7 +447,8 @@ pub fn config(input: &[u8]) {
         }
         Err(error) => {
             let said = error.to_string();
-            assert!(lines.iter().any(|(name, _)| said.starts_with(&text(name))), "{said}");
+            let named = said.split_once('=').map(|(name, _)| name.as_bytes());
+            assert!(lines.iter().any(|(name, _)| Some(*name) == named), "{said}");
             assert!(!said.contains(['\n', '\r', '\0', '\u{1b}']), "{said:?}");
             said
         }

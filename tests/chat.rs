@@ -91,13 +91,7 @@ async fn the_window_holds_the_newest_whole_turns_that_fit_both_limits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_cannot_be_used_is_told_what_is_wrong_and_reaches_no_upstream() {
     let stack = stack(&[]).await;
-    // The object is a level itself.
-    let nested = |depth: usize| format!(r#"{{"message":7,"other":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
-    let (deepest, too_deep, far_too_deep) = (nested(126), nested(127), nested(1_000_000));
     let rows = [
-        (deepest.as_str(), 400, "invalid_field", "\"message\" is a number"),
-        (&too_deep, 400, "invalid_json", "recursion limit exceeded at line 1 column"),
-        (&far_too_deep, 400, "invalid_json", "recursion limit exceeded at line 1 column"),
         ("", 400, "invalid_json", "line 1 column 0"),
         ("{\n  \"message\": ", 400, "invalid_json", "line 2 column"),
         ("{\"message\":\"a\"} x", 400, "invalid_json", "line 1 column 17"),
@@ -123,11 +117,10 @@ async fn a_request_that_cannot_be_used_is_told_what_is_wrong_and_reaches_no_upst
         let mut event = chat_event(&Value::Null, &[]);
         event["body"] = json!(body);
         let reply = send(&stack, &event).await;
-        let shown: String = body.chars().take(80).collect();
-        assert_eq!(reply.problem(), (status, code), "{shown}");
+        assert_eq!(reply.problem(), (status, code), "{body}");
         assert!(
             reply.body["detail"].as_str().is_some_and(|said| said.contains(detail)),
-            "{shown}: {}",
+            "{body}: {}",
             reply.body["detail"]
         );
     }

@@ -509,7 +509,7 @@ async fn ask_in_vain(stack: &LocalStack, store: &SecretStore, cell: &Cell, conve
             let behaviours = repeat_n(behaviour.clone(), if *times == Times::Once { 1 } else { usize::MAX });
             match at {
                 At::Model => stack.model().script(every_call, behaviours),
-                At::Table(of) => stack.engine().script(move |call: &Call| of.is(call), behaviours),
+                At::Table(of) => stack.engine().script(move |it: &Call| of.is(it), behaviours),
                 At::Store => store.script(every_call, behaviours),
             }
         }

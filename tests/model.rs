@@ -98,7 +98,9 @@ fn failures() -> Vec<(&'static str, Behaviour, u64, &'static str)> {
     let error = |status, kind, code, message| model::error(status, kind, code, message);
     let text = |status, body: &'static str| Behaviour::body(status, "text/plain", body);
     let json = |status, body: Value| Behaviour::json(status, &body);
-    let nested = format!(r#"{{"choices":[{{"message":{{"content":"a"}}}}],"x":{}"#, "[".repeat(1_000_000));
+    let depth = 1_000_000;
+    let nested =
+        format!(r#"{{"choices":[{{"message":{{"content":"a"}}}}],"x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
     let many = b"HTTP/1.1 200 OK\r\n".iter().chain(b"a: b\r\n".repeat(1_000).iter()).copied().collect::<Vec<u8>>();
     vec![
         ("nested too deeply", Behaviour::body(200, "application/json", nested), 502, "model_bad_response"),

@@ -207,7 +207,7 @@ async fn what_the_operator_has_to_change_is_not_configured_and_its_cause_is_in_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_signature_is_told_with_the_variables_that_it_is_made_of() {
-    let keys = [("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "wrong"), ("AWS_SESSION_TOKEN", "local")];
+    let keys = [("AWS_ACCESS_KEY_ID", "local"), ("AWS_SECRET_ACCESS_KEY", "wrong"), ("AWS_SESSION_TOKEN", "local")];
     let setup = setup_with_key(PARAMETER, &keys).await;
     let detail = setup.assert_refused("wrong key", (503, "not_configured")).await;
     assert!(detail.contains("does not match") && detail.contains("AWS_SECRET_ACCESS_KEY"), "{detail}");

@@ -413,6 +413,7 @@ async fn a_stream_is_read_however_the_model_server_writes_it() {
 
 /// Streams that fail before the first word, and the problem that this becomes at once.
 fn failures_before_the_first_word() -> Vec<(&'static str, Behaviour, u16, &'static str)> {
+    let nested = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
     let one = |text: String| Behaviour::event_stream([Step::Send(text.into())]);
     let event = |data: &Value| format!("data: {data}\n\n");
     let error = |error: Value| one(event(&json!({"error": error})));
@@ -432,7 +433,8 @@ fn failures_before_the_first_word() -> Vec<(&'static str, Behaviour, u16, &'stat
         ("garbage", one("data: garbage\n\n".to_owned()), 502, "model_bad_response"),
         (
             "nested too deeply",
-            one(format!("data: {{\"choices\":{}\n\n", "[".repeat(1_000_000))),
+            one(event(&json!({"choices": [{"delta": {"content": "a", "x": "HERE"}}]})).replace("\"HERE\"", &nested)
+                + DONE),
             502,
             "model_bad_response",
         ),

@@ -4,6 +4,7 @@ mod access;
 mod allocations;
 mod backends;
 mod bootstrap;
+mod bounds;
 mod chat;
 mod configuration;
 mod conversations;

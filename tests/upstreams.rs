@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -17,6 +15,7 @@ use crate::in_process::event;
 use crate::local::behaviour::{Behaviour, Gate};
 use crate::local::engine::{self, Engine, HISTORY_TABLE, Storage};
 use crate::local::model::{self, ChatCompletions, Model};
+use crate::local::signature::{Signer, authorization, header, signed_headers};
 use crate::local::tls::PrivateCa;
 use crate::local::upstream::{Call, Listening, every_call, operation};
 use crate::local::{Backends, LocalOptions, LocalStack};
@@ -474,44 +473,12 @@ async fn the_tables_own_endpoint_wins_over_the_one_of_every_service() {
     }
 }
 
-fn hmac(key: &[u8], message: &str) -> Vec<u8> {
-    let mut block = [0; 64];
-    block[..key.len()].copy_from_slice(key);
-    let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
-    Sha256::new().chain_update(block.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize().to_vec()
-}
-
-fn hex(bytes: impl AsRef<[u8]>) -> String {
-    let digits = bytes.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
-}
-
-/// The value of `Authorization` that the call has to have, if it is signed with `secret` (IAM User
-/// Guide, "Create a signed AWS API request"). What is signed is what arrived.
-fn authorization(call: &Call, key: &str, secret: &str, region: &str, signed: &str) -> String {
-    let time = header(&call.headers, "x-amz-date");
-    let headers = signed.split(';').map(|name| format!("{name}:{}\n", header(&call.headers, name).trim()));
-    let headers = headers.collect::<Vec<_>>().concat();
-    let body = hex(Sha256::digest(&call.body));
-    let request = format!("{}\n{}\n\n{headers}\n{signed}\n{body}", call.method, call.uri.path());
-    let day = &time[..8];
-    let scope = format!("{day}/{region}/dynamodb/aws4_request");
-    let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex(Sha256::digest(request)));
-    let first = format!("AWS4{secret}").into_bytes();
-    let signing = [day, region, "dynamodb", "aws4_request"].iter().fold(first, |key, part| hmac(&key, part));
-    let signature = hex(hmac(&signing, &text));
-    format!("AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={signed}, Signature={signature}")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_to_the_table_are_signed_with_the_keys_of_the_environment() {
     const KEY: &str = "ASIAEXAMPLE";
     const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-    let keys = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_REGION", "ap-northeast-2")];
+    let role = Signer { key: KEY, secret: SECRET, region: "ap-northeast-2", service: "dynamodb" };
+    let keys = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_REGION", role.region)];
     for token in [Some("IQoJb3JpZ2luX2VjEXAMPLE//////////wEaCXVzLWVhc3QtMSJ="), None] {
         let token_variable = token.map(|token| ("AWS_SESSION_TOKEN", token));
         let stack = stack(&keys.into_iter().chain(token_variable).collect::<Vec<_>>()).await;
@@ -523,13 +490,12 @@ async fn calls_to_the_table_are_signed_with_the_keys_of_the_environment() {
         let operations: BTreeSet<_> = stack.engine().operations().into_iter().collect();
         assert_eq!(operations.len(), 6, "each operation that there is: {operations:?}");
         for call in stack.engine().calls() {
+            let signed = signed_headers(&call);
             let sent = header(&call.headers, "authorization");
-            let signed =
-                sent.split("SignedHeaders=").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or_default();
-            assert_eq!(sent, authorization(&call, KEY, SECRET, "ap-northeast-2", signed), "{}", call.operation);
-            let names: BTreeSet<_> = signed.split(';').collect();
-            assert!(names.is_superset(&["host", "x-amz-date", "x-amz-target"].into()), "{signed}");
-            assert_eq!(names.contains("x-amz-security-token"), token.is_some(), "{signed}");
+            assert_eq!(sent, authorization(&call, role, &signed), "{}", call.operation);
+            let names: BTreeSet<_> = signed.into_iter().collect();
+            assert!(names.is_superset(&["host", "x-amz-date", "x-amz-target"].into()), "{names:?}");
+            assert_eq!(names.contains("x-amz-security-token"), token.is_some(), "{names:?}");
             let sent_token = call.headers.get("x-amz-security-token").map(|value| value.to_str().expect("ASCII"));
             assert_eq!(sent_token, token);
         }

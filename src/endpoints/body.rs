@@ -1,37 +1,82 @@
 //! Bodies of JSON, and what is wrong with them.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::Error;
 use crate::request::Request;
 
-/// The members of the request's body, a JSON object such as `example`.
+/// A member of a body, as far as its type can be one that is expected.
+#[derive(Default)]
+pub(super) enum Member {
+    #[default]
+    Missing,
+    Null,
+    Bool(bool),
+    Number,
+    String(String),
+    Array,
+    Object,
+}
+
+/// The members with these `names` of the request's body, a JSON object such as `example`. Of a member that is
+/// there twice the last one counts. All others are passed over, because what is kept of JSON can take a
+/// hundred times the memory of its text.
 ///
 /// # Errors
 /// 415 for a body that is not said to be JSON, 400 for one that is no JSON object.
-pub(super) fn members(request: &Request, example: &str) -> Result<Map<String, Value>, Error> {
+pub(super) fn members<const N: usize>(
+    request: &Request,
+    names: [&str; N],
+    example: &str,
+) -> Result<[Member; N], Error> {
     // A page of another site can post a form or plain text without a preflight, but no JSON.
     if !is_json(&request.headers) {
         return Err(Error::UnsupportedMediaType);
     }
     let body = request.body.bytes();
     let body = body.ok_or_else(|| Error::InvalidJson("it is not the base64 that it is said to be".to_owned()))?;
-    match serde_json::from_slice(&body).map_err(|error| Error::InvalidJson(error.to_string()))? {
-        Value::Object(members) => Ok(members),
-        _ => Err(Error::InvalidJson(format!("it is not an object, such as {example}"))),
+    let invalid = |error: serde_json::Error| Error::InvalidJson(error.to_string());
+    if !body.trim_ascii_start().starts_with(b"{") {
+        serde_json::from_slice::<IgnoredAny>(&body).map_err(invalid)?;
+        return Err(Error::InvalidJson(format!("it is not an object, such as {example}")));
     }
+    let mut members = [const { Member::Missing }; N];
+    let mut deserializer = serde_json::Deserializer::from_slice(&body);
+    let read = Members { names: &names, members: &mut members }.deserialize(&mut deserializer);
+    read.and_then(|()| deserializer.end()).map_err(invalid)?;
+    Ok(members)
 }
 
-/// Takes the member `name` out of `members`, a string.
-///
-/// # Errors
-/// 400 where it is missing or of another type.
-pub(super) fn string(members: &mut Map<String, Value>, name: &'static str) -> Result<String, Error> {
-    match members.remove(name) {
-        Some(Value::String(string)) => Ok(string),
-        found => Err(Error::InvalidField { name, found: kind(found.as_ref()), expected: "a string" }),
+impl Member {
+    /// The string that the member `name` is.
+    ///
+    /// # Errors
+    /// 400 where it is missing or of another type.
+    pub(super) fn string(self, name: &'static str) -> Result<String, Error> {
+        match self {
+            Self::String(string) => Ok(string),
+            found => Err(found.is_not(name, "a string")),
+        }
+    }
+
+    /// That the member `name` is this, and not what is `expected`: 400.
+    pub(super) fn is_not(&self, name: &'static str, expected: &'static str) -> Error {
+        let found = match self {
+            Self::Missing => "missing",
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Number => "a number",
+            Self::String(_) => "a string",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        };
+        Error::InvalidField { name, found, expected }
     }
 }
 
@@ -43,15 +88,86 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// What a member of the body is, in words.
-pub(super) fn kind(value: Option<&Value>) -> &'static str {
-    match value {
-        None => "missing",
-        Some(Value::Null) => "null",
-        Some(Value::Bool(_)) => "a boolean",
-        Some(Value::Number(_)) => "a number",
-        Some(Value::String(_)) => "a string",
-        Some(Value::Array(_)) => "an array",
-        Some(Value::Object(_)) => "an object",
+/// Reads those `members` of an object that have these `names`.
+struct Members<'a> {
+    names: &'a [&'a str],
+    members: &'a mut [Member],
+}
+
+impl<'de> DeserializeSeed<'de> for Members<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            match self.names.iter().position(|read| *read == name) {
+                Some(index) => self.members[index] = map.next_value()?,
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Member;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Member, E> {
+                Ok(Member::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Member, E> {
+                Ok(Member::Bool(value))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Member, E> {
+                Ok(Member::Number)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Member, E> {
+                Ok(Member::Number)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Member, E> {
+                Ok(Member::Number)
+            }
+
+            fn visit_str<E>(self, string: &str) -> Result<Member, E> {
+                Ok(Member::String(string.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Member, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Member::Array)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Member, A::Error> {
+                while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Member::Object)
+            }
+        }
+
+        deserializer.deserialize_any(Any)
     }
 }

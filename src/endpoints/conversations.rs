@@ -114,7 +114,8 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
 /// when the table cannot be written.
 pub async fn rename(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
     let address = Address { owner: request.owner.as_str(), id: parse_id(id)? };
-    let title = body::string(&mut body::members(request, r#"{"title":"My trip"}"#)?, "title")?;
+    let [title] = body::members(request, ["title"], r#"{"title":"My trip"}"#)?;
+    let title = title.string("title")?;
     let expected = "1 to 80 characters on one line";
     let title = title::of_caller(&title).map_err(|found| Error::InvalidField { name: "title", found, expected })?;
     let writing = record.begin(Upstream::HistoryWrite, request.deadline);
@@ -243,7 +244,7 @@ pub(crate) fn turn_of_cursor(address: Address<'_>, text: &str) -> Option<u64> {
 
 /// An opaque cursor: the position after which the next page begins, and a digest that belongs to both the
 /// owner and the position.
-fn cursor_of_position(owner: &str, Position { updated_at, id }: &Position) -> String {
+pub(crate) fn cursor_of_position(owner: &str, Position { updated_at, id }: &Position) -> String {
     let digest = Sha256::new()
         .chain_update(b"list\0")
         .chain_update(owner)
@@ -254,7 +255,8 @@ fn cursor_of_position(owner: &str, Position { updated_at, id }: &Position) -> St
     BASE64_URL_SAFE_NO_PAD.encode([&digest[..8], id.as_bytes(), updated_at.as_bytes()].concat())
 }
 
-fn position_of_cursor(owner: &str, text: &str) -> Option<Position> {
+/// The position of a cursor that belongs to this owner's list.
+pub(crate) fn position_of_cursor(owner: &str, text: &str) -> Option<Position> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
     let (id, updated_at) = bytes.get(8..)?.split_first_chunk()?;
     let position = Position { id: Uuid::from_bytes(*id), updated_at: String::from_utf8(updated_at.to_vec()).ok()? };

@@ -68,6 +68,9 @@ impl FromStr for Reference {
     /// A text that says what is wrong, without the value.
     fn from_str(arn: &str) -> Result<Self, String> {
         let wrong = |reason: &str| format!("{reason}; {EXPECTED}");
+        if !Self::is_meant_by(arn) {
+            return Err(wrong("it is no ARN"));
+        }
         let mut parts = arn.splitn(6, ':');
         let mut part = || parts.next().unwrap_or_default();
         let (_, partition, service, region, account, resource) = (part(), part(), part(), part(), part(), part());
@@ -167,6 +170,7 @@ mod tests {
     #[test]
     fn what_is_no_reference_is_refused_with_its_reason() {
         let rows = [
+            ("barn:aws:ssm:us-east-1:123456789012:parameter/key", "no ARN"),
             ("arn:", "partition"),
             ("arn:aws", "region"),
             ("arn:aws-iso:ssm:us-iso-east-1:123456789012:parameter/key", "partition"),

@@ -15,6 +15,7 @@
 //! | [`engine`] | DynamoDB |
 //! | [`model`] | the model: the Chat Completions API |
 //! | [`secret_store`] | Systems Manager's Parameter Store and Secrets Manager |
+//! | [`signature`] | how AWS signs what is sent to its services |
 //! | [`upstream`] | what these three have in common: they record, and misbehave as a [`behaviour`] says |
 //! | [`tls`] | certificates for them |
 //! | [`name_server`] | the DNS |
@@ -38,6 +39,7 @@ pub(crate) mod model;
 pub(crate) mod name_server;
 pub(crate) mod runtime_api;
 pub(crate) mod secret_store;
+pub(crate) mod signature;
 pub(crate) mod streamed;
 pub(crate) mod tls;
 pub(crate) mod upstream;

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use http::header::AUTHORIZATION;
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::behaviour::Behaviour;
 use super::http_server::{Response, response};
+use super::signature::{Signer, authorization, header, signed_headers};
 use super::upstream::{Answer, Call, Listening, Service, Upstream};
 
 /// What [`Service::operation`] is for a request to the Parameter Store.
@@ -21,7 +20,7 @@ pub(crate) const GET_PARAMETER: &str = "GetParameter";
 /// What [`Service::operation`] is for a request to Secrets Manager.
 pub(crate) const GET_SECRET_VALUE: &str = "GetSecretValue";
 
-/// The secret key and the session token of a process that has been given no others.
+/// The access key's id, the secret key and the session token of a process that has been given no others.
 const LOCAL: &str = "local";
 
 const JSON: &str = "application/x-amz-json-1.1";
@@ -130,55 +129,31 @@ pub(crate) fn refuses(status: u16, kind: &str, message: &str) -> Behaviour {
     Behaviour::Respond(error(status, kind, message))
 }
 
-/// Checks the signature (IAM User Guide, "Create a signed AWS API request").
+/// Checks the signature of a request to `service`.
 fn check_signature(call: &Call, service: &str) -> Result<(), String> {
-    let authorization = header(&call.headers, AUTHORIZATION.as_str());
-    let fields = authorization.strip_prefix("AWS4-HMAC-SHA256 ").ok_or("no such algorithm")?;
-    let fields: BTreeMap<_, _> = fields.split(", ").filter_map(|field| field.split_once('=')).collect();
-    let field = |name: &str| fields.get(name).copied().ok_or(format!("no {name}"));
-    let (credential, signed, signature) = (field("Credential")?, field("SignedHeaders")?, field("Signature")?);
-
-    let (_, scope) = credential.split_once('/').ok_or("no scope")?;
-    let [date, region, signed_service, "aws4_request"] = scope.split('/').collect::<Vec<_>>()[..] else {
-        return Err(format!("{scope} is no scope"));
-    };
     let question = call.json();
     let arn = ["Name", "SecretId"].iter().find_map(|name| question[name].as_str()).unwrap_or_default();
-    let arn: Vec<_> = arn.split(':').collect();
-    if signed_service != service || arn.get(2) != Some(&service) || arn.get(3) != Some(&region) {
-        return Err(format!("{scope} is signed for {arn:?}"));
+    let [_, _, named, region, ..] = arn.split(':').collect::<Vec<_>>()[..] else {
+        return Err(format!("{arn:?} is no ARN"));
+    };
+    if named != service {
+        return Err(format!("{arn} is not one of {service}"));
     }
+    let signed = signed_headers(call);
     for name in ["content-type", "host", "x-amz-date", "x-amz-security-token", "x-amz-target"] {
-        if !signed.split(';').any(|signed| signed == name) {
+        if !signed.contains(&name) {
             return Err(format!("{name} is not signed"));
         }
     }
     if header(&call.headers, "x-amz-security-token") != LOCAL {
         return Err("another session token".to_owned());
     }
-    let time = header(&call.headers, "x-amz-date");
-    let headers = signed.split(';').map(|name| format!("{name}:{}\n", header(&call.headers, name).trim()));
-    let headers = headers.collect::<Vec<_>>().concat();
-    let body = hex::encode(Sha256::digest(&call.body));
-    let canonical = format!("POST\n/\n\n{headers}\n{signed}\n{body}");
-    let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex::encode(Sha256::digest(&canonical)));
-    let key = [date, region, service, "aws4_request"]
-        .iter()
-        .fold(format!("AWS4{LOCAL}").into_bytes(), |key, part| hmac(&key, part.as_bytes()));
-    let expected = hex::encode(hmac(&key, to_sign.as_bytes()));
-    if signature == expected { Ok(()) } else { Err("the signature does not match".to_owned()) }
-}
-
-/// HMAC-SHA256 (RFC 2104) with a key of at most 64 bytes.
-fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let padded =
-        |pad: u8| -> Vec<u8> { (0..64).map(|index| key.get(index).copied().unwrap_or_default() ^ pad).collect() };
-    let inner = Sha256::new().chain_update(padded(0x36)).chain_update(message).finalize();
-    Sha256::new().chain_update(padded(0x5c)).chain_update(inner).finalize().to_vec()
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    let expected = authorization(call, Signer { key: LOCAL, secret: LOCAL, region, service }, &signed);
+    if header(&call.headers, "authorization") == expected {
+        Ok(())
+    } else {
+        Err("the signature does not match".to_owned())
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,0 +1,55 @@
+//! AWS Signature Version 4 (IAM User Guide, "Create a signed AWS API request"), made once more from
+//! what has arrived.
+
+use http::HeaderMap;
+use sha2::{Digest, Sha256};
+
+use super::upstream::Call;
+
+/// Whose signature it is, and for what.
+#[derive(Clone, Copy)]
+pub(crate) struct Signer<'a> {
+    /// The access key's id.
+    pub(crate) key: &'a str,
+    /// The secret key.
+    pub(crate) secret: &'a str,
+    pub(crate) region: &'a str,
+    pub(crate) service: &'a str,
+}
+
+/// The headers of the call that are signed; empty where it is not signed.
+pub(crate) fn signed_headers(call: &Call) -> Vec<&str> {
+    let authorization = header(&call.headers, "authorization");
+    let signed = authorization.split("SignedHeaders=").nth(1).and_then(|rest| rest.split(',').next());
+    signed.map(|signed| signed.split(';').collect()).unwrap_or_default()
+}
+
+/// The value of `Authorization` that the call has to have, if this signer has signed these headers.
+pub(crate) fn authorization(call: &Call, by: Signer<'_>, signed: &[&str]) -> String {
+    let Signer { key, secret, region, service } = by;
+    let time = header(&call.headers, "x-amz-date");
+    let headers = signed.iter().map(|name| format!("{name}:{}\n", header(&call.headers, name).trim()));
+    let (headers, signed) = (headers.collect::<Vec<_>>().concat(), signed.join(";"));
+    let body = hex::encode(Sha256::digest(&call.body));
+    let request = format!("{}\n{}\n\n{headers}\n{signed}\n{body}", call.method, call.uri.path());
+    let day = time.get(..8).unwrap_or_default();
+    let scope = format!("{day}/{region}/{service}/aws4_request");
+    let text = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex::encode(Sha256::digest(request)));
+    let first = format!("AWS4{secret}").into_bytes();
+    let signing = [day, region, service, "aws4_request"].iter().fold(first, |key, part| hmac(&key, part));
+    let signature = hex::encode(hmac(&signing, &text));
+    format!("AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={signed}, Signature={signature}")
+}
+
+/// The value of a header; empty where there is none.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// HMAC-SHA256 (RFC 2104) with a key of at most 64 bytes.
+fn hmac(key: &[u8], message: &str) -> Vec<u8> {
+    let mut block = [0; 64];
+    block[..key.len()].copy_from_slice(key);
+    let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(message).finalize();
+    Sha256::new().chain_update(block.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize().to_vec()
+}
