@@ -84,12 +84,13 @@ impl FromStr for Tokens {
             if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_legal) {
                 return Err(format!("entry {position} has no name of 1 to 64 letters, digits, ., _ and -"));
             }
+            // The name is told only where it is followed by a digest: it could be a token in the wrong place.
+            let mut sha256 = [0; 32];
+            hex::decode_to_slice(digest, &mut sha256)
+                .map_err(|_| format!("the digest of entry {position} does not have 64 hex digits"))?;
             if tokens.iter().any(|token| token.name == name) {
                 return Err(format!("the name {name} is there twice"));
             }
-            let mut sha256 = [0; 32];
-            hex::decode_to_slice(digest, &mut sha256)
-                .map_err(|_| format!("the digest of {name} does not have 64 hex digits"))?;
             if let Some(other) = tokens.iter().find(|token| token.sha256 == sha256) {
                 return Err(format!("{} and {name} have the same token", other.name));
             }

@@ -425,10 +425,17 @@ pub fn config(input: &[u8]) {
         .collect();
     let secrets = ["OPENAI_API_KEY", "ACCESS_TOKENS", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     let is_secret = |name: &[u8]| secrets.iter().any(|secret| secret.as_bytes() == name);
-    let has_secret = |value: &[u8]| value.windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
-    // The ARN of a secret is none.
+    // Some values are read in lower case.
+    let has_secret =
+        |value: &[u8]| value.windows(SECRET.len()).any(|part| part.eq_ignore_ascii_case(SECRET.as_bytes()));
+    // The ARN of a secret is none, and neither is the name of a token.
     let is_reference = |value: &[u8]| text(value).parse::<Reference>().is_ok();
-    let shows_one = lines.iter().any(|(name, value)| has_secret(value) && (!is_secret(name) || is_reference(value)));
+    let is_name = |entry: &str| {
+        let digest = entry.split_once(':').filter(|(name, _)| has_secret(name.as_bytes()));
+        digest.is_some_and(|(_, digest)| digest.trim().len() == 64)
+    };
+    let is_shown = |value: &[u8]| is_reference(value) || text(value).split(',').any(is_name);
+    let shows_one = lines.iter().any(|(name, value)| has_secret(value) && (!is_secret(name) || is_shown(value)));
     let lookup = |name: &str| {
         // It is the path of a file.
         let found = lines.iter().find(|(variable, _)| *variable == name.as_bytes() && name != "AWS_CA_BUNDLE");

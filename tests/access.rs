@@ -140,11 +140,13 @@ fn a_list_of_tokens_that_cannot_be_used_is_named_without_its_digests() {
         (format!("a b:{digest}"), "entry 1 has no name"),
         (format!("ada:{digest},ada:{}", sha256("b")), "the name ada is there twice"),
         (format!("ada:{digest},bob:{digest}"), "ada and bob have the same token"),
-        (format!("ada:{}", &digest[1..]), "the digest of ada does not have 64 hex digits"),
-        (format!("ada:{digest}0"), "the digest of ada does not have 64 hex digits"),
+        (format!("ada:{}", &digest[1..]), "the digest of entry 1 does not have 64 hex digits"),
+        // The token itself in the wrong place.
+        ("a-token:ada".to_owned(), "the digest of entry 1 does not have 64 hex digits"),
+        (format!("ada:{digest}0"), "the digest of entry 1 does not have 64 hex digits"),
         (
             format!("ada:{}", digest.replace(|c: char| c.is_ascii_digit(), "z")),
-            "the digest of ada does not have 64 hex digits",
+            "the digest of entry 1 does not have 64 hex digits",
         ),
         (",".to_owned(), "it has no entry"),
     ];
