@@ -32,9 +32,10 @@ use crate::talk::{begin, chat_event, read, send};
 /// The timeout of a function whose upstream keeps it waiting until then.
 const SHORT: Duration = Duration::from_secs(6);
 
-/// How many cells wait at a time, and how many work: those that wait have to be in time.
+/// How many cells wait at a time, how many of these work, and how many of the others.
 const WAITING: usize = 16;
-const WORKING: usize = 3;
+const HURRIED: usize = 2;
+const WORKING: usize = 2;
 
 const LIMITS: [(&str, &str); 2] = [("DAILY_TOKEN_LIMIT", "1000000000"), ("DAILY_TOKEN_LIMIT_TOTAL", "1000000000")];
 
@@ -187,14 +188,14 @@ fn faults_of_servers() -> Vec<(&'static str, Fault, OnModel, OnModel, OnAws, boo
         ("a length that is too great", damage(Damage::Length(1)), BAD, FINE, Passes, true, Passes),
         ("a length that is too small", damage(Damage::Length(-1)), BAD, FINE, Lasts, true, Passes),
         ("no HTTP", does(Behaviour::Send("SSH-2.0-OpenSSH_9.2\r\n\r\n".into())), BAD, BAD, Lasts, false, Passes),
-        ("100 MB", does(megabytes("application/json", &[b' '; 1024])), BAD, BAD, Lasts, false, Passes),
+        ("100 MB", does(megabytes("application/json", &[b' '; 1000])), BAD, BAD, Lasts, false, Passes),
         ("a redirect", does(redirect), BAD, BAD, Lasts, false, Lasts),
     ]
 }
 
 /// An answer of 100 MB.
-fn megabytes(content_type: &'static str, kilobyte: &[u8]) -> Behaviour {
-    let megabyte = Bytes::from(kilobyte.repeat(1024));
+fn megabytes(content_type: &'static str, part: &[u8]) -> Behaviour {
+    let megabyte = Bytes::from(part.repeat(1_000_000 / part.len()));
     Behaviour::Stream(Stream::new(content_type, repeat_n(Step::Send(megabyte), 100)))
 }
 
@@ -226,7 +227,7 @@ fn errors_of_the_model() -> Vec<(&'static str, Behaviour, OnModel)> {
 fn faults_of_streams() -> Vec<(&'static str, Behaviour, OnModel)> {
     let and = |event: String| Behaviour::events([model::role(), model::delta("You have"), event]);
     let error = |kind| and(model::event(&json!({"error": {"message": "no", "type": kind, "code": kind}})));
-    let words = model::delta(&"word ".repeat(2048)).repeat(3);
+    let words = model::delta(&"word ".repeat(2000));
     vec![
         ("an error", error("server_error"), BreaksOff(503, "model_unavailable")),
         ("a rate limit", error("rate_limit_exceeded"), BreaksOff(503, "model_rate_limited")),
@@ -593,8 +594,8 @@ async fn run(cell: &Cell, slots: &Semaphore) {
 }
 
 /// What is wrong in the cell, if anything is.
-async fn wrong(cell: &Arc<Cell>, working: &Arc<Semaphore>) -> Option<String> {
-    let (it, slots) = (Arc::clone(cell), Arc::clone(working));
+async fn wrong(cell: &Arc<Cell>, slots: &Arc<Semaphore>) -> Option<String> {
+    let (it, slots) = (Arc::clone(cell), Arc::clone(slots));
     let panic = tokio::spawn(async move { run(&it, &slots).await }).await.err()?.into_panic();
     let text = panic.downcast_ref::<String>().cloned();
     Some(text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default())
@@ -603,15 +604,16 @@ async fn wrong(cell: &Arc<Cell>, working: &Arc<Semaphore>) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_an_upstream_does_a_turn_is_whole_or_absent_and_can_be_asked_for_again() {
     let started = Instant::now();
-    let (waiting, working) = (Arc::new(Semaphore::new(WAITING)), Arc::new(Semaphore::new(WORKING)));
+    let [waiting, hurried, working] = [WAITING, HURRIED, WORKING].map(|slots| Arc::new(Semaphore::new(slots)));
     let (of_the_model, of_the_table, of_the_store) = (cells_of_the_model(), cells_of_the_table(), cells_of_the_store());
     let counts = [of_the_model.len(), of_the_table.len(), of_the_store.len()];
     let mut running = JoinSet::new();
     for cell in of_the_model.into_iter().chain(of_the_table).chain(of_the_store).map(Arc::new) {
-        let (waiting, working) = (Arc::clone(&waiting), Arc::clone(&working));
+        // Who waits is not to stand behind all the others then.
+        let (waiting, slots) = (Arc::clone(&waiting), Arc::clone(if cell.waits { &hurried } else { &working }));
         running.spawn(async move {
             let _slot = if cell.waits { Some(waiting.acquire().await.expect("nothing closes it")) } else { None };
-            let wrong = wrong(&cell, &working).await;
+            let wrong = wrong(&cell, &slots).await;
             wrong.map(|what| (cell, what))
         });
     }

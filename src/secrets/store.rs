@@ -8,8 +8,7 @@ use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, si
 use aws_sigv4::sign::v4::SigningParams;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use super::reference::Service;
 use super::{Error, Settings};
@@ -36,47 +35,6 @@ const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
 
 /// How many characters of a store's own words are kept for the log.
 const LONGEST_DETAIL: usize = 500;
-
-/// The body of a request (API references, `GetParameter` and `GetSecretValue`).
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Question<'a> {
-    #[serde(rename_all = "PascalCase")]
-    GetParameter { name: &'a str, with_decryption: bool },
-    #[serde(rename_all = "PascalCase")]
-    GetSecretValue {
-        secret_id: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        version_stage: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        version_id: Option<&'a str>,
-    },
-}
-
-/// The members of an answer that are read.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Found {
-    parameter: Option<Parameter>,
-    secret_string: Option<String>,
-    secret_binary: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Parameter {
-    value: Option<String>,
-}
-
-/// The error answers of both APIs.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Refusal {
-    #[serde(rename = "__type")]
-    kind: String,
-    #[serde(alias = "Message")]
-    message: String,
-}
 
 /// Reads the value that `settings` name, within the call's time.
 ///
@@ -131,18 +89,22 @@ fn unusable(settings: &Settings, reason: &str) -> Error {
     Error::Unusable { variable, reason }
 }
 
+/// The body of the request (API references, `GetParameter` and `GetSecretValue`).
 fn question(settings: &Settings) -> Vec<u8> {
     let arn = &settings.reference.arn;
     let question = match &settings.reference.service {
-        Service::ParameterStore => Question::GetParameter { name: arn, with_decryption: true },
-        Service::SecretsManager { version_stage, version_id, .. } => Question::GetSecretValue {
-            secret_id: arn,
-            version_stage: version_stage.as_deref(),
-            version_id: version_id.as_deref(),
-        },
+        Service::ParameterStore => json!({"Name": arn, "WithDecryption": true}),
+        Service::SecretsManager { version_stage, version_id, .. } => {
+            let mut question = json!({"SecretId": arn});
+            for (name, value) in [("VersionStage", version_stage), ("VersionId", version_id)] {
+                if let Some(value) = value {
+                    question[name] = json!(value);
+                }
+            }
+            question
+        }
     };
-    // Texts under names that are texts can always be written.
-    serde_json::to_vec(&question).unwrap_or_default()
+    question.to_string().into_bytes()
 }
 
 /// The request with `body`, signed (IAM User Guide, "AWS Signature Version 4 for API requests").
@@ -188,22 +150,24 @@ fn request<'a>(settings: &Settings, body: &'a [u8]) -> Result<Request<&'a [u8]>,
 /// The value that the store has answered with.
 fn value(settings: &Settings, answer: &Response<Vec<u8>>) -> Result<Secret, Error> {
     let (status, body) = (answer.status(), answer.body());
+    let answer = serde_json::from_slice::<Value>(body);
     if !status.is_success() {
-        let refusal = serde_json::from_slice(body).unwrap_or_default();
-        return Err(refused(settings, status, &refusal));
+        return Err(refused(settings, status, &answer.unwrap_or_default()));
     }
     // What is wrong with it is not told: it may be the value.
-    let found: Found = serde_json::from_slice(body)
-        .map_err(|_| Error::Unavailable("the answer is not JSON as expected".to_owned()))?;
-    let text = match (found.parameter.and_then(|parameter| parameter.value), found.secret_string, found.secret_binary) {
-        (Some(text), _, _) | (None, Some(text), _) => text,
-        (None, None, Some(_)) => return Err(unusable(settings, "it is binary; store it as text")),
-        (None, None, None) => return Err(Error::Unavailable("the answer has no value".to_owned())),
+    let answer = answer.map_err(|_| Error::Unavailable("the answer is not JSON".to_owned()))?;
+    let found = answer["Parameter"]["Value"].as_str().or_else(|| answer["SecretString"].as_str());
+    let Some(text) = found else {
+        return Err(match &answer["SecretBinary"] {
+            Value::Null => Error::Unavailable("the answer has no value".to_owned()),
+            _ => unusable(settings, "it is binary; store it as text"),
+        });
     };
-    let text = match &settings.reference.service {
-        Service::ParameterStore => text,
+    let member = match &settings.reference.service {
+        Service::ParameterStore => None,
         Service::SecretsManager { json_key, .. } => member(settings, text, json_key.as_deref())?,
     };
+    let text = member.as_deref().unwrap_or(text);
     let text = text.trim();
     if text.is_empty() {
         return Err(unusable(settings, "it is empty"));
@@ -215,28 +179,31 @@ fn value(settings: &Settings, answer: &Response<Vec<u8>>) -> Result<Secret, Erro
     Ok(Secret::new(text.to_owned()))
 }
 
-/// The member `json_key` of the secret `text`, or without a key the text itself.
-fn member(settings: &Settings, text: String, json_key: Option<&str>) -> Result<String, Error> {
-    let object = || serde_json::from_str::<Map<String, Value>>(&text).ok();
-    let Some(key) = json_key else {
+/// The member `json_key` of the secret `text`; `None` where the text itself is meant.
+fn member(settings: &Settings, text: &str, json_key: Option<&str>) -> Result<Option<String>, Error> {
+    let object = serde_json::from_str::<Value>(text).ok().filter(Value::is_object);
+    match (json_key, object) {
+        (None, None) => Ok(None),
         // The console makes a secret of key-value pairs unless it is told otherwise.
-        return match text.trim_start().starts_with('{').then(object).flatten() {
-            Some(_) => Err(unusable(settings, "it is a JSON object; say which of its keys, as in the ARN with :KEY::")),
-            None => Ok(text),
-        };
-    };
-    match object().map(|mut object| object.remove(key)) {
-        Some(Some(Value::String(text))) => Ok(text),
-        Some(Some(_)) => Err(unusable(settings, &format!("its JSON key {key:?} has no text"))),
-        Some(None) => Err(unusable(settings, &format!("it has no JSON key {key:?}"))),
-        None => Err(unusable(settings, &format!("it is no JSON object, so it has no JSON key {key:?}"))),
+        (None, Some(_)) => {
+            Err(unusable(settings, "it is a JSON object; say which of its keys, as in the ARN with :KEY::"))
+        }
+        (Some(key), None) => Err(unusable(settings, &format!("it is no JSON object, so it has no JSON key {key:?}"))),
+        (Some(key), Some(mut object)) => match object.get_mut(key).map(Value::take) {
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(unusable(settings, &format!("its JSON key {key:?} has no text"))),
+            None => Err(unusable(settings, &format!("it has no JSON key {key:?}"))),
+        },
     }
 }
 
 /// Why the store refuses ("Common errors" and the operations' own of both API references).
-fn refused(settings: &Settings, status: StatusCode, refusal: &Refusal) -> Error {
-    let kind = refusal.kind.rsplit('#').next().unwrap_or_default();
-    let message: String = refusal.message.chars().take(LONGEST_DETAIL).collect();
+fn refused(settings: &Settings, status: StatusCode, refusal: &Value) -> Error {
+    let word = |name: &str| refusal[name].as_str();
+    let kind = word("__type").and_then(|kind| kind.rsplit('#').next()).unwrap_or_default();
+    // The two services spell it differently.
+    let message = word("message").or_else(|| word("Message")).unwrap_or_default();
+    let message: String = message.chars().take(LONGEST_DETAIL).collect();
     let reason = format!("{status}, {kind:?}: {message}");
     let passes = ["Throttl", "TooManyRequests", "LimitExceeded", "InternalServ", "ServiceUnavailable"];
     if status.is_server_error()

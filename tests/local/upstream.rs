@@ -151,7 +151,7 @@ enum Instead {
 
 /// An answer as it is written to the socket.
 struct Wire {
-    steps: Vec<Step>,
+    steps: Box<dyn Iterator<Item = Step> + Send>,
     /// Where it is [`Ending::Whole`], the steps have all of the answer.
     end: Ending,
 }
@@ -436,7 +436,7 @@ impl From<Stream> for Wire {
             other => Some(other),
         });
         let last = (end == Ending::Whole).then(|| Step::send(chunk(b"")));
-        Self { steps: [head].into_iter().chain(chunked).chain(last).collect(), end }
+        Self { steps: Box::new([head].into_iter().chain(chunked).chain(last)), end }
     }
 }
 
@@ -527,21 +527,21 @@ impl Plain {
                         Ending::Whole
                     }
                 };
-                Wire { steps, end }
+                Wire { steps: Box::new(steps.into_iter()), end }
             }
             Damage::HalfOfTheBody => {
                 let mut body = self.body.concat();
                 body.truncate(body.len() / 2);
                 self.body = vec![body.into()];
                 let (head, body) = self.written();
-                Wire { steps: vec![Step::send([head, body].concat())], end: Ending::Whole }
+                Wire { steps: Box::new([Step::send([head, body].concat())].into_iter()), end: Ending::Whole }
             }
             Damage::Length(more) => {
                 let body = self.body.concat();
                 let length = body.len().saturating_add_signed(more);
                 let head = head(self.status, &self.headers, &format!("content-length: {length}"));
                 let end = if more < 0 { Ending::Whole } else { Ending::Close };
-                Wire { steps: vec![Step::send([head, body].concat())], end }
+                Wire { steps: Box::new([Step::send([head, body].concat())].into_iter()), end }
             }
         }
     }
