@@ -160,15 +160,15 @@ pub async fn post<'a>(
     let address = Address { owner: request.owner.as_str(), id: said.conversation_id.unwrap_or(new_id) };
 
     let reads = said.conversation_id.is_some() || said.idempotency_key.is_some();
+    let asks_table = reads || settings.limits.is_set();
     let key = openai.fetch_key(times.read);
-    if key.is_reading() {
+    if asks_table || key.is_reading() {
         openai.get_ready();
     }
     let (memory, hold) = 'table: {
-        if !reads && !settings.limits.is_set() {
+        if !asks_table {
             break 'table (None, None);
         }
-        openai.get_ready();
         let reading = record.begin(Upstream::HistoryRead, times.read);
         let call = &reading.call;
         let found =
