@@ -198,12 +198,21 @@ impl Config {
             Service::ParameterStore => variable("AWS_ENDPOINT_URL_SSM")?,
             Service::SecretsManager { .. } => variable("AWS_ENDPOINT_URL_SECRETS_MANAGER")?,
         };
-        let endpoint_url = match endpoint_url.url(None)? {
-            Some(url) => Some(url),
-            None => variable("AWS_ENDPOINT_URL")?.url(None)?,
-        };
+        let endpoint_url = Self::endpoint_url(&endpoint_url, &variable)?;
         let Some(keys) = Self::access_keys(variable)? else { return Ok(Err(NotConfigured::Variable(ACCESS_KEYS))) };
         Ok(Ok(secrets::Settings { variable: name, reference, endpoint_url, keys, lifetime: secrets::LIFETIME }))
+    }
+
+    /// The address of an AWS service: that of the service's `own` variable, otherwise the one of all services
+    /// (AWS SDKs and Tools Reference Guide, "Service-specific endpoints").
+    fn endpoint_url(
+        own: &Variable,
+        variable: impl Fn(&'static str) -> Result<Variable, Error>,
+    ) -> Result<Option<Uri>, Error> {
+        match own.url(None)? {
+            Some(url) => Ok(Some(url)),
+            None => variable("AWS_ENDPOINT_URL")?.url(None),
+        }
     }
 
     /// The access keys of the function's role, which Lambda always sets.
@@ -220,10 +229,7 @@ impl Config {
         let table = variable("HISTORY_TABLE")?.table()?;
         let days: u32 =
             variable("HISTORY_TTL_DAYS")?.scalar(30, "a number of days from 0, which keeps for ever, to 4294967295")?;
-        let endpoint_url = match variable("AWS_ENDPOINT_URL_DYNAMODB")?.url(None)? {
-            Some(url) => Some(url),
-            None => variable("AWS_ENDPOINT_URL")?.url(None)?,
-        };
+        let endpoint_url = Self::endpoint_url(&variable("AWS_ENDPOINT_URL_DYNAMODB")?, &variable)?;
         let Some(table) = table else { return Ok(Err("HISTORY_TABLE")) };
         // Lambda always sets it.
         let (Some(region), Some(keys)) = (variable("AWS_REGION")?.value, Self::access_keys(variable)?) else {

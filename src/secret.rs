@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use aws_credential_types::Credentials;
+
 /// A secret. Its `Debug` tells nothing. Clones share the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
@@ -36,4 +38,13 @@ pub struct AccessKeys {
     pub secret: Secret,
     /// The session token.
     pub session_token: Option<Secret>,
+}
+
+impl AccessKeys {
+    /// The keys as AWS's own crates take them. They live as long as the process, so they never expire.
+    #[must_use]
+    pub fn credentials(&self) -> Credentials {
+        let token = self.session_token.as_ref().map(|token| token.expose().to_owned());
+        Credentials::new(&self.id, self.secret.expose(), token, None, "environment")
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition, TokenBucket};
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
+use aws_sdk_dynamodb::config::{BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig};
 use http::Uri;
 
 use super::Settings;
@@ -15,14 +15,10 @@ use crate::http_client;
 const MAX_ATTEMPTS: u32 = 6;
 
 pub(super) fn client(http: http_client::Client, settings: &Settings) -> Client {
-    let keys = &settings.keys;
-    let token = keys.session_token.as_ref().map(|token| token.expose().to_owned());
-    // The role's keys live as long as the process, so there is nothing to refresh or to cache.
-    let credentials = Credentials::new(&keys.id, keys.secret.expose(), token, None, "environment");
     let mut config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(settings.region.clone()))
-        .credentials_provider(credentials)
+        .credentials_provider(settings.keys.credentials())
         .identity_cache(IdentityCache::no_cache())
         .http_client(http)
         .retry_config(

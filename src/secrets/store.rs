@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
 use http::header::CONTENT_TYPE;
@@ -123,8 +122,7 @@ fn request<'a>(settings: &Settings, body: &'a [u8]) -> Result<Request<&'a [u8]>,
     request.headers_mut().insert(X_AMZ_TARGET, target);
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
 
-    let token = keys.session_token.as_ref().map(|token| token.expose().to_owned());
-    let identity = Credentials::new(&keys.id, keys.secret.expose(), token, None, "environment").into();
+    let identity = keys.credentials().into();
     let params = SigningParams::builder()
         .identity(&identity)
         .region(&reference.region)
