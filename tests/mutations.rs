@@ -187,7 +187,8 @@ async fn wrong(outcome: Outcome, event: &[u8]) -> Option<String> {
     }
     let is_head = || {
         // As `lambda_runtime` does it: what follows the first JSON value is not looked at.
-        let event = Value::deserialize(&mut serde_json::Deserializer::from_slice(event)).unwrap_or_default();
+        let event = String::from_utf8_lossy(event);
+        let event = Value::deserialize(&mut serde_json::Deserializer::from_str(&event)).unwrap_or_default();
         event["requestContext"]["http"]["method"] == "HEAD"
     };
     let is_right =
