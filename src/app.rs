@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -41,7 +41,7 @@ pub struct App {
 #[derive(Debug)]
 struct Upstreams {
     openai: Result<Arc<openai::Client>, NotConfigured>,
-    history: Result<History, &'static str>,
+    history: Result<Arc<History>, &'static str>,
 }
 
 impl App {
@@ -49,6 +49,12 @@ impl App {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self { config, http: OnceLock::new(), upstreams: OnceLock::new(), was_invoked: AtomicBool::new(false) }
+    }
+
+    /// Whether responses are streamed to callers of the Function URL.
+    #[must_use]
+    pub fn streams_responses(&self) -> bool {
+        self.config.response_stream
     }
 
     /// The HTTP client of all calls, created on first use: where nothing is streamed, `/health` and
@@ -85,7 +91,7 @@ impl App {
             Err(error) => Err(error),
         };
         let outcome = match outcome {
-            Ok(Reply::Stream(stream)) => match self.stream(*stream, &request, &invocation, sender).await {
+            Ok(Reply::Stream(stream)) => match on_heap(|| self.stream(*stream, &request, &invocation, sender)).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(response)) => Ok(response),
                 Err(error) => Err(error),
@@ -132,15 +138,27 @@ impl App {
             Route::OpenApi => docs::openapi(),
             Route::Docs => docs::page(),
             Route::Echo => echo::get(request)?,
-            Route::Chat => {
-                return chat::post(request, &self.config.chat, self.openai()?, self.history()?, record).await;
-            }
-            Route::ListConversations => conversations::list(request, || self.history(), record).await?,
-            Route::DeleteConversations => conversations::delete_all(request, || self.history(), record).await?,
-            Route::RenameConversation(id) => conversations::rename(request, &id, self.history()?, record).await?,
-            Route::ReadConversation(id) => conversations::get(request, &id, self.history()?, record).await?,
-            Route::DeleteConversation(id) => conversations::delete(request, &id, self.history()?, record).await?,
             Route::Options { allow } => options::options(&allow),
+            Route::Chat => {
+                let (openai, history) = (self.openai()?, self.history()?);
+                return on_heap(|| chat::post(request, &self.config.chat, openai, history, record)).await;
+            }
+            Route::ListConversations => on_heap(|| conversations::list(request, || self.history(), record)).await?,
+            Route::DeleteConversations => {
+                on_heap(|| conversations::delete_all(request, || self.history(), record)).await?
+            }
+            Route::RenameConversation(id) => {
+                let history = self.history()?;
+                on_heap(|| conversations::rename(request, &id, history, record)).await?
+            }
+            Route::ReadConversation(id) => {
+                let history = self.history()?;
+                on_heap(|| conversations::get(request, &id, history, record)).await?
+            }
+            Route::DeleteConversation(id) => {
+                let history = self.history()?;
+                on_heap(|| conversations::delete(request, &id, history, record)).await?
+            }
         };
         Ok(Reply::Whole(response))
     }
@@ -190,7 +208,7 @@ impl App {
         self.upstreams().openai.as_ref().map_err(|missing| Error::NotConfigured(missing.clone()))
     }
 
-    fn history(&self) -> Result<&History, Error> {
+    fn history(&self) -> Result<&Arc<History>, Error> {
         self.upstreams().history.as_ref().map_err(|variable| Error::NotConfigured(NotConfigured::Variable(variable)))
     }
 
@@ -200,7 +218,7 @@ impl App {
             let Config { openai, history, .. } = &self.config;
             Upstreams {
                 openai: openai.clone().map(|settings| Arc::new(openai::Client::new(http.clone(), settings))),
-                history: history.clone().map(|settings| History::new(http.clone(), settings)),
+                history: history.clone().map(|settings| Arc::new(History::new(http.clone(), settings))),
             }
         })
     }
@@ -255,6 +273,13 @@ impl App {
             log::write(&line);
         }
     }
+}
+
+/// What `work` returns, on the heap. It is not inlined, so that only the requests that need such a large
+/// future touch the pages of memory that it takes.
+#[inline(never)]
+fn on_heap<'a, F: Future + 'a>(work: impl FnOnce() -> F) -> Pin<Box<dyn Future<Output = F::Output> + 'a>> {
+    Box::pin(work())
 }
 
 /// The outcome of `work`; a panic in it becomes [`Error::Panic`], and the process lives on.

@@ -45,12 +45,13 @@ mod rename;
 mod sdk;
 mod usage;
 
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use http::Uri;
+use tokio::task::spawn_blocking;
 
 pub use self::append::Appended;
 pub use self::delete_all::Deleted;
@@ -99,17 +100,25 @@ impl History {
         Self { http, settings, client: OnceLock::new(), endpoint: OnceLock::new(), total_full_until: AtomicU64::new(0) }
     }
 
-    /// Does what can be done ahead of the first call to the table, so that it takes less time:
-    /// makes the SDK's client and begins to open a connection. Does nothing where there is one.
-    pub async fn get_ready(&self) {
-        self.client();
-        if self.endpoint.get().is_none() {
-            // It fails where another request was faster.
-            let _ = self.endpoint.set(sdk::endpoint(&self.settings).await);
+    /// Begins what can be done ahead of the first call to the table, so that it takes less time: makes
+    /// the SDK's client and opens a connection. Does nothing where there is one. What it does takes place
+    /// on another thread.
+    pub fn get_ready(self: &Arc<Self>) {
+        if self.client.get().is_some()
+            && let Some(endpoint) = self.endpoint.get()
+        {
+            if let Some(uri) = endpoint {
+                self.http.open_ahead(uri);
+            }
+            return;
         }
-        if let Some(Some(uri)) = self.endpoint.get() {
-            self.http.open_ahead(uri);
-        }
+        let history = Arc::clone(self);
+        spawn_blocking(move || {
+            if let Some(uri) = history.endpoint.get_or_init(|| sdk::endpoint(&history.settings)) {
+                history.http.open_ahead_here(uri);
+            }
+            history.client();
+        });
     }
 
     fn client(&self) -> &Client {

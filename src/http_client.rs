@@ -3,10 +3,13 @@
 //! share one TLS configuration, one connection pool and one set of rules about time and size.
 
 mod connections;
+mod tls;
 mod ureq_assumptions;
 
 use std::fmt;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_smithy_runtime_api::client::http::{
@@ -19,11 +22,13 @@ use aws_smithy_types::body::SdkBody;
 use http::{Request, Response, Uri};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
+use tokio::task::{spawn_blocking, yield_now};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, BodyReader, SendBody};
 
 use self::connections::{Names, Opener, Servers};
 use self::ureq_assumptions::{Progress, begin_call, progress};
+use crate::call::Call;
 
 /// How long a connection may take to be made, name resolution and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,9 +51,10 @@ const MAX_RESPONSE: u64 = 8 * 1024 * 1024;
 /// only sees that a head is too long when it has read more than that.
 const MAX_HEAD: usize = BUFFER - 1;
 
-/// The size of each of a connection's two buffers, in bytes: a TLS record. They are filled with
-/// zeros when the connection is opened, and a request's header has to fit into one.
-const BUFFER: usize = 16 * 1024;
+/// The size of each of a connection's two buffers, in bytes. They are filled with zeros when the
+/// connection is opened, and a request's header has to fit into one. With less, ureq would allocate more
+/// for a body that it reads from a reader.
+const BUFFER: usize = 10 * 1024;
 
 /// A blocking HTTP/1.1 client. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -56,6 +62,8 @@ pub struct Client {
     agent: Agent,
     opener: Opener,
     servers: Servers,
+    /// How many calls of the SDK's are being made.
+    sdk_calls: Arc<AtomicUsize>,
 }
 
 /// Why there is no answer.
@@ -133,7 +141,9 @@ impl Client {
     pub fn new(roots: Option<&[Certificate<'static>]>) -> Self {
         let roots = roots.map_or(RootCerts::WebPki, RootCerts::new_with_certs);
         let config = Agent::config_builder()
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .tls_config(
+                TlsConfig::builder().root_certs(roots).unversioned_rustls_crypto_provider(tls::provider()).build(),
+            )
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -148,15 +158,22 @@ impl Client {
         let servers = Servers::default();
         let opener = Opener::new(servers.clone());
         let agent = Agent::with_parts(config, opener.clone(), Names(servers.clone()));
-        Self { agent, opener, servers }
+        Self { agent, opener, servers, sdk_calls: Arc::default() }
     }
 
     /// Opens a connection to the server of `uri` for the next call to it, unless there is one, on
-    /// a thread of its own. What fails here is left to that call to meet.
+    /// another thread. What fails here is left to that call to meet.
     pub fn open_ahead(&self, uri: &Uri) {
         if self.servers.begin_ahead(uri) {
             let (client, uri) = (self.clone(), uri.clone());
-            tokio::task::spawn_blocking(move || client.opener.open_ahead(&uri, client.agent.config()));
+            spawn_blocking(move || client.opener.open_ahead(&uri, client.agent.config()));
+        }
+    }
+
+    /// As [`Client::open_ahead`], on this thread, which it blocks.
+    pub fn open_ahead_here(&self, uri: &Uri) {
+        if self.servers.begin_ahead(uri) {
+            self.opener.open_ahead(uri, self.agent.config());
         }
     }
 
@@ -310,7 +327,9 @@ impl HttpClient for Client {
     }
 }
 
-/// A call of the AWS SDK, made on a thread where it may block.
+/// Makes the calls of the AWS SDK. One that is alone blocks the runtime's thread, which has nothing else to
+/// do: another thread would take time to start and to wake. Several at once are each made on a thread of
+/// their own.
 #[derive(Debug)]
 struct SdkConnector {
     client: Client,
@@ -320,21 +339,52 @@ struct SdkConnector {
 impl HttpConnector for SdkConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (client, timeout) = (self.client.clone(), self.timeout);
-        // A transaction carries a token of its own, and every other call of the table's can be
-        // done twice.
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
-            let answer = tokio::task::spawn_blocking(move || client.send_repeatable(request, timeout)).await;
-            let response =
-                answer.map_err(|panic| ConnectorError::other(panic.into(), None))?.map_err(|error| match error {
-                    Error::TimedOut(_) => ConnectorError::timeout(error.into()),
-                    Error::NotConnected(_) | Error::Broken(_) | Error::Stale(_) | Error::Cut(_) => {
-                        ConnectorError::io(error.into())
-                    }
-                    Error::TooLong(_) | Error::Invalid(_) => ConnectorError::other(error.into(), None),
-                })?;
+            // While this thread is blocked, the SDK's own time limit of the operation does not work.
+            let left = request.extensions().get().map_or(timeout, Call::time_left);
+            let timeout = timeout.min(left);
+            let sdk_call = SdkCall::begin(&client);
+            // Those that are made together with this one begin too.
+            yield_now().await;
+            // A transaction carries a token of its own, and every other call of the table's can be
+            // done twice.
+            let answer = if sdk_call.is_alone() {
+                client.send_repeatable(request, timeout)
+            } else {
+                let answer = spawn_blocking(move || client.send_repeatable(request, timeout)).await;
+                answer.map_err(|panic| ConnectorError::other(panic.into(), None))?
+            };
+            drop(sdk_call);
+            let response = answer.map_err(|error| match error {
+                Error::TimedOut(_) => ConnectorError::timeout(error.into()),
+                Error::NotConnected(_) | Error::Broken(_) | Error::Stale(_) | Error::Cut(_) => {
+                    ConnectorError::io(error.into())
+                }
+                Error::TooLong(_) | Error::Invalid(_) => ConnectorError::other(error.into(), None),
+            })?;
             HttpResponse::try_from(response.map(SdkBody::from))
                 .map_err(|error| ConnectorError::other(error.into(), None))
         })
+    }
+}
+
+/// A call of the SDK's, from its beginning to its end.
+struct SdkCall(Arc<AtomicUsize>);
+
+impl SdkCall {
+    fn begin(client: &Client) -> Self {
+        client.sdk_calls.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&client.sdk_calls))
+    }
+
+    fn is_alone(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 1
+    }
+}
+
+impl Drop for SdkCall {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn main() -> ExitCode {
         eprintln!("To run it on this machine: cargo run --example local");
         return ExitCode::from(2);
     };
-    match Config::from_env().map_err(Into::into).and_then(|config| serve(config, &runtime_api)) {
+    match application().and_then(|app| serve(app, &runtime_api)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -22,14 +22,18 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn serve(config: Config, runtime_api: &str) -> Result<(), lambda_runtime::Error> {
-    let streams = config.response_stream;
-    // It lives as long as the process.
-    let app: &'static App = Box::leak(Box::new(App::new(config)));
+/// The application, which lives as long as the process. It is not inlined, so that the stack that it takes
+/// to read the configuration is used again.
+#[inline(never)]
+fn application() -> Result<&'static App, lambda_runtime::Error> {
+    Ok(Box::leak(Box::new(App::new(Config::from_env()?))))
+}
+
+fn serve(app: &'static App, runtime_api: &str) -> Result<(), lambda_runtime::Error> {
     let handler = service_fn(async |LambdaEvent { payload, context }| {
         app.handle(payload, &context, None).await.map_err(lambda_runtime::Error::from)
     });
-    let responder = if streams { Some(Responder::new(app, runtime_api)?) } else { None };
+    let responder = if app.streams_responses() { Some(Responder::new(app, runtime_api)?) } else { None };
     // A local runtime leaves the multi-threaded scheduler, and libm with it, out of the binary.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(Runtime::new(handler).layer(Respond(responder)).run())

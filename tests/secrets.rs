@@ -437,7 +437,7 @@ async fn in_process(lifetime: Duration) -> (Arc<App>, Backends, SecretStore) {
     (Arc::new(App::new(config)), backends, store)
 }
 
-/// The status of the application's answer to a chat.
+/// The status of the application's answer to a chat. It blocks its thread, so the servers need others.
 async fn asked(app: &App) -> Value {
     let event = chat_of("Hello", None).to_string();
     let payload = Payload::deserialize(&mut serde_json::Deserializer::from_str(&event)).expect("never fails");
@@ -453,7 +453,7 @@ async fn asked(app: &App) -> Value {
     serde_json::to_value(answer).expect("JSON")["statusCode"].take()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn of_several_first_requests_at_once_one_reads_the_key() {
     let (app, backends, store) = in_process(secrets::LIFETIME).await;
     let gate = Gate::new();
@@ -467,7 +467,7 @@ async fn of_several_first_requests_at_once_one_reads_the_key() {
     assert_eq!((store.calls().len(), backends.model.expect("a model").calls().len()), (1, 4));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_read_again_after_its_time_and_used_on_where_the_store_does_not_answer() {
     let (app, backends, store) = in_process(Duration::ZERO).await;
     for reads in 1..=3 {
@@ -481,7 +481,7 @@ async fn a_key_is_read_again_after_its_time_and_used_on_where_the_store_does_not
     assert!(model.calls().iter().all(|call| call.headers["authorization"] == format!("Bearer {KEY}")));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_may_no_longer_be_read_is_not_used_on() {
     let (app, backends, store) = in_process(Duration::ZERO).await;
     assert_eq!(asked(&app).await, 200);

@@ -4,7 +4,6 @@ mod prompt;
 mod request;
 mod stream;
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,7 +93,7 @@ struct Conversation<'a> {
     address: Address<'a>,
     /// How many turns it had when it was read.
     turns: u64,
-    history: &'a History,
+    history: &'a Arc<History>,
     record: &'a Record,
     /// When the turn has to be written.
     deadline: Instant,
@@ -150,7 +149,7 @@ pub async fn post<'a>(
     request: &'a Request,
     settings: &Settings,
     openai: &Arc<openai::Client>,
-    history: &'a History,
+    history: &'a Arc<History>,
     record: &'a Record,
 ) -> Result<Reply<'a>, Error> {
     let said = ChatRequest::read(request)?;
@@ -205,8 +204,8 @@ pub async fn post<'a>(
         let stream = Stream::new(conversation, openai, key, prompt, idempotency_key, times.model, in_one_piece);
         return Ok(Reply::Stream(Box::new(stream)));
     }
-    let asked = ask(openai, key, prompt, idempotency_key, record, times.model);
-    let ((outcome, sent), ()) = tokio::join!(asked, history.get_ready());
+    history.get_ready();
+    let (outcome, sent) = ask(openai, key.as_ref(), prompt, idempotency_key, record, times.model);
     let mut exchange = match outcome {
         Ok(exchange) => exchange,
         Err(error) => {
@@ -303,21 +302,17 @@ async fn fetched(key: Fetch, record: &Record) -> Result<Option<Held>, secrets::E
 }
 
 /// Asks the model to answer `prompt` in one piece; the outcome, and how many tokens it was sent by estimate.
-async fn ask(
-    openai: &Arc<openai::Client>,
-    key: Option<Held>,
+/// Blocks: an invocation has nothing else to do meanwhile, and another thread would take time to start.
+fn ask(
+    openai: &openai::Client,
+    key: Option<&Held>,
     mut prompt: Prompt,
     idempotency_key: Option<Uuid>,
     record: &Record,
     deadline: Instant,
 ) -> (Result<Exchange, openai::Error>, u64) {
     let asking = record.begin(Upstream::Model, deadline);
-    let (openai, call) = (Arc::clone(openai), asking.call.clone());
-    let called = tokio::task::spawn_blocking(move || {
-        let outcome = prompt.put(&call, |messages| openai.complete(key.as_ref(), messages, &call));
-        (prompt, outcome)
-    });
-    let (prompt, outcome) = called.await.unwrap_or_else(|panic| resume_unwind(panic.into_panic()));
+    let outcome = prompt.put(&asking.call, |messages| openai.complete(key, messages, &asking.call));
     let remembered_turns = prompt.remembered.len();
     record.note(|notes| notes.remembered_turns = Some(remembered_turns));
     let sent = prompt.tokens();

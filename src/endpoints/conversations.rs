@@ -1,6 +1,7 @@
 //! `/api/v1/conversations/{conversation_id}`: what was said, its title and its deletion; and
 //! `/api/v1/conversations`: the same of all that the caller has.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
@@ -146,7 +147,7 @@ pub async fn delete(request: &Request, id: &str, history: &History, record: &Rec
 /// table or its index cannot be read. The `history` is asked for once the caller is known.
 pub async fn list<'a>(
     request: &Request,
-    history: impl FnOnce() -> Result<&'a History, Error>,
+    history: impl FnOnce() -> Result<&'a Arc<History>, Error>,
     record: &Record,
 ) -> Result<Response, Error> {
     let owner = identified(request)?;
@@ -170,7 +171,7 @@ pub async fn list<'a>(
 /// asked for once the caller is known.
 pub async fn delete_all<'a>(
     request: &Request,
-    history: impl FnOnce() -> Result<&'a History, Error>,
+    history: impl FnOnce() -> Result<&'a Arc<History>, Error>,
     record: &Record,
 ) -> Result<Response, Error> {
     let owner = identified(request)?;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_dynamodb::config::interceptors::BeforeTransmitInterceptorContextMut;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Builder, ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
@@ -17,14 +17,15 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
 /// How long one attempt is given at least, where there is that much.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
 
-/// The time limits of a request of the SDK's within `call`, and the count of its retries.
+/// The time limits of a request of the SDK's within `call`, and the count of its retries. The call goes
+/// along with the request, for the connector's time limit.
 pub(super) fn within(call: &Call) -> Builder {
     // The SDK refuses a limit of zero.
     let left = call.time_left().max(Duration::from_millis(1));
     // Half of what is left, so that a request that hangs can be repeated.
     let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
     let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
-    Builder::default().timeout_config(limits).interceptor(CountRetries(call.clone()))
+    Builder::default().timeout_config(limits).interceptor(Attempts(call.clone()))
 }
 
 /// Waits between the attempts at a write that others were faster at.
@@ -52,24 +53,25 @@ impl<'a> Pause<'a> {
     }
 }
 
-/// Counts the attempts of a call that the SDK makes beyond the first.
+/// Counts the attempts of a call that the SDK makes beyond the first, and has each of them carry the call.
 #[derive(Debug)]
-struct CountRetries(Call);
+struct Attempts(Call);
 
-impl Intercept for CountRetries {
+impl Intercept for Attempts {
     fn name(&self) -> &'static str {
-        "CountRetries"
+        "Attempts"
     }
 
-    fn read_before_attempt(
+    fn modify_before_transmit(
         &self,
-        _: &BeforeTransmitInterceptorContextRef<'_>,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
         _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         if config.load::<RequestAttempts>().is_some_and(|attempts| attempts.attempts() > 1) {
             self.0.count_retry();
         }
+        context.request_mut().add_extension(self.0.clone());
         Ok(())
     }
 }

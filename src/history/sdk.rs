@@ -1,5 +1,7 @@
 //! The SDK's client of the table.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -32,14 +34,19 @@ pub(super) fn client(http: http_client::Client, settings: &Settings) -> Client {
     Client::from_conf(config.build())
 }
 
-/// Where the client calls the table, by the SDK's own rules.
-pub(super) async fn endpoint(settings: &Settings) -> Option<Uri> {
+/// Where the client calls the table, by the SDK's own rules. They wait for nothing.
+pub(super) fn endpoint(settings: &Settings) -> Option<Uri> {
     let params = Params::builder()
         .region(&settings.region)
         .set_endpoint(settings.endpoint_url.clone())
         .resource_arn(&settings.table)
         .account_id_endpoint_mode("preferred")
         .build();
-    let endpoint = DefaultResolver::new().resolve_endpoint(&params.ok()?).await;
-    endpoint.ok()?.url().parse().ok()
+    let resolver = DefaultResolver::new();
+    let params = params.ok()?;
+    let endpoint = pin!(resolver.resolve_endpoint(&params));
+    match endpoint.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(endpoint) => endpoint.ok()?.url().parse().ok(),
+        Poll::Pending => None,
+    }
 }

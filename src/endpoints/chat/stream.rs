@@ -142,8 +142,8 @@ impl<'a> Stream<'a> {
                 reader.tell_beginning();
             }
         });
-        let (begun, ()) = tokio::join!(begun, conversation.history.get_ready());
-        let Ok(Beginning { outcome, sent, remembered_turns }) = begun else {
+        conversation.history.get_ready();
+        let Ok(Beginning { outcome, sent, remembered_turns }) = begun.await else {
             resume_unwind(thread.await.expect_err("it sends nothing only if it panicked").into_panic());
         };
         conversation.record.note(|notes| {
