@@ -6,17 +6,6 @@ readonly PACKAGE=kus-aws-backend
 # Amazon Linux 2023, the system below provided.al2023, has glibc 2.34.
 readonly GLIBC_MINOR=34
 
-# The mode is read only where the archive's system is Unix (3).
-readonly PYTHON_ZIP='
-import zipfile
-
-entry = zipfile.ZipInfo("bootstrap", (1980, 1, 1, 0, 0, 0))
-entry.create_system = 3
-entry.external_attr = 0o100755 << 16
-with zipfile.ZipFile("lambda.zip", "w") as archive, open("bootstrap", "rb") as binary:
-    archive.writestr(entry, binary.read(), zipfile.ZIP_DEFLATED, 9)
-'
-
 usage() {
   cat <<'END'
 Usage: ./build.sh [--x86_64 | --arm64] [--dynamic]
@@ -145,29 +134,18 @@ choose_builder() {
     "$(how_to_get_cargo_lambda)"
 }
 
-# Sets `archiver` before the long build, not after it.
-choose_archiver() {
-  # chmod has no effect in Git Bash, where only python3 can mark `bootstrap` as executable.
-  case $(uname -s) in
-    MINGW* | MSYS* | CYGWIN*) ;;
-    *)
-      if has zip; then
-        archiver=zip
-        return
-      fi
-      ;;
-  esac
-  if python3 -c 'import zipfile, zlib' >/dev/null 2>&1; then
-    archiver=python3
-    return
-  fi
-  die "neither zip nor python3 can make the archive here. Install one of them, e.g. apt install zip, dnf install zip, brew install zip."
-}
-
 require_target() {
   local libraries
   libraries=$(rustc --print target-libdir --target "$target")
   [ -d "$libraries" ] || die "the Rust target $target is not installed. Get it with: rustup target add $target"
+}
+
+# Sets `project` and `target_directory`.
+read_metadata() {
+  local metadata
+  metadata=$(cargo metadata --no-deps --format-version 1)
+  project=$(metadata_path workspace_root)
+  target_directory=$(metadata_path target_directory)
 }
 
 # `cargo metadata`'s value for a path, without the escapes of JSON.
@@ -175,13 +153,17 @@ metadata_path() {
   printf '%s\n' "$metadata" | sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p' | sed 's/\\\\/\\/g'
 }
 
+# Sets `packer`. It is built before the flags for Lambda are set, because it runs on this machine.
+build_packer() {
+  cargo build --quiet --release --locked --manifest-path .build/pack/Cargo.toml \
+    --target "$host" --target-dir "$target_directory/pack"
+  packer=$target_directory/pack/$host/release/pack
+}
+
 # Sets `flags`. No path of this machine gets into the binary; the sysroot's sources, where rustup's
 # rust-src has put them, get the name that they have without it.
 collect_compiler_flags() {
-  local metadata project commit sysroot
-  metadata=$(cargo metadata --no-deps --format-version 1)
-  project=$(metadata_path workspace_root)
-  target_directory=$(metadata_path target_directory)
+  local commit sysroot
   commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
   sysroot=$(rustc --print sysroot)
   flags=(
@@ -196,10 +178,19 @@ collect_compiler_flags() {
     # The crate getrandom looks for the C library's function by its name, does not find it in a static
     # program, and would read /dev/urandom instead.
     flags+=('--cfg=getrandom_backend="linux_getrandom"')
+    # Names are looked up by the program itself. The libraries that it is built with could use the C library's resolver too,
+    # but have no name to look up; where one does, it gets an error. It would take 125 KB, and libraries of the host.
+    flags+=("-Clink-arg=-Wl,--defsym=getaddrinfo=getpagesize,--defsym=freeaddrinfo=getpagesize")
     if packs_relocations; then
       flags+=("-Clink-arg=-Wl,-z,pack-relative-relocs")
     fi
   fi
+}
+
+# A text for between the quotation marks of TOML.
+toml_escaped() {
+  local text=${1//\\/\\\\}
+  printf '%s' "${text//\"/\\\"}"
 }
 
 # Adds `flags` to the flags that are set already. Cargo takes the first of CARGO_ENCODED_RUSTFLAGS,
@@ -210,8 +201,7 @@ pass_compiler_flags() {
   cargo_arguments=()
   if [ -z "${CARGO_ENCODED_RUSTFLAGS+set}" ] && [ -z "${RUSTFLAGS+set}" ]; then
     for flag in "${flags[@]}"; do
-      flag=${flag//\\/\\\\}
-      toml="$toml\"${flag//\"/\\\"}\","
+      toml="$toml\"$(toml_escaped "$flag")\","
     done
     cargo_arguments=(--config "build.rustflags=[$toml]")
     return
@@ -237,6 +227,9 @@ compile() {
   set -- --release --locked --bin "$PACKAGE" ${cargo_arguments[@]+"${cargo_arguments[@]}"}
   case $builder in
     cargo)
+      if [ "$linkage" = static ]; then
+        set -- "$@" --config "target.$target.linker=\"$(toml_escaped "$project/.build/ordering-cc")\""
+      fi
       cargo build "$@" --target "$target"
       cp "$target_directory/$target/release/$PACKAGE" "$stage/bootstrap"
       ;;
@@ -293,18 +286,8 @@ check_binary() {
   fi
 }
 
-# The modification time is the earliest that a zip can tell; without it the bytes would never be the same.
 pack() {
-  case $archiver in
-    zip)
-      chmod 755 "$stage/bootstrap"
-      TZ=UTC touch -t 198001010000 "$stage/bootstrap"
-      (cd "$stage" && TZ=UTC zip -q -X -9 lambda.zip bootstrap)
-      ;;
-    python3)
-      (cd "$stage" && python3 -c "$PYTHON_ZIP")
-      ;;
-  esac
+  "$packer" "$stage/bootstrap" "$stage/lambda.zip"
   mv -f "$stage/lambda.zip" "$zip_file"
   rm -rf "$stage"
 }
@@ -336,8 +319,9 @@ main() {
 
   require_rust
   choose_builder
-  choose_archiver
   require_target
+  read_metadata
+  build_packer
   collect_compiler_flags
   pass_compiler_flags
   compile
