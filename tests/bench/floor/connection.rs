@@ -22,13 +22,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A connection to `address`, an IP address, or `localhost`, and a port.
+    /// A connection to `address`, an IP address, or `localhost`, and a port. Whatever is said on it is said in one
+    /// piece, and after the answer to what was said before, so Nagle's algorithm has nothing to hold back.
     pub(crate) fn open_plain(address: &str) -> Result<Self, Failure> {
         let socket = match address.strip_prefix("localhost:") {
             Some(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse()?)),
             None => TcpStream::connect(address.parse::<SocketAddr>()?),
         }?;
-        socket.set_nodelay(true)?;
         Ok(Self { socket, tls: None, buffer: Vec::new() })
     }
 

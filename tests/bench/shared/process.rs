@@ -7,8 +7,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+/// How long a program may take to end when it is asked to, in milliseconds.
+const LONGEST_END: u16 = 10_000;
 
 /// A running program; killed when dropped.
 pub(crate) struct Process {
@@ -93,12 +97,16 @@ impl Process {
     /// Asks the program to end, and waits until it has, and whoever watches it; all that was written.
     ///
     /// # Errors
-    /// The system does not do it.
+    /// It does not end.
     pub(crate) fn terminate(mut self) -> io::Result<Vec<u8>> {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM)?;
-        while self.read_output()? {}
-        self.child.wait()?;
-        Ok(std::mem::take(&mut self.written))
+        while poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PollTimeout::from(LONGEST_END))? > 0 {
+            if !self.read_output()? {
+                self.child.wait()?;
+                return Ok(std::mem::take(&mut self.written));
+            }
+        }
+        Err(io::Error::other(format!("it does not end when it is asked to: {}", self.end())))
     }
 
     /// Reads what the program has written, and waits for it; whether the program goes on.
