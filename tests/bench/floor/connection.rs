@@ -68,18 +68,21 @@ impl Connection {
 
     /// Waits for the whole answer to what was sent.
     pub(crate) fn receive(&mut self) -> Result<Answer<'_>, Failure> {
+        if self.buffer.is_empty() {
+            // Not resized from nothing: the memory comes zeroed.
+            self.buffer = vec![0; BUFFER];
+        }
         let mut received = 0;
-        loop {
+        let extent = loop {
             if self.buffer.len() == received {
-                self.buffer.resize((2 * received).max(BUFFER), 0);
+                self.buffer.resize(2 * received, 0);
             }
             received += self.read(received)?;
-            // Looked at twice, because the borrow checker lets no borrow go that is returned in another turn.
-            if Answer::read(&self.buffer[..received])?.is_some() {
-                break;
+            if let Some(extent) = Answer::extent(&self.buffer[..received])? {
+                break extent;
             }
-        }
-        Answer::read(&self.buffer[..received])?.ok_or_else(|| "an answer has gone".into())
+        };
+        Answer::of(&self.buffer, extent)
     }
 
     /// Waits for something to read into the buffer, from there on.
