@@ -19,7 +19,7 @@
 //!
 //! A run is a process of `true`, from its start to its end, and then, for each program, one process that answers `GET /health`
 //! and two that answer `POST /api/v1/chat`, where each begins a conversation unless `--continued` is said. Which program comes
-//! first changes from run to run. Every answer is checked; no time decides about the exit code.
+//! first changes from run to run. Every answer and every signature is checked; no time decides about the exit code.
 //!
 //! What is counted, from the instructions on, takes a process of its own for each counter, once a program after the runs.
 //! It hardly changes from one process to the next, whatever else the machine does: `--counts` tells the counts alone,
@@ -117,6 +117,8 @@ fn measure(CommandLine { options, continued, no_floor, counts }: &CommandLine) -
     }
     let counted = subjects.iter().map(|subject| count(&counters, subject, &servers, &requests));
     let counted = counted.collect::<Result<Vec<_>, _>>()?;
+
+    servers.check_signatures()?;
 
     let report = Report { subjects: &subjects, runs: &shown, counts: &counted };
     println!("\n{}; runs of each program, in turn: {runs}", machine());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::local::signature::{Signer, authorization, header, signed_headers};
 use crate::local::{Backends, LocalOptions};
 use crate::shared::Failure;
 use crate::shared::environment::Environment;
@@ -42,6 +43,22 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
+    /// Checks that whatever was written to the tables was signed as AWS wants it.
+    ///
+    /// # Errors
+    /// Something was not.
+    pub(crate) fn check_signatures(&self) -> Result<(), Failure> {
+        let signer = Signer { key: "local", secret: "local", region: "us-east-1", service: "dynamodb" };
+        let engines = [&self.plain, &self.tls].map(|backends| &backends.engine);
+        for call in engines.into_iter().flatten().flat_map(|engine| engine.calls()) {
+            let expected = authorization(&call, signer, &signed_headers(&call));
+            if header(&call.headers, "authorization") != expected {
+                return Err(format!("a {} is not signed with {expected}", call.operation).into());
+            }
+        }
+        Ok(())
+    }
+
     /// The variables of a process of `subject`.
     pub(crate) fn plain(&self, subject: &Subject) -> BTreeMap<String, OsString> {
         LocalOptions::new(&subject.program).with_backends(self.plain.clone()).function.variables()

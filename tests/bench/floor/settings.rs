@@ -1,10 +1,12 @@
 //! What the environment says, and the requests that are made from it.
 
+use std::cell::OnceCell;
 use std::env;
 use std::fs;
 use std::io::Write;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{cipher_suite, default_provider, kx_group};
 use rustls::pki_types::CertificateDer;
@@ -41,7 +43,7 @@ pub(crate) struct Server {
 }
 
 /// How TLS is done with both servers.
-pub(crate) struct Tls(std::cell::OnceCell<Arc<ClientConfig>>);
+pub(crate) struct Tls(OnceCell<Arc<ClientConfig>>);
 
 impl Settings {
     pub(crate) fn from_env() -> Result<Self, Failure> {
@@ -49,7 +51,7 @@ impl Settings {
         Ok(Self {
             model: Server::parse(&variable("OPENAI_BASE_URL")?)?,
             table: Server::parse(&variable("AWS_ENDPOINT_URL_DYNAMODB")?)?,
-            tls: Tls(std::cell::OnceCell::new()),
+            tls: Tls(OnceCell::new()),
             api_key: variable("OPENAI_API_KEY").ok(),
             table_name: variable("HISTORY_TABLE")?,
             region: variable("AWS_REGION")?,
@@ -135,7 +137,7 @@ impl Tls {
             .with_protocol_versions(&[&TLS13])?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.resumption = rustls::client::Resumption::disabled();
+        config.resumption = Resumption::disabled();
         Ok(Arc::clone(self.0.get_or_init(|| Arc::new(config))))
     }
 }
