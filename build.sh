@@ -3,12 +3,14 @@
 set -euo pipefail
 
 readonly PACKAGE=kus-aws-backend
+# What the benchmark `cold_start` measures the function against.
+readonly FLOOR=floor
 # Amazon Linux 2023, the system below provided.al2023, has glibc 2.34.
 readonly GLIBC_MINOR=34
 
 usage() {
   cat <<'END'
-Usage: ./build.sh [--x86_64 | --arm64] [--dynamic]
+Usage: ./build.sh [--x86_64 | --arm64] [--dynamic | --floor]
 
 Makes lambda.zip, ready to upload, beside this script: the release build as `bootstrap`
 for AWS Lambda's runtime Amazon Linux 2023 (provided.al2023).
@@ -16,6 +18,8 @@ for AWS Lambda's runtime Amazon Linux 2023 (provided.al2023).
   --x86_64    for Lambda's x86_64 architecture (default)
   --arm64     for Lambda's arm64 architecture (Graviton)
   --dynamic   a program that uses Lambda's own C library, also where it could be linked statically
+  --floor     instead of the function, for the benchmark cold_start, the program in tests/bench/floor:
+              target/floor.zip, built in the same way for this machine
   -h, --help  this text
 
 On Linux, for the machine's own architecture, builds with plain cargo a program that holds all that
@@ -62,11 +66,13 @@ script_directory() {
 parse_arguments() {
   lambda_architecture=x86_64
   linkage=static
+  program=$PACKAGE
   while [ $# -gt 0 ]; do
     case $1 in
       --x86_64) lambda_architecture=x86_64 ;;
       --arm64) lambda_architecture=arm64 ;;
       --dynamic) linkage=dynamic ;;
+      --floor) program=$FLOOR ;;
       -h | --help)
         usage
         exit 0
@@ -116,6 +122,11 @@ choose_builder() {
     if [ "$host" = "$target" ]; then
       note=" (there is no static C library here, with which the program would start faster: ./build.sh --help)"
     fi
+  fi
+  if [ "$program" = "$FLOOR" ]; then
+    [ "$host" = "$target" ] || die "--floor is built for this machine's own architecture ($host)"
+    builder=cargo
+    return
   fi
   if ! cargo lambda --version >/dev/null 2>&1; then
     missing=cargo-lambda
@@ -219,19 +230,23 @@ pass_compiler_flags() {
 
 # Leaves the program as `bootstrap` in `stage`.
 compile() {
+  local kind=--bin directory=release
+  if [ "$program" = "$FLOOR" ]; then
+    kind=--example directory=release/examples
+  fi
   stage=$target_directory/$target/lambda
   rm -rf "$stage"
   mkdir -p "$stage"
   echo "Building for Lambda's $lambda_architecture with $builder, $linkage linking$note"
   # --target keeps the compiler flags away from build scripts, whatever the host is.
-  set -- --release --locked --bin "$PACKAGE" ${cargo_arguments[@]+"${cargo_arguments[@]}"}
+  set -- --release --locked "$kind" "$program" ${cargo_arguments[@]+"${cargo_arguments[@]}"}
   case $builder in
     cargo)
       if [ "$linkage" = static ]; then
         set -- "$@" --config "target.$target.linker=\"$(toml_escaped "$project/.build/ordering-cc")\""
       fi
       cargo build "$@" --target "$target"
-      cp "$target_directory/$target/release/$PACKAGE" "$stage/bootstrap"
+      cp "$target_directory/$target/$directory/$program" "$stage/bootstrap"
       ;;
     cargo-lambda)
       # --disable-optimizations: Cargo.toml's release profile is the whole truth. cargo-lambda would add
@@ -302,6 +317,11 @@ report() {
 
 $zip_file
 $(((bytes + 1023) / 1024)) KiB ($bytes bytes) for $lambda_architecture, $libc
+END
+  if [ "$program" = "$FLOOR" ]; then
+    return
+  fi
+  cat <<END
 
 Next, in the Lambda console:
   a new function     runtime "Amazon Linux 2023" (provided.al2023), architecture $lambda_architecture
@@ -315,7 +335,7 @@ main() {
   cd "$(script_directory)"
   zip_file=$PWD/lambda.zip
   # Whatever fails from here on leaves no old archive that looks fresh.
-  rm -f "$zip_file"
+  [ "$program" = "$FLOOR" ] || rm -f "$zip_file"
 
   require_rust
   choose_builder
@@ -323,6 +343,9 @@ main() {
   read_metadata
   build_packer
   collect_compiler_flags
+  if [ "$program" = "$FLOOR" ]; then
+    zip_file=$target_directory/floor.zip
+  fi
   pass_compiler_flags
   compile
   check_binary

@@ -9,11 +9,28 @@
 //! | warm health, warm chat | as the first, the median of those that follow it in the process | |
 //! | CPU | the process is there | the first answer; user and kernel mode, all threads |
 //! | peak memory | the process is there | the last answer (`VmHWM`) |
+//! | instructions | the process is there | the second `next`; user mode, all threads (callgrind) |
+//! | page faults | the process is there | the second `next`; minor and major, all threads |
+//! | syscalls | `execve` | the second `next`; all threads (strace) |
+//! | threads | at the second `next` | |
+//!
+//! A chat over TLS is one whose model and table are called over TLS, with certificates like those of the real ones;
+//! see [`tls`].
 //!
 //! A run is a process of `true`, from its start to its end, and then, for each program, one process that answers `GET /health`
-//! and one that answers `POST /api/v1/chat`, where each begins a conversation unless `--continued` is said. Which program comes
-//! first changes from run to run. Every answer is checked; no time decides about the exit code.
+//! and two that answer `POST /api/v1/chat`, where each begins a conversation unless `--continued` is said. Which program comes
+//! first changes from run to run. Every answer and every signature is checked; no time decides about the exit code.
+//!
+//! What is counted, from the instructions on, takes a process of its own for each counter, once a program after the runs.
+//! It hardly changes from one process to the next, whatever else the machine does: `--counts` tells the counts alone,
+//! one a line, for a check against limits. Where the machine has no valgrind or no strace that can count, the row says so.
+//!
+//! The floor is a program that does the work of a first chat and nothing else, `tests/bench/floor`, built and linked as
+//! the function is. Beside each other program stands how many times the floor its figures are: of a time the median of
+//! the ratios within a run. It is built with the benchmark's own dependencies, which takes minutes once; `--no-floor`
+//! does without.
 
+mod counts;
 // Without a harness `cfg(test)` is set too, but of a `#[test]` nothing stays.
 #[allow(unused_imports, reason = "the unit tests' own")]
 #[path = "../../local/mod.rs"]
@@ -22,15 +39,18 @@ mod report;
 mod run;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod tls;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use counts::{Counters, Counts, NAMES};
 use local::Backends;
 use report::Report;
-use run::{Request, Run, time_of_true};
+use run::{Request, Requests, Run, Servers, time_of_true};
 use shared::options::Options;
+use shared::subject::{self, Subject};
 use shared::{Failure, machine};
 
 /// Measures how fast the function starts and answers, in fresh processes
@@ -44,6 +64,13 @@ struct CommandLine {
     /// Warm chats continue the conversation that the first one begins
     #[arg(long)]
     continued: bool,
+    /// Does not build the floor, the least program that does the work of a first chat, to measure it too
+    #[arg(long)]
+    no_floor: bool,
+    /// Only counts, once or --runs times, and tells it in lines such as
+    /// `health instructions 1234567 NAME`, with a dash for a count that cannot be had
+    #[arg(long, conflicts_with_all = ["test", "continued"])]
+    counts: bool,
 }
 
 fn main() -> ExitCode {
@@ -56,31 +83,73 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(CommandLine { options, continued }: &CommandLine) -> Result<(), Failure> {
-    let subjects = options.subjects()?;
-    let (runs, rehearsals) = options.runs();
+fn measure(CommandLine { options, continued, no_floor, counts }: &CommandLine) -> Result<(), Failure> {
+    let mut subjects = options.subjects()?;
+    let has_floor = subjects.iter().any(Subject::is_floor);
+    if !(has_floor || *no_floor || *counts || options.is_test()) {
+        subjects.push(subject::build_floor()?.open(subjects.len())?);
+    }
     let (healths, chats) = if options.is_test() { (1, 1) } else { (200, 20) };
-    let requests = [&Request::health(healths)?, &Request::chat(chats, *continued)?];
+    let requests = Requests { health: Request::health(healths)?, chat: Request::chat(chats, *continued)? };
     // The back ends have threads of their own; this one only measures.
     let runtime = tokio::runtime::Runtime::new()?;
-    let backends = runtime.block_on(Backends::start());
+    let servers = Servers { plain: runtime.block_on(Backends::start()), tls: runtime.block_on(tls::start())? };
+    let counters = Counters::find();
+    if *counts {
+        for _ in 0..options.runs_or(1) {
+            for subject in &subjects {
+                tell_counts(subject, &count(&counters, subject, &servers, &requests)?);
+            }
+        }
+        return Ok(());
+    }
+
+    let (runs, rehearsals) = options.runs();
     let mut shown: Vec<Vec<Run>> = subjects.iter().map(|_| Vec::new()).collect();
     for run in 0..rehearsals + runs {
         let of_true = time_of_true()?;
         for index in (0..subjects.len()).map(|turn| (run + turn) % subjects.len()) {
-            let of_subject = Run::of(&subjects[index], &backends, requests, of_true)?;
+            let of_subject = Run::of(&subjects[index], &servers, &requests, of_true)?;
             if run >= rehearsals {
                 shown[index].push(of_subject);
             }
         }
     }
+    let counted = subjects.iter().map(|subject| count(&counters, subject, &servers, &requests));
+    let counted = counted.collect::<Result<Vec<_>, _>>()?;
 
-    let report = Report { subjects: &subjects, runs: &shown };
+    servers.check_signatures()?;
+
+    let report = Report { subjects: &subjects, runs: &shown, counts: &counted };
     println!("\n{}; runs of each program, in turn: {runs}", machine());
     println!(
         "median (lowest..highest); warm: the median of those after the first (healths: {healths}, chats: {chats})"
     );
-    println!("×: how many times the process of `true` in the same run, {}\n", report.of_true());
+    println!("×: how many times the process of `true` in the same run, {}", report.of_true());
+    println!("counts: of one process, from its start until it rests after its first answer\n");
     print!("{report}");
     Ok(())
+}
+
+/// What `subject` does for its first health, and for its first chat over TLS.
+fn count(
+    counters: &Counters,
+    subject: &Subject,
+    servers: &Servers,
+    Requests { health, chat }: &Requests,
+) -> Result<[Counts; 2], Failure> {
+    let requests = [(servers.plain(subject), health), (servers.tls(subject), chat)];
+    let [health, chat] = requests.map(|(variables, request)| counters.count(&subject.program, &variables, request));
+    let of_subject = |error| format!("{}: {error}", subject.name);
+    Ok([health.map_err(of_subject)?, chat.map_err(of_subject)?])
+}
+
+/// Writes the counts for programs that read them.
+fn tell_counts(subject: &Subject, counts: &[Counts; 2]) {
+    for (request, counts) in ["health", "chat-tls"].into_iter().zip(counts) {
+        for (name, count) in NAMES {
+            let count = count(counts).map_or_else(|_| "-".to_owned(), |count| count.to_string());
+            println!("{request} {} {count} {}", name.replace(' ', "-"), subject.name);
+        }
+    }
 }

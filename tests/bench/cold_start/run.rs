@@ -1,5 +1,5 @@
-//! One run: `true`, and then for each program a process that answers healths and one that answers
-//! chats.
+//! One run: `true`, and then for each program a process that answers healths, one that answers chats, and one whose
+//! chats go over TLS.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::local::signature::{Signer, authorization, header, signed_headers};
 use crate::local::{Backends, LocalOptions};
 use crate::shared::Failure;
 use crate::shared::environment::Environment;
 use crate::shared::figures::median;
 use crate::shared::process::Process;
 use crate::shared::subject::Subject;
+use crate::tls;
 
 /// What one run of a program showed.
 pub(crate) struct Run {
@@ -23,6 +25,52 @@ pub(crate) struct Run {
     pub(crate) of_true: Duration,
     pub(crate) health: Shown,
     pub(crate) chat: Shown,
+    pub(crate) chat_tls: Shown,
+}
+
+/// What each process of a run is asked.
+pub(crate) struct Requests {
+    pub(crate) health: Request,
+    pub(crate) chat: Request,
+}
+
+/// What the programs call.
+pub(crate) struct Servers {
+    /// With plain HTTP.
+    pub(crate) plain: Backends,
+    /// With TLS.
+    pub(crate) tls: Backends,
+}
+
+impl Servers {
+    /// Checks that whatever was written to the tables was signed as AWS wants it.
+    ///
+    /// # Errors
+    /// Something was not.
+    pub(crate) fn check_signatures(&self) -> Result<(), Failure> {
+        let signer = Signer { key: "local", secret: "local", region: "us-east-1", service: "dynamodb" };
+        let engines = [&self.plain, &self.tls].map(|backends| &backends.engine);
+        for call in engines.into_iter().flatten().flat_map(|engine| engine.calls()) {
+            let expected = authorization(&call, signer, &signed_headers(&call));
+            if header(&call.headers, "authorization") != expected {
+                return Err(format!("a {} is not signed with {expected}", call.operation).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The variables of a process of `subject`.
+    pub(crate) fn plain(&self, subject: &Subject) -> BTreeMap<String, OsString> {
+        LocalOptions::new(&subject.program).with_backends(self.plain.clone()).function.variables()
+    }
+
+    /// As [`Servers::plain`], where upstreams are called over TLS.
+    pub(crate) fn tls(&self, subject: &Subject) -> BTreeMap<String, OsString> {
+        let options = LocalOptions::new(&subject.program).with_backends(self.tls.clone());
+        let mut variables = options.function.variables();
+        tls::trust(&mut variables);
+        variables
+    }
 }
 
 /// What one process showed.
@@ -71,6 +119,22 @@ impl Request {
         Ok(Self { event: event("post-chat")?, warm, continued, is_answer })
     }
 
+    /// The event of the first one.
+    pub(crate) fn event(&self) -> &str {
+        &self.event
+    }
+
+    /// Checks an answer; one that `continues` a conversation belongs to its later turns.
+    ///
+    /// # Errors
+    /// It is not what was asked for.
+    pub(crate) fn check(&self, answer: &[u8], continues: bool) -> Result<(), Failure> {
+        if serde_json::from_slice(answer).is_ok_and(|answer| (self.is_answer)(&answer, continues)) {
+            return Ok(());
+        }
+        Err(format!("it answers {}", answer.escape_ascii()).into())
+    }
+
     /// The event of the warm ones, after this answer to the cold one.
     fn warm_event(&self, answer: &[u8]) -> Result<String, Failure> {
         if !self.continued {
@@ -97,16 +161,15 @@ impl Run {
     /// `subject` does not start, or does not answer as it should.
     pub(crate) fn of(
         subject: &Subject,
-        backends: &Backends,
-        [health, chat]: [&Request; 2],
+        servers: &Servers,
+        Requests { health, chat }: &Requests,
         of_true: Duration,
     ) -> Result<Self, Failure> {
-        let options = LocalOptions::new(&subject.program).with_backends(backends.clone());
-        let variables = options.function.variables();
-        let shown = |request| {
-            Shown::by(&subject.program, &variables, request).map_err(|error| format!("{}: {error}", subject.name))
+        let (plain, tls) = (servers.plain(subject), servers.tls(subject));
+        let shown = |variables, request| {
+            Shown::by(&subject.program, variables, request).map_err(|error| format!("{}: {error}", subject.name))
         };
-        Ok(Self { of_true, health: shown(health)?, chat: shown(chat)? })
+        Ok(Self { of_true, health: shown(&plain, health)?, chat: shown(&plain, chat)?, chat_tls: shown(&tls, chat)? })
     }
 }
 
@@ -121,9 +184,7 @@ impl Shown {
         drop(environment);
         let answers = warm.iter().map(|invoked| (invoked, request.continued)).chain([(&first, false)]);
         for (invoked, continues) in answers {
-            if !serde_json::from_slice(&invoked.answer).is_ok_and(|answer| (request.is_answer)(&answer, continues)) {
-                return Err(format!("it answers {}", invoked.answer.escape_ascii()).into());
-            }
+            request.check(&invoked.answer, continues)?;
         }
         let warm = median(warm.iter().map(|invoked| invoked.took));
         Ok(Self { init, first: first.took, warm, cpu, peak_memory })

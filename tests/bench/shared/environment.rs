@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
@@ -43,10 +44,20 @@ impl Environment {
     /// # Errors
     /// It cannot be started, or does not ask.
     pub(crate) fn start(program: &Path, variables: &BTreeMap<String, OsString>) -> Result<(Self, Duration), Failure> {
+        Self::run(Command::new(program), variables)
+    }
+
+    /// As [`Environment::start`], by `command`.
+    ///
+    /// # Errors
+    /// The program cannot be started, or does not ask.
+    pub(crate) fn run(
+        mut command: Command,
+        variables: &BTreeMap<String, OsString>,
+    ) -> Result<(Self, Duration), Failure> {
         let api = RuntimeApi::start()?;
         let mut variables = variables.clone();
         variables.insert("AWS_LAMBDA_RUNTIME_API".to_owned(), api.address()?.to_string().into());
-        let mut command = Command::new(program);
         command.env_clear().envs(&variables);
         let mut environment = Self { process: Process::start(command)?, api, waiting: None };
         let asked = environment.next()?;
@@ -102,6 +113,14 @@ impl Environment {
     /// The process, to ask what it has used.
     pub(crate) fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// Asks the process to end, and waits until it has; all that it has written.
+    ///
+    /// # Errors
+    /// The system does not do it.
+    pub(crate) fn terminate(self) -> io::Result<Vec<u8>> {
+        self.process.terminate()
     }
 
     /// Waits until the process asks for an invocation; when that was read.

@@ -77,6 +77,13 @@ pub(crate) fn three_digits(figure: f64) -> String {
     format!("{figure:.decimals$}")
 }
 
+/// A number whose digits stand in groups of three, such as `12 345 678`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let gap = |index: usize| index > 0 && (digits.len() - index).is_multiple_of(3);
+    digits.char_indices().flat_map(|(index, digit)| gap(index).then_some(' ').into_iter().chain([digit])).collect()
+}
+
 pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

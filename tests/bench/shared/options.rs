@@ -7,9 +7,9 @@ use super::subject::{self, Source, Subject};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// How often each program is measured
-    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    runs: u16,
+    /// How often each program is measured [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    runs: Option<u16>,
     /// Measures this program, or the one in this zip; several are measured side by side
     #[arg(long = "program", value_name = "[NAME=]PATH", value_parser = Source::parse)]
     programs: Vec<Source>,
@@ -30,7 +30,12 @@ impl Options {
     /// How many runs count, and how many are made before them. The first one brings the files into
     /// memory and does not count.
     pub(crate) fn runs(&self) -> (usize, usize) {
-        if self.is_test() { (1, 0) } else { (usize::from(self.runs), 1) }
+        if self.is_test() { (1, 0) } else { (self.runs_or(20), 1) }
+    }
+
+    /// How often each program is measured, where it is not said `otherwise`.
+    pub(crate) fn runs_or(&self, otherwise: u16) -> usize {
+        self.runs.unwrap_or(otherwise).into()
     }
 
     /// What is measured.

@@ -7,7 +7,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long a program may take to end when it is asked to, in milliseconds.
+const LONGEST_END: u16 = 10_000;
 
 /// A running program; killed when dropped.
 pub(crate) struct Process {
@@ -65,9 +70,43 @@ impl Process {
     /// The most memory that was resident so far, in bytes (proc(5), `VmHWM`); `None` where the
     /// system does not tell.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
+        Some(self.status("VmHWM:")?.strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    }
+
+    /// How many threads it has (proc(5), `Threads`); `None` where the system does not tell.
+    pub(crate) fn threads(&self) -> Option<u64> {
+        self.status("Threads:")?.trim().parse().ok()
+    }
+
+    /// How many page faults it has had so far (proc(5), `minflt` and `majflt`); `None` where the system
+    /// does not tell.
+    pub(crate) fn page_faults(&self) -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        // The program's name, which can be anything, is in parentheses; the field after it is the third.
+        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(field(10)? + field(12)?)
+    }
+
+    /// A line of proc(5), `/proc/pid/status`, after its name.
+    fn status(&self, name: &str) -> Option<String> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.strip_suffix("kB")?.trim();
-        Some(kibibytes.parse::<u64>().ok()? * 1024)
+        status.lines().find_map(|line| line.strip_prefix(name)).map(ToOwned::to_owned)
+    }
+
+    /// Asks the program to end, and waits until it has, and whoever watches it; all that was written.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub(crate) fn terminate(mut self) -> io::Result<Vec<u8>> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM)?;
+        while poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PollTimeout::from(LONGEST_END))? > 0 {
+            if !self.read_output()? {
+                self.child.wait()?;
+                return Ok(std::mem::take(&mut self.written));
+            }
+        }
+        Err(io::Error::other(format!("it does not end when it is asked to: {}", self.end())))
     }
 
     /// Reads what the program has written, and waits for it; whether the program goes on.

@@ -17,6 +17,9 @@ const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 /// What Lambda starts.
 const ENTRY: &str = "bootstrap";
 
+/// What the program in `tests/bench/floor` is called.
+pub(crate) const FLOOR: &str = "floor";
+
 /// A program to measure.
 #[derive(Debug)]
 pub(crate) struct Subject {
@@ -29,6 +32,13 @@ pub(crate) struct Subject {
     pub(crate) zip_size: Option<u64>,
     /// Where it was unpacked from that.
     unpacked: Option<Directory>,
+}
+
+impl Subject {
+    /// Whether it is the one that others are measured against.
+    pub(crate) fn is_floor(&self) -> bool {
+        self.name == FLOOR
+    }
 }
 
 /// A directory that is removed when dropped.
@@ -88,6 +98,22 @@ impl Source {
 /// # Errors
 /// It makes none.
 pub(crate) fn build() -> Result<Source, Failure> {
+    build_with(&[])?;
+    Ok(Source::new("lambda.zip", Path::new(PROJECT).join("lambda.zip")))
+}
+
+/// The zip of the program in `tests/bench/floor`, built as the function is.
+///
+/// # Errors
+/// None can be made.
+pub(crate) fn build_floor() -> Result<Source, Failure> {
+    let architecture = if cfg!(target_arch = "aarch64") { "--arm64" } else { "--x86_64" };
+    build_with(&["--floor", architecture])?;
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("there is no directory of Cargo's")?;
+    Ok(Source::new(FLOOR, target.join("floor.zip")))
+}
+
+fn build_with(arguments: &[&str]) -> Result<(), Failure> {
     let mut command = Command::new("./build.sh");
     // What Cargo tells of this package looks like news to build scripts that watch these variables, as ring's does.
     for (name, _) in env::vars_os() {
@@ -95,11 +121,8 @@ pub(crate) fn build() -> Result<Source, Failure> {
             command.env_remove(name);
         }
     }
-    let status = command.current_dir(PROJECT).status()?;
-    if !status.success() {
-        return Err(format!("./build.sh failed: {status}").into());
-    }
-    Ok(Source::new("lambda.zip", Path::new(PROJECT).join("lambda.zip")))
+    let status = command.args(arguments).current_dir(PROJECT).status()?;
+    if status.success() { Ok(()) } else { Err(format!("./build.sh failed: {status}").into()) }
 }
 
 /// Unpacks the program of `zip`, for this process alone: another may be measuring too.
