@@ -98,10 +98,7 @@ impl Counters {
 impl Counter {
     /// The counter `name` of this machine, if it can count there.
     fn find(name: &str, arguments: &'static [&'static str], read: fn(&str) -> Option<u64>) -> Option<Self> {
-        // Looked for here, because the program's environment has no PATH.
-        let places = env::var_os("PATH")?;
-        let program = env::split_paths(&places).map(|place| place.join(name)).find(|program| program.is_file())?;
-        let counter = Self { program, arguments, read };
+        let counter = Self { program: find_tool(name)?, arguments, read };
         let output = counter.command(Path::new("/bin/true")).stdin(Stdio::null()).output().ok()?;
         read(&String::from_utf8_lossy(&output.stderr)).map(|_| counter)
     }
@@ -113,8 +110,14 @@ impl Counter {
     }
 }
 
+/// Where this machine has the program `name`. It is looked for here, because what is measured has no `PATH`.
+pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
+    let places = env::var_os("PATH")?;
+    env::split_paths(&places).map(|place| place.join(name)).find(|program| program.is_file())
+}
+
 /// The environment of a program that has given its first answer, and rests.
-fn answered(
+pub(crate) fn answered(
     command: Command,
     variables: &BTreeMap<String, OsString>,
     request: &Request,

@@ -31,6 +31,7 @@
 //! does without.
 
 mod counts;
+mod first_use;
 // Without a harness `cfg(test)` is set too, but of a `#[test]` nothing stays.
 #[allow(unused_imports, reason = "the unit tests' own")]
 #[path = "../../local/mod.rs"]
@@ -58,6 +59,7 @@ use shared::{Failure, machine};
 /// Without --program it makes lambda.zip by ./build.sh and measures the program in it.
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench cold_start --")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 struct CommandLine {
     #[command(flatten)]
     options: Options,
@@ -71,6 +73,9 @@ struct CommandLine {
     /// `health instructions 1234567 NAME`, with a dash for a count that cannot be had
     #[arg(long, conflicts_with_all = ["test", "continued"])]
     counts: bool,
+    /// Only lists the functions that a start, a health and a chat over TLS run, for .build/first-use
+    #[arg(long, conflicts_with_all = ["test", "continued", "counts", "runs"], requires = "programs")]
+    first_use: bool,
 }
 
 fn main() -> ExitCode {
@@ -83,10 +88,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(CommandLine { options, continued, no_floor, counts }: &CommandLine) -> Result<(), Failure> {
+fn measure(CommandLine { options, continued, no_floor, counts, first_use }: &CommandLine) -> Result<(), Failure> {
     let mut subjects = options.subjects()?;
     let has_floor = subjects.iter().any(Subject::is_floor);
-    if !(has_floor || *no_floor || *counts || options.is_test()) {
+    if !(has_floor || *no_floor || *counts || *first_use || options.is_test()) {
         subjects.push(subject::build_floor()?.open(subjects.len())?);
     }
     let (healths, chats) = if options.is_test() { (1, 1) } else { (200, 20) };
@@ -94,6 +99,15 @@ fn measure(CommandLine { options, continued, no_floor, counts }: &CommandLine) -
     // The back ends have threads of their own; this one only measures.
     let runtime = tokio::runtime::Runtime::new()?;
     let servers = Servers { plain: runtime.block_on(Backends::start()), tls: runtime.block_on(tls::start())? };
+    if *first_use {
+        for subject in &subjects {
+            let requests = [(servers.plain(subject), &requests.health), (servers.tls(subject), &requests.chat)];
+            for name in first_use::of(&subject.program, requests)? {
+                println!("{name}");
+            }
+        }
+        return Ok(());
+    }
     let counters = Counters::find();
     if *counts {
         for _ in 0..options.runs_or(1) {
