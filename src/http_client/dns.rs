@@ -1,8 +1,46 @@
 //! The addresses of a host: from the hosts file, otherwise from the name servers
 //! (hosts(5), resolv.conf(5), RFC 1034, RFC 1035).
 //!
-//! The C library's own resolver is not used: linked into the program, it would still load parts of
-//! the machine's C library, which may be another version. What differs from it:
+//! # Why not another resolver
+//!
+//! | `x86_64`, glibc 2.36, statically linked | this one | the C library's | `hickory-resolver` 0.26 |
+//! | --- | --- | --- | --- |
+//! | zip (`zip -9` of the stripped program), bytes | 2,458,497 | −13,119 | +266,963 |
+//! | page faults of the start | 117 | +5 | +8 |
+//! | page faults until the first chat over TLS is answered | 212 | +15 | +35 |
+//! | instructions until then, in millions | 8.17 | +0.05 | +0.36 |
+//! | threads that are started until then | 1 | +2 | +1 |
+//! | lines of code, without comments and tests | 431 | none | about 25 |
+//! | packages that come with it | 8 | none | 27 |
+//! | first chat after a query was lost | 1.5 s | 3.4 s | 0.3 s |
+//! | first chat with a silent first name server | 0.8 s | fails after 10.5 s | 0.01 s |
+//! | root directory without files | works | works | needs a `resolv.conf` |
+//!
+//! The C library's resolver (`getaddrinfo`, through ureq's `DefaultResolver`) is smaller, and a static
+//! program has it anyway, because `lambda_runtime` refers to it. There are three reasons against it:
+//!
+//! - It has no deadline. It asks again after 5 s, and a connection may take 3 s. So a lost query uses up
+//!   the time of one connection, and a silent first name server fails the call. ureq has to start a thread
+//!   for each look-up to be able to stop waiting, and that thread runs until the C library gives up.
+//! - A static program has the sources `files` and `dns` in it, and needs no library for them. But where
+//!   `nsswitch.conf` names another source (`mdns4_minimal`, `resolve`, `myhostname`), it loads the library
+//!   of that source and with it a second C library. They may be of another version, and the program may
+//!   crash.
+//! - Its error says neither which name server failed nor how.
+//!
+//! Using it only where the program is linked dynamically would save 12,064 bytes of that zip (0.6 %), and
+//! nothing in the static program, which is the usual one. All of this code would stay, the two programs
+//! would fail in different ways, and everything would have to be tested with both.
+//!
+//! `hickory-resolver` recovers sooner from a lost query, because it asks again earlier and asks several
+//! name servers at once. It is not worth a tenth of the zip.
+//!
+//! musl's resolver needs no library of the machine. With Rust's musl target the zip is 0.39 MB smaller
+//! and the start takes 0.61 times as long, but a toolchain that is not on every machine has to be
+//! installed for it. If the program is built that way one day and musl's resolver keeps the time limits
+//! (`tests/dns.rs` has the cases), this module can go.
+//!
+//! # What differs from the C library's
 //!
 //! - `nsswitch.conf` is not read.
 //! - If the name servers say that a name does not exist, the next domain of the search list is tried.
