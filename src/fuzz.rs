@@ -19,11 +19,11 @@ use uuid::Uuid;
 
 use crate::access::{Denied, Tokens};
 use crate::cors::{Headers, Methods, Origins, Policy};
-use crate::dns::message::{Answer, Family, Name, Query, Reply};
 use crate::endpoints::chat::ChatRequest;
 use crate::endpoints::conversations::{cursor_of_position, cursor_of_turn, position_of_cursor, turn_of_cursor};
 use crate::event::Payload;
 use crate::history::{Address, Position};
+use crate::http_client::dns::message::{Answer, Family, Name, Query, Reply};
 use crate::http_client::parse_ca_bundle;
 pub use crate::openai::fuzz::{model, sse};
 use crate::owner::Owner;

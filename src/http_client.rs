@@ -3,6 +3,7 @@
 //! share one TLS configuration, one connection pool and one set of rules about time and size.
 
 mod connections;
+pub mod dns;
 mod tls;
 mod ureq_assumptions;
 

@@ -49,14 +49,12 @@
 //! | [`secret`] | values that no log and no answer may show |
 //! | [`timestamp`] | times as texts |
 //! | [`title`] | the titles of conversations |
-//! | [`http_client`] | connections, TLS, time and size limits of every call that goes out |
-//! | [`dns`] | the addresses of a host |
+//! | [`http_client`] | connections, names, TLS, time and size limits of every call that goes out |
 //! | `fuzz` | what holds for every input; only in tests and fuzz targets |
 //!
 //! Imports run one way: `main` → [`responder`] → [`app`] → [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
 //! [`error`], [`cors`], [`log`] → [`quota`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
-//! [`secrets`] → [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`], [`title`] → [`owner`],
-//! [`dns`].
+//! [`secrets`] → [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`], [`title`] → [`owner`].
 //! Nothing below [`runtime_api`] sends to Lambda, nothing below [`event`] knows API Gateway.
 
 pub mod access;
@@ -65,7 +63,6 @@ pub mod call;
 pub mod completion;
 pub mod config;
 pub mod cors;
-pub mod dns;
 pub mod endpoints;
 pub mod error;
 pub mod event;

@@ -1,4 +1,4 @@
-//! The addresses of a host: what is asked, of whom, and what is made of every answer.
+//! The addresses of a host: which name server is asked for what, and how each answer is used.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kus_aws_backend::dns::message::{Answer, Family, Name, Query as Asked, Refusal, Reply};
-use kus_aws_backend::dns::{Cause, Error, Failure, Resolver};
+use kus_aws_backend::http_client::dns::message::{Answer, Family, Name, Query as Asked, Refusal, Reply};
+use kus_aws_backend::http_client::dns::{Cause, Error, Failure, Resolver};
 use proptest::prelude::*;
 use resolv_conf::Config;
 use simple_dns::{PacketFlag, RCODE};
@@ -22,7 +22,7 @@ const HOST: &str = "model.example";
 /// Nothing listens there (RFC 863, and no port of this machine's that is handed out).
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 
-/// Time enough for whatever is answered at all.
+/// Time enough for every answer that comes at all.
 const LONG: Duration = Duration::from_mins(1);
 
 /// What a server does with a query.
@@ -472,7 +472,7 @@ async fn aliases_are_followed_and_addresses_of_other_names_are_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_reply_to_the_question_is_not_listened_to() {
+async fn a_message_that_is_not_a_reply_to_the_question_is_ignored() {
     fn forged(reply: simple_dns::Packet<'static>) -> simple_dns::Packet<'static> {
         let mut reply = reply;
         reply.answers.push(address(HOST, "127.0.0.9".parse().expect("an address")));
@@ -624,13 +624,13 @@ async fn ids_and_ports_are_not_the_same_twice() {
         values.dedup();
         values.len()
     };
-    // By chance a few are.
+    // A few may be, by chance.
     assert!(distinct(queries.iter().map(|query| query.id).collect()) >= 120);
     assert!(distinct(queries.windows(2).map(|pair| pair[0].id.wrapping_sub(pair[1].id)).collect()) >= 100);
     assert!(distinct(queries.iter().map(|query| query.client.port()).collect()) >= 32);
 }
 
-/// A file with this content, there as long as this.
+/// A file with this content, which is removed when this is dropped.
 struct File(PathBuf);
 
 impl File {
@@ -648,7 +648,7 @@ impl Drop for File {
 }
 
 #[test]
-fn a_resolv_conf_that_is_missing_or_damaged_is_no_failure() {
+fn a_resolv_conf_may_be_missing_or_damaged() {
     type Row<'a> = (&'a [u8], &'a [&'a str], &'a [&'a str], [u32; 3]);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let missing = directory.join("no such file");
@@ -717,7 +717,7 @@ async fn the_log_names_the_host_that_has_no_address_and_the_reason() {
     assert!(line.contains(r#"\"model..example\" cannot be the name of a host"#), "{line}");
 }
 
-/// A question of the function's own, and the same in the tests' words.
+/// A question as the function asks it, and as the tests' name server reads it.
 fn question(family: Family) -> (Asked, Query) {
     let asked = Asked::new(&Name::vec_from_str(HOST).expect("a name"), family).expect("random numbers");
     let packet = simple_dns::Packet::parse(asked.as_bytes()).expect("a message");
@@ -736,7 +736,7 @@ fn a_question_is_written_by_rfc_1035() {
     }
 }
 
-/// A message that begins as a reply to `query`, and goes on with whatever.
+/// A message that begins as a reply to `query`, with any bytes after that.
 fn any_reply(query: &Query, counts: [u16; 3], flags: u16, rest: &[u8]) -> Vec<u8> {
     let mut message = query.reply().build_bytes_vec().expect("a message");
     message[2..4].copy_from_slice(&flags.to_be_bytes());
@@ -747,7 +747,7 @@ fn any_reply(query: &Query, counts: [u16; 3], flags: u16, rest: &[u8]) -> Vec<u8
     message
 }
 
-/// Bytes in which names, pointers and records are likelier than in others.
+/// Bytes with more names, pointers and records in them than random bytes have.
 fn any_records() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         any::<Vec<u8>>(),
@@ -766,7 +766,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_no_reply(bytes in any::<Vec<u8>>()) {
+    fn random_bytes_are_not_a_reply(bytes in any::<Vec<u8>>()) {
         let (asked, query) = question(Family::V4);
         prop_assume!(!bytes.starts_with(&query.id.to_be_bytes()));
         prop_assert_eq!(asked.reply(&bytes), None);

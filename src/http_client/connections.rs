@@ -14,9 +14,9 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::time;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
 
+use super::dns::{self, Cause};
 use super::ureq_assumptions::{Progress, of_the_agent, set_progress};
 use super::{CONNECT_TIMEOUT, MAX_IDLE_AGE};
-use crate::dns::{self, Cause};
 
 /// How long a name's addresses are used for new connections; one that fails is looked up at once.
 const NAME_LIFETIME: Duration = Duration::from_secs(30);
@@ -146,7 +146,7 @@ impl Names {
         let (Some(host), Some(port)) = (uri.host(), uri.port_u16().or(usual_port)) else {
             return Err(ureq::Error::BadUri(uri.to_string()));
         };
-        // A time that is none overflows.
+        // Without a time limit the sum overflows.
         let deadline = Instant::now().checked_add(*timeout.after);
         let addresses = dns::Resolver::of_system().look_up(host, deadline).map_err(|error| match error.cause {
             Cause::OutOfTime => ureq::Error::Timeout(timeout.reason),

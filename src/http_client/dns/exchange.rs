@@ -11,10 +11,10 @@ use super::message::{Answer, Family, Name, Query, Refusal, Reply};
 /// The longest message, in bytes.
 const MAX_MESSAGE: usize = 65_535;
 
-/// How long the answer about IPv6 is waited for once there are addresses of IPv4 (RFC 8305 §3).
+/// How long to wait for the answer about IPv6 once there are IPv4 addresses (RFC 8305 §3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// What is to be known of a name: its addresses of one family.
+/// The question for a name's addresses of one family, and its answer once there is one.
 #[derive(Debug)]
 pub(super) struct Question {
     family: Family,
@@ -33,17 +33,17 @@ impl Question {
         }
     }
 
-    /// Whether the addresses are here that come first, so that others are worth no long wait.
+    /// Whether the addresses that are tried first are known, so that the others are not worth a long wait.
     pub(super) fn is_enough(&self) -> bool {
         self.family == Family::V4 && !self.addresses().is_empty()
     }
 }
 
-/// Asks `nameserver` those of the `questions` about `name` that have no answer yet, all at once,
-/// and waits for the answers no longer than `until`.
+/// Asks `nameserver` all `questions` about `name` that have no answer yet, at the same time, and waits
+/// for the answers until `until` at the latest.
 ///
 /// # Errors
-/// Why one of them still has none.
+/// Why a question still has no answer.
 pub(super) fn ask(
     nameserver: SocketAddr,
     name: &Name,
@@ -73,7 +73,7 @@ pub(super) fn ask(
                     break;
                 }
             };
-            // What is no reply may come from anybody (RFC 5452 §9.1).
+            // A message that is not a reply may come from anybody (RFC 5452 §9.1).
             let replies = open.iter().map(|(query, _)| query.reply(&datagram[..length]));
             let Some((index, reply)) = replies.enumerate().find_map(|(index, reply)| Some((index, reply?))) else {
                 continue;
@@ -97,7 +97,7 @@ pub(super) fn ask(
     failure.map_or(Ok(()), Err)
 }
 
-/// Answers `question`; until when the other one is waited for.
+/// Stores the answer to `question`, and returns until when to wait for the other answer.
 fn settle(question: &mut Question, answer: Answer, until: Instant) -> Instant {
     question.answer = Some(answer);
     if question.is_enough() { until.min(Instant::now() + RESOLUTION_DELAY) } else { until }
@@ -107,7 +107,7 @@ fn ask_by_tcp(nameserver: SocketAddr, query: &Query, until: Instant) -> Result<A
     let mut stream = TcpStream::connect_timeout(&nameserver, left(until)?)?;
     let message = query.as_bytes();
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
-    // In one piece: some servers do not wait for a second (RFC 7766 §8).
+    // In one write: some servers do not wait for a second segment (RFC 7766 §8).
     stream.set_write_timeout(Some(left(until)?))?;
     stream.write_all(&[&length.to_be_bytes(), message].concat())?;
     let mut length = [0; 2];
@@ -121,8 +121,8 @@ fn ask_by_tcp(nameserver: SocketAddr, query: &Query, until: Instant) -> Result<A
     }
 }
 
-/// A UDP socket on a port that the kernel chooses at random (RFC 5452 §9.2), which hears nobody but
-/// `peer`. Nothing is sent.
+/// A UDP socket on a port that the kernel chooses at random (RFC 5452 §9.2). It receives from `peer`
+/// only. Nothing is sent.
 pub(super) fn connected(peer: SocketAddr) -> io::Result<UdpSocket> {
     let unspecified: IpAddr = match peer {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -145,7 +145,7 @@ fn receive(socket: &UdpSocket, datagram: &mut [u8], until: Instant) -> io::Resul
 
 fn read_exact(stream: &mut TcpStream, mut buffer: &mut [u8], until: Instant) -> io::Result<()> {
     while !buffer.is_empty() {
-        // With each piece, or else a server could send for ever.
+        // Before each read, or a server could keep sending for ever.
         stream.set_read_timeout(Some(left(until)?))?;
         match stream.read(buffer) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -157,16 +157,16 @@ fn read_exact(stream: &mut TcpStream, mut buffer: &mut [u8], until: Instant) -> 
     Ok(())
 }
 
-/// The time until then.
+/// The time that is left.
 ///
 /// # Errors
-/// [`ErrorKind::TimedOut`] when it has passed.
+/// [`ErrorKind::TimedOut`] if none is left.
 fn left(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// Whether it may work the next time, if there is any left.
+/// Whether another attempt may succeed.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -10,10 +10,10 @@ use domain::base::wire::ParseError;
 use domain::base::{Message, MessageBuilder, Rtype};
 use domain::rdata::{A, Aaaa};
 
-/// A name in the form of the wire: complete, at most 255 octets, each label at most 63.
+/// A complete name in wire format: at most 255 octets, each label at most 63.
 pub type Name = domain::base::Name<Vec<u8>>;
 
-/// Which addresses are asked for.
+/// The kind of addresses that a question asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4: records of type A.
@@ -22,41 +22,41 @@ pub enum Family {
     V6,
 }
 
-/// A question for the addresses of a name, under an id that nobody can guess (RFC 5452 §4).
+/// A question for the addresses of a name, with an id that cannot be guessed (RFC 5452 §4).
 #[derive(Debug)]
 pub struct Query {
     message: Message<Vec<u8>>,
     family: Family,
 }
 
-/// What a name server says to a [`Query`].
+/// A name server's reply to a [`Query`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// What it knows.
+    /// It answers the question.
     Answer(Answer),
-    /// That the answer is longer than a datagram, and TCP will do.
+    /// The answer is too long for a datagram, and has to be asked for by TCP.
     Truncated,
-    /// That it does not know.
+    /// It does not answer the question.
     Refused(Refusal),
 }
 
-/// What there is under a name.
+/// What a name server knows about a name.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// These addresses of the family, perhaps none.
+    /// Its addresses of the family; there may be none.
     Addresses(Vec<IpAddr>),
-    /// Nothing: there is no such name.
+    /// There is no such name.
     NoSuchName,
 }
 
-/// Why a reply is no answer.
+/// Why a reply does not answer the question.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It has a code that says so, such as SERVFAIL.
+    /// Its code reports a failure, such as SERVFAIL.
     Code(Rcode),
     /// It only refers to other name servers.
     Referral,
-    /// It has records that are none, or aliases without an end.
+    /// Its records cannot be read, or its aliases have no end.
     Malformed,
 }
 
@@ -74,7 +74,7 @@ impl Query {
     /// A question for the addresses that `name` has of `family`.
     ///
     /// # Errors
-    /// The system has no random numbers.
+    /// The system gives no random numbers.
     pub fn new(name: &Name, family: Family) -> io::Result<Self> {
         let [high, low, ..] = getrandom::u32().map_err(io::Error::other)?.to_ne_bytes();
         let record = match family {
@@ -95,7 +95,7 @@ impl Query {
         self.message.as_slice()
     }
 
-    /// What `message` says to this question; `None` where it is no reply to it (RFC 5452 §9.1).
+    /// Reads the reply in `message`; `None` if it is not a reply to this question (RFC 5452 §9.1).
     #[must_use]
     pub fn reply(&self, message: &[u8]) -> Option<Reply> {
         let message = Message::from_slice(message).ok()?;
@@ -132,7 +132,7 @@ impl Query {
     }
 }
 
-/// The records in `message` of the name at the end of the question's chain of aliases.
+/// The addresses in `message` of the name at the end of the question's chain of aliases.
 fn records<'a, D>(message: &'a Message<[u8]>, address: impl Fn(D) -> IpAddr) -> Result<Vec<IpAddr>, ParseError>
 where
     D: ParseRecordData<'a, [u8]>,
