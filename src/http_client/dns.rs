@@ -16,8 +16,9 @@
 //! | first chat with a silent first name server | 0.8 s | fails after 10.5 s | 0.01 s |
 //! | root directory without files | works | works | needs a `resolv.conf` |
 //!
-//! The C library's resolver (`getaddrinfo`, through ureq's `DefaultResolver`) is smaller, and a static
-//! program has it anyway, because `lambda_runtime` refers to it. There are three reasons against it:
+//! The C library's resolver (`getaddrinfo`, through ureq's `DefaultResolver`) was in the program anyway when
+//! this was measured, because `lambda_runtime` refers to it. `./build.sh` now leaves it out, which makes the
+//! zip 62,000 bytes smaller. There are three reasons against it:
 //!
 //! - It has no deadline. It asks again after 5 s, and a connection may take 3 s. So a lost query uses up
 //!   the time of one connection, and a silent first name server fails the call. ureq has to start a thread
