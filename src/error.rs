@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::access::Denied;
 use crate::history::{INDEX, IndexFault, ListError};
 use crate::openai::Cause;
-use crate::quota::{Exceeded, Refused};
+use crate::quota::{Exceeded, Rejected};
 use crate::request::{LONGEST_PATH, LONGEST_QUERY};
 use crate::response::{self, Response};
 use crate::router::Miss;
@@ -407,11 +407,11 @@ impl From<openai::Error> for Error {
     }
 }
 
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Exceeded(exceeded) => Self::QuotaExceeded(exceeded),
-            Refused::Unknown(error) => Self::History(error),
+impl From<Rejected> for Error {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Exceeded(exceeded) => Self::QuotaExceeded(exceeded),
+            Rejected::Unknown(error) => Self::History(error),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::cors::{Headers, Methods, Origins, Policy};
 use crate::endpoints::chat::ChatRequest;
 use crate::endpoints::conversations::{cursor_of_position, cursor_of_turn, position_of_cursor, turn_of_cursor};
 use crate::event::Payload;
-use crate::history::{Address, Position};
+use crate::history::{ConversationKey, Position};
 use crate::http_client::dns::message::{Answer, Family, Name, Query, Reply};
 use crate::http_client::parse_ca_bundle;
 pub use crate::openai::fuzz::{model, sse};
@@ -173,25 +173,29 @@ pub fn cursor(input: &[u8]) {
     let Some((turn, rest)) = rest.split_first_chunk::<8>() else { return };
     let (owner, rest) = line(rest);
     let (owner, turn) = (text(owner), u64::from_be_bytes(*turn));
-    let address = Address { owner: &owner, id: Uuid::from_bytes(*id) };
-    let made = cursor_of_turn(address, turn);
-    assert_eq!(turn_of_cursor(address, &made), Some(turn));
+    let conversation_key = ConversationKey { owner: &owner, id: Uuid::from_bytes(*id) };
+    let made = cursor_of_turn(conversation_key, turn);
+    assert_eq!(turn_of_cursor(conversation_key, &made), Some(turn));
     assert!(made.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')), "{made}");
     let others = format!("{owner}x");
-    assert_eq!(turn_of_cursor(Address { owner: &others, ..address }, &made), None, "another owner");
-    let other_id = Uuid::from_u128(address.id.as_u128() ^ 1);
-    assert_eq!(turn_of_cursor(Address { id: other_id, ..address }, &made), None, "another conversation");
+    assert_eq!(turn_of_cursor(ConversationKey { owner: &others, ..conversation_key }, &made), None, "another owner");
+    let other_id = Uuid::from_u128(conversation_key.id.as_u128() ^ 1);
+    assert_eq!(
+        turn_of_cursor(ConversationKey { id: other_id, ..conversation_key }, &made),
+        None,
+        "another conversation"
+    );
     let given = text(rest);
-    if let Some(turn) = turn_of_cursor(address, &given) {
-        assert_eq!(given, cursor_of_turn(address, turn), "a cursor has one form");
+    if let Some(turn) = turn_of_cursor(conversation_key, &given) {
+        assert_eq!(given, cursor_of_turn(conversation_key, turn), "a cursor has one form");
     }
     if let Some(position) = position_of_cursor(&owner, &given) {
         assert_eq!(given, cursor_of_position(&owner, &position), "a cursor has one form");
     }
-    let position = Position { updated_at: given, id: address.id };
+    let position = Position { updated_at: given, id: conversation_key.id };
     let made = cursor_of_position(&owner, &position);
     assert_eq!(position_of_cursor(&others, &made), None, "another owner");
-    assert_eq!(turn_of_cursor(address, &made), None, "of a list");
+    assert_eq!(turn_of_cursor(conversation_key, &made), None, "of a list");
     assert_eq!(position_of_cursor(&owner, &made), Some(position));
 }
 
@@ -375,7 +379,7 @@ pub fn dns(input: &[u8]) {
         }
         Reply::Answer(Answer::NoSuchName) => assert_eq!(code, 3),
         Reply::Truncated => assert!(message[2] & 2 != 0),
-        Reply::Refused(refusal) => assert!(!refusal.to_string().is_empty()),
+        Reply::Unusable(reason) => assert!(!reason.to_string().is_empty()),
     }
 }
 

@@ -56,7 +56,7 @@ use tokio::task::spawn_blocking;
 pub use self::append::Appended;
 pub use self::delete_all::Deleted;
 pub use self::failure::Error;
-pub use self::items::{Address, Exchange, LONGEST_TURN, Listed, Turn};
+pub use self::items::{ConversationKey, Exchange, LONGEST_TURN, Listed, Turn};
 pub use self::list::{INDEX, IndexFault, List, ListError, Position};
 pub use self::read::{Memory, Page};
 pub use self::usage::{Counter, Reservation, Reserved};
@@ -103,19 +103,19 @@ impl History {
     /// Begins what can be done ahead of the first call to the table, so that it takes less time: makes
     /// the SDK's client and opens a connection. Does nothing where there is one. What it does takes place
     /// on another thread.
-    pub fn get_ready(self: &Arc<Self>) {
+    pub fn warm_up(self: &Arc<Self>) {
         if self.client.get().is_some()
             && let Some(endpoint) = self.endpoint.get()
         {
             if let Some(uri) = endpoint {
-                self.http.open_ahead(uri);
+                self.http.preconnect(uri);
             }
             return;
         }
         let history = Arc::clone(self);
         spawn_blocking(move || {
             if let Some(uri) = history.endpoint.get_or_init(|| sdk::endpoint(&history.settings)) {
-                history.http.open_ahead_here(uri);
+                history.http.preconnect_blocking(uri);
             }
             history.client();
         });

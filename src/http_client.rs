@@ -27,7 +27,7 @@ use tokio::task::{spawn_blocking, yield_now};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, BodyReader, SendBody};
 
-use self::connections::{Names, Opener, Servers};
+use self::connections::{CachingResolver, PreconnectingConnector, Servers};
 use self::ureq_assumptions::{Progress, begin_call, progress};
 use crate::call::Call;
 
@@ -61,7 +61,7 @@ const BUFFER: usize = 10 * 1024;
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
-    opener: Opener,
+    connector: PreconnectingConnector,
     servers: Servers,
     /// How many calls of the SDK's are being made.
     sdk_calls: Arc<AtomicUsize>,
@@ -157,24 +157,24 @@ impl Client {
             .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
             .build();
         let servers = Servers::default();
-        let opener = Opener::new(servers.clone());
-        let agent = Agent::with_parts(config, opener.clone(), Names(servers.clone()));
-        Self { agent, opener, servers, sdk_calls: Arc::default() }
+        let connector = PreconnectingConnector::new(servers.clone());
+        let agent = Agent::with_parts(config, connector.clone(), CachingResolver(servers.clone()));
+        Self { agent, connector, servers, sdk_calls: Arc::default() }
     }
 
     /// Opens a connection to the server of `uri` for the next call to it, unless there is one, on
     /// another thread. What fails here is left to that call to meet.
-    pub fn open_ahead(&self, uri: &Uri) {
-        if self.servers.begin_ahead(uri) {
+    pub fn preconnect(&self, uri: &Uri) {
+        if self.servers.begin_preconnect(uri) {
             let (client, uri) = (self.clone(), uri.clone());
-            spawn_blocking(move || client.opener.open_ahead(&uri, client.agent.config()));
+            spawn_blocking(move || client.connector.preconnect(&uri, client.agent.config()));
         }
     }
 
-    /// As [`Client::open_ahead`], on this thread, which it blocks.
-    pub fn open_ahead_here(&self, uri: &Uri) {
-        if self.servers.begin_ahead(uri) {
-            self.opener.open_ahead(uri, self.agent.config());
+    /// As [`Client::preconnect`], on this thread, which it blocks.
+    pub fn preconnect_blocking(&self, uri: &Uri) {
+        if self.servers.begin_preconnect(uri) {
+            self.connector.preconnect(uri, self.agent.config());
         }
     }
 

@@ -69,7 +69,7 @@ pub struct Exceeded {
 
 /// Why a request was not admitted.
 #[derive(Debug)]
-pub enum Refused {
+pub enum Rejected {
     /// A limit is reached.
     Exceeded(Exceeded),
     /// The counters could not be used, so that nobody knows what is left.
@@ -127,7 +127,7 @@ impl Limits {
         estimate: Estimate,
         deadline: Instant,
         call: &Call,
-    ) -> (Result<Hold, Refused>, Balances) {
+    ) -> (Result<Hold, Rejected>, Balances) {
         let now = SystemTime::now();
         let day = Day::of(now);
         let date = day.date();
@@ -156,12 +156,12 @@ impl Limits {
             Outcome::Off | Outcome::Full => None,
         };
         let hold = Hold { caller: made(caller), total: made(total), shards, limits: self, tokens };
-        let refused = if is_caller_full || is_total_full {
-            Some(Refused::Exceeded(Exceeded { total: !is_caller_full, reset }))
+        let rejected = if is_caller_full || is_total_full {
+            Some(Rejected::Exceeded(Exceeded { total: !is_caller_full, reset }))
         } else {
-            failure.map(Refused::Unknown)
+            failure.map(Rejected::Unknown)
         };
-        let Some(refused) = refused else {
+        let Some(rejected) = rejected else {
             let balances = hold.balances();
             return (Ok(hold), balances);
         };
@@ -174,7 +174,7 @@ impl Limits {
         if is_total_full {
             balances.total = full(self.total);
         }
-        (Err(refused), balances)
+        (Err(rejected), balances)
     }
 }
 

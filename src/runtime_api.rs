@@ -68,7 +68,7 @@ impl std::error::Error for NotSent {
 impl ResponseSender {
     /// Opens a connection to the Runtime API if there is none, while something else is waited for.
     pub fn preconnect(&self) {
-        self.http.open_ahead(&self.api);
+        self.http.preconnect(&self.api);
     }
 
     /// Prepares a streaming response with this head, so that the first piece of its body leaves sooner.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kus_aws_backend::http_client::dns::message::{Answer, Family, Name, Query as Asked, Refusal, Reply};
+use kus_aws_backend::http_client::dns::message::{Answer, Family, Name, Query as Asked, Reply, Unusable};
 use kus_aws_backend::http_client::dns::{Cause, Error, Failure, Resolver};
 use proptest::prelude::*;
 use resolv_conf::Config;
@@ -801,7 +801,7 @@ proptest! {
         prop_assert_eq!(asked.reply(&message), Some(Reply::Answer(Answer::Addresses(expected))));
         // With a byte less, nothing of it counts.
         if !found.is_empty() {
-            prop_assert_eq!(asked.reply(&message[..message.len() - 1]), Some(Reply::Refused(Refusal::Malformed)));
+            prop_assert_eq!(asked.reply(&message[..message.len() - 1]), Some(Reply::Unusable(Unusable::Malformed)));
         }
     }
 

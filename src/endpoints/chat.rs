@@ -19,7 +19,7 @@ pub use self::stream::{Deliver, Delivery, Stream, StreamReader};
 use crate::call::Call;
 use crate::completion::{Completion, Usage};
 use crate::error::{Error, Failure};
-use crate::history::{self, Address, Appended, Exchange, History, Memory, Turn};
+use crate::history::{self, Appended, ConversationKey, Exchange, History, Memory, Turn};
 use crate::log::{Record, Upstream};
 use crate::openai;
 use crate::quota::{self, Estimate, Hold, Limits};
@@ -90,7 +90,7 @@ pub enum Reply<'a> {
 /// The conversation to append to, and what is needed to store the turn.
 #[derive(Debug)]
 struct Conversation<'a> {
-    address: Address<'a>,
+    key: ConversationKey<'a>,
     /// How many turns it had when it was read.
     turns: u64,
     history: &'a Arc<History>,
@@ -156,13 +156,14 @@ pub async fn post<'a>(
     record.note(|notes| notes.streamed = said.wants_stream);
     let times = Times::of(request.deadline);
     let new_id = said.idempotency_key.map_or_else(Uuid::new_v4, |key| id_of_key(request.owner.as_str(), key));
-    let address = Address { owner: request.owner.as_str(), id: said.conversation_id.unwrap_or(new_id) };
+    let conversation_key =
+        ConversationKey { owner: request.owner.as_str(), id: said.conversation_id.unwrap_or(new_id) };
 
     let reads = said.conversation_id.is_some() || said.idempotency_key.is_some();
     let asks_table = reads || settings.limits.is_set();
     let key = openai.fetch_key(times.read);
     if asks_table || key.is_reading() {
-        openai.get_ready();
+        openai.warm_up();
     }
     let (memory, hold) = 'table: {
         if !asks_table {
@@ -170,8 +171,9 @@ pub async fn post<'a>(
         }
         let reading = record.begin(Upstream::HistoryRead, times.read);
         let call = &reading.call;
-        let found =
-            async { if reads { find(address, &said, settings, history, call).await } else { Ok(Found::Memory(None)) } };
+        let found = async {
+            if reads { find(conversation_key, &said, settings, history, call).await } else { Ok(Found::Memory(None)) }
+        };
         let reserved = settings.reserve(&said, request, openai, history, record, call);
         let (found, hold) = tokio::join!(found, reserved);
         let reply = match found {
@@ -187,7 +189,7 @@ pub async fn post<'a>(
     };
 
     let Memory { turns, remembered } = memory.unwrap_or_default();
-    let mut conversation = Conversation { address, turns, history, record, deadline: times.write, hold };
+    let mut conversation = Conversation { key: conversation_key, turns, history, record, deadline: times.write, hold };
     let key = match fetched(key, record).await {
         Ok(key) => key,
         Err(error) => {
@@ -204,7 +206,7 @@ pub async fn post<'a>(
         let stream = Stream::new(conversation, openai, key, prompt, idempotency_key, times.model, in_one_piece);
         return Ok(Reply::Stream(Box::new(stream)));
     }
-    history.get_ready();
+    history.warm_up();
     let (outcome, sent) = ask(openai, key.as_ref(), prompt, idempotency_key, record, times.model);
     let mut exchange = match outcome {
         Ok(exchange) => exchange,
@@ -217,8 +219,10 @@ pub async fn post<'a>(
     let tokens = tokens_spent(*usage, sent, content.len());
     exchange.fit();
     let answer = match conversation.append(&exchange, tokens).await? {
-        Outcome::Stored { turn, saved } => Answer::new(address.id, turn, &exchange, saved).into_response(),
-        Outcome::AlreadyThere(turn) => Answer::new(address.id, turn.number, &turn.exchange, true).into_response(),
+        Outcome::Stored { turn, saved } => Answer::new(conversation_key.id, turn, &exchange, saved).into_response(),
+        Outcome::AlreadyThere(turn) => {
+            Answer::new(conversation_key.id, turn.number, &turn.exchange, true).into_response()
+        }
     };
     Ok(Reply::Whole(answer))
 }
@@ -249,20 +253,20 @@ enum Found {
 
 /// Reads what the conversation was and whether the request was answered before.
 async fn find(
-    address: Address<'_>,
+    conversation_key: ConversationKey<'_>,
     said: &ChatRequest,
     settings: &Settings,
     history: &History,
     call: &Call,
 ) -> Result<Found, Error> {
     let (turns, chars) = (settings.window_turns.into(), settings.window_chars as usize);
-    let memory = history.memory(address, turns, chars, call);
-    let (memory, earlier) = tokio::try_join!(memory, earlier(history, address, said.idempotency_key, call))?;
+    let memory = history.memory(conversation_key, turns, chars, call);
+    let (memory, earlier) = tokio::try_join!(memory, earlier(history, conversation_key, said.idempotency_key, call))?;
     if memory.is_none() && said.conversation_id.is_some() {
         return Err(Error::ConversationNotFound);
     }
     match earlier.filter(|_| memory.is_some()) {
-        Some(turn) => repeated(address.id, said, &turn).map(Found::Answer),
+        Some(turn) => repeated(conversation_key.id, said, &turn).map(Found::Answer),
         None => Ok(Found::Memory(memory)),
     }
 }
@@ -270,12 +274,12 @@ async fn find(
 /// The turn that an earlier request with the same key has made.
 async fn earlier(
     history: &History,
-    address: Address<'_>,
+    conversation_key: ConversationKey<'_>,
     key: Option<Uuid>,
     call: &Call,
 ) -> Result<Option<Turn>, history::Error> {
     match key {
-        Some(key) => history.turn_of_key(address, key, call).await,
+        Some(key) => history.turn_of_key(conversation_key, key, call).await,
         None => Ok(None),
     }
 }
@@ -358,7 +362,7 @@ impl Conversation<'_> {
     /// even if the table cannot be written.
     async fn append(&mut self, exchange: &Exchange, spent: u64) -> Result<Outcome, Error> {
         let writing = self.record.begin(Upstream::HistoryWrite, self.deadline);
-        let appending = self.history.append(self.address, self.turns, exchange, &writing.call);
+        let appending = self.history.append(self.key, self.turns, exchange, &writing.call);
         let appended = match self.hold.take() {
             None => appending.await,
             Some(hold) => tokio::join!(appending, settle(hold, self.history, self.record, spent, &writing.call)).0,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::body;
 use crate::access::Denied;
 use crate::error::Error;
-use crate::history::{Address, Deleted, History, Listed, Position};
+use crate::history::{ConversationKey, Deleted, History, Listed, Position};
 use crate::log::{Record, Upstream};
 use crate::openai::Role;
 use crate::request::Request;
@@ -79,12 +79,12 @@ impl<'a> From<&'a Listed> for Summary<'a> {
 /// 400 for a `limit` or `cursor` that cannot be used, 404 for a conversation that the owner does
 /// not have, 503 when the table cannot be read.
 pub async fn get(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
-    let address = Address { owner: request.owner.as_str(), id: parse_id(id)? };
+    let conversation_key = ConversationKey { owner: request.owner.as_str(), id: parse_id(id)? };
     let limit = limit(request, "a number of turns from 1 to 100")?;
     let expected = "the next_cursor of an earlier page of this conversation, unchanged";
-    let before = cursor(request, expected, |cursor| turn_of_cursor(address, cursor))?;
+    let before = cursor(request, expected, |cursor| turn_of_cursor(conversation_key, cursor))?;
     let reading = record.begin(Upstream::HistoryRead, request.deadline);
-    let page = history.page(address, before, limit, &reading.call).await?;
+    let page = history.page(conversation_key, before, limit, &reading.call).await?;
     let page = page.ok_or(Error::ConversationNotFound)?;
     let message = |role, content, turn, created_at| Message { turn, role, content, created_at };
     let messages = page.page.iter().flat_map(|turn| {
@@ -96,14 +96,14 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
     });
     let conversation = Conversation {
         summary: Summary {
-            conversation_id: address.id,
+            conversation_id: conversation_key.id,
             title: page.title.as_deref(),
             created_at: &page.created_at,
             updated_at: &page.updated_at,
             turns: page.turns,
         },
         messages: messages.collect(),
-        next_cursor: page.next_before.map(|turn| cursor_of_turn(address, turn)),
+        next_cursor: page.next_before.map(|turn| cursor_of_turn(conversation_key, turn)),
     };
     Ok(response::json(StatusCode::OK, &conversation))
 }
@@ -114,13 +114,13 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
 /// 400 and 415 for a body that cannot be used, 404 for a conversation that the owner does not have, 503
 /// when the table cannot be written.
 pub async fn rename(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
-    let address = Address { owner: request.owner.as_str(), id: parse_id(id)? };
+    let conversation_key = ConversationKey { owner: request.owner.as_str(), id: parse_id(id)? };
     let [title] = body::members(request, ["title"], r#"{"title":"My trip"}"#)?;
     let title = title.string("title")?;
     let expected = "1 to 80 characters on one line";
     let title = title::of_caller(&title).map_err(|found| Error::InvalidField { name: "title", found, expected })?;
     let writing = record.begin(Upstream::HistoryWrite, request.deadline);
-    let renamed = history.rename(address, title, &writing.call).await?;
+    let renamed = history.rename(conversation_key, title, &writing.call).await?;
     let renamed = renamed.ok_or(Error::ConversationNotFound)?;
     Ok(response::json(StatusCode::OK, &Summary::from(&renamed)))
 }
@@ -130,9 +130,9 @@ pub async fn rename(request: &Request, id: &str, history: &History, record: &Rec
 /// # Errors
 /// 404 for a conversation that the owner does not have, 503 when the table cannot be written.
 pub async fn delete(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
-    let address = Address { owner: request.owner.as_str(), id: parse_id(id)? };
+    let conversation_key = ConversationKey { owner: request.owner.as_str(), id: parse_id(id)? };
     let deleting = record.begin(Upstream::HistoryWrite, request.deadline);
-    if history.delete(address, &deleting.call).await? {
+    if history.delete(conversation_key, &deleting.call).await? {
         Ok(response::no_content())
     } else {
         Err(Error::ConversationNotFound)
@@ -226,21 +226,21 @@ pub(super) fn parse_id(text: &str) -> Result<Uuid, Error> {
 
 /// An opaque cursor: the turn before which the page ends, and a digest that belongs to both the
 /// conversation and the turn, so that no other number and no other conversation's cursor passes.
-pub(crate) fn cursor_of_turn(address: Address<'_>, turn: u64) -> String {
+pub(crate) fn cursor_of_turn(conversation_key: ConversationKey<'_>, turn: u64) -> String {
     let digest = Sha256::new()
         .chain_update(b"cursor\0")
-        .chain_update(address.owner)
-        .chain_update(address.id)
+        .chain_update(conversation_key.owner)
+        .chain_update(conversation_key.id)
         .chain_update(turn.to_be_bytes())
         .finalize();
     BASE64_URL_SAFE_NO_PAD.encode([&turn.to_be_bytes(), &digest[..8]].concat())
 }
 
 /// The turn of a cursor that belongs to this conversation.
-pub(crate) fn turn_of_cursor(address: Address<'_>, text: &str) -> Option<u64> {
+pub(crate) fn turn_of_cursor(conversation_key: ConversationKey<'_>, text: &str) -> Option<u64> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
     let turn = u64::from_be_bytes(*bytes.first_chunk()?);
-    (cursor_of_turn(address, turn) == text).then_some(turn)
+    (cursor_of_turn(conversation_key, turn) == text).then_some(turn)
 }
 
 /// An opaque cursor: the position after which the next page begins, and a digest that belongs to both the

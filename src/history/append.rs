@@ -7,10 +7,10 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
 use uuid::Uuid;
 
-use super::calls::{Pause, within};
+use super::calls::{Backoff, within};
 use super::expiry::{self, EXPIRES_AT, IS_ABSENT};
 use super::items::{CONVERSATION, Item, VERSION, count, idempotency_sort_key, key, known_by, text, turn_item};
-use super::{Address, COMPLETE, Error, Exchange, History, Turn};
+use super::{COMPLETE, ConversationKey, Error, Exchange, History, Turn};
 use crate::call::Call;
 use crate::timestamp::rfc3339;
 use crate::title;
@@ -34,27 +34,27 @@ impl History {
     /// [`Error::Deleted`] when the conversation is no more, [`Error::Unavailable`].
     pub async fn append(
         &self,
-        address: Address<'_>,
+        conversation_key: ConversationKey<'_>,
         mut turns: u64,
         exchange: &Exchange,
         call: &Call,
     ) -> Result<Appended, Error> {
         // A new conversation's id is nobody else's, but for the requests with the same key.
         let mut may_begin = turns == 0;
-        let mut pause = Pause::new(call);
+        let mut backoff = Backoff::new(call);
         loop {
             let number = turns + 1;
-            let Err(error) = self.write_turn(address, number, exchange, call, &mut pause).await else {
+            let Err(error) = self.write_turn(conversation_key, number, exchange, call, &mut backoff).await else {
                 return Ok(Appended::Stored(number));
             };
             let lost = lost_to(&error).ok_or_else(|| self.unavailable("TransactWriteItems", &error))?;
             if let (Lost::Key, Some(key)) = (lost, exchange.idempotency_key) {
-                if let Some(turn) = self.turn_of_key(address, key, call).await? {
+                if let Some(turn) = self.turn_of_key(conversation_key, key, call).await? {
                     return Ok(Appended::AlreadyThere(turn));
                 }
                 may_begin = false;
             }
-            match self.conversation(address, call).await? {
+            match self.conversation(conversation_key, call).await? {
                 Some(conversation) if !conversation.deleted => {
                     turns = conversation.turns;
                     may_begin = false;
@@ -63,7 +63,7 @@ impl History {
                 // It was there, so it has been deleted, and does not come back to life.
                 _ => return Err(Error::Deleted),
             }
-            if !pause.wait().await {
+            if !backoff.wait().await {
                 return Err(self.unavailable("TransactWriteItems", &error));
             }
         }
@@ -72,16 +72,16 @@ impl History {
     /// Writes a turn with its conversation's count and its key.
     async fn write_turn(
         &self,
-        address: Address<'_>,
+        conversation_key: ConversationKey<'_>,
         number: u64,
         exchange: &Exchange,
         call: &Call,
-        pause: &mut Pause<'_>,
+        backoff: &mut Backoff<'_>,
     ) -> Result<(), SdkError<TransactWriteItemsError>> {
         // The same token for every attempt: one whose confirmation was lost is not done again. And the
         // same items, clones of the same maps, because a token may not come with another request.
         let token = Uuid::new_v4().to_string();
-        let writes = self.turn_writes(address, number, exchange, SystemTime::now());
+        let writes = self.turn_writes(conversation_key, number, exchange, SystemTime::now());
         loop {
             let request = self.client().transact_write_items().set_transact_items(Some(writes.clone()));
             let request = request.client_request_token(&token);
@@ -89,7 +89,7 @@ impl History {
                 return Ok(());
             };
             let in_progress = error.code() == Some("TransactionInProgressException");
-            if !in_progress || !pause.wait().await {
+            if !in_progress || !backoff.wait().await {
                 return Err(error);
             }
         }
@@ -98,7 +98,7 @@ impl History {
     /// The writes of a turn: the conversation's count, the turn, and the key if there is one.
     fn turn_writes(
         &self,
-        address: Address<'_>,
+        conversation_key: ConversationKey<'_>,
         number: u64,
         exchange: &Exchange,
         now: SystemTime,
@@ -118,11 +118,11 @@ impl History {
             TransactWriteItem::builder().put(put).build()
         };
         let conversation = if number == 1 {
-            let mut item = key(address, CONVERSATION);
+            let mut item = key(conversation_key, CONVERSATION);
             item.insert("turns".to_owned(), count(1));
             // What the public says is never listed.
-            if !address.is_public() {
-                item.insert("owner".to_owned(), text(known_by(address.owner)));
+            if !conversation_key.is_public() {
+                item.insert("owner".to_owned(), text(known_by(conversation_key.owner)));
             }
             item.extend(title::of_message(&exchange.user).map(|title| ("title".to_owned(), text(title))));
             item.insert("created_at".to_owned(), text(&created_at));
@@ -131,7 +131,7 @@ impl History {
         } else {
             let mut update = Update::builder()
                 .table_name(self.name())
-                .set_key(Some(key(address, CONVERSATION)))
+                .set_key(Some(key(conversation_key, CONVERSATION)))
                 .condition_expression("turns = :before AND attribute_not_exists(deleted_at)")
                 .expression_attribute_values(":before", count(number - 1))
                 .expression_attribute_values(":turns", count(number))
@@ -139,11 +139,11 @@ impl History {
                 .expression_attribute_names("#owner", "owner");
             let (mut sets, mut removes) = ("SET turns = :turns, updated_at = :now".to_owned(), Vec::new());
             // Items of earlier versions have the owner as it is, also where it is `public` or too long for a key.
-            if address.is_public() {
+            if conversation_key.is_public() {
                 removes.push("#owner");
             } else {
                 sets.push_str(", #owner = :owner");
-                update = update.expression_attribute_values(":owner", text(known_by(address.owner)));
+                update = update.expression_attribute_values(":owner", text(known_by(conversation_key.owner)));
             }
             match &expires_at {
                 Some(expires_at) => {
@@ -158,9 +158,9 @@ impl History {
             update = update.update_expression(sets);
             TransactWriteItem::builder().update(update.build().expect(COMPLETE)).build()
         };
-        let mut writes = vec![conversation, put(turn_item(address, number, &created_at, exchange))];
+        let mut writes = vec![conversation, put(turn_item(conversation_key, number, &created_at, exchange))];
         if let Some(idempotency_key) = exchange.idempotency_key {
-            let mut item = key(address, &idempotency_sort_key(idempotency_key));
+            let mut item = key(conversation_key, &idempotency_sort_key(idempotency_key));
             item.insert("turn".to_owned(), count(number));
             writes.push(put(item));
         }
@@ -185,11 +185,11 @@ fn lost_to(error: &SdkError<TransactWriteItemsError>) -> Option<Lost> {
     // In the order of the writes: the count, the turn, the key.
     let codes: Vec<&str> =
         cancelled.cancellation_reasons().iter().map(|reason| reason.code().unwrap_or_default()).collect();
-    let passing = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+    let transient = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
     if codes.get(2) == Some(&CONDITION_FAILED) {
         Some(Lost::Key)
     } else {
-        let raced = codes.first() == Some(&CONDITION_FAILED) || codes.iter().any(|code| passing.contains(code));
+        let raced = codes.first() == Some(&CONDITION_FAILED) || codes.iter().any(|code| transient.contains(code));
         raced.then_some(Lost::Race)
     }
 }

@@ -29,12 +29,12 @@ pub(super) fn within(call: &Call) -> Builder {
 }
 
 /// Waits between the attempts at a write that others were faster at.
-pub(super) struct Pause<'a> {
+pub(super) struct Backoff<'a> {
     call: &'a Call,
     longest: Duration,
 }
 
-impl<'a> Pause<'a> {
+impl<'a> Backoff<'a> {
     pub(super) fn new(call: &'a Call) -> Self {
         Self { call, longest: Duration::from_millis(10) }
     }
@@ -42,12 +42,12 @@ impl<'a> Pause<'a> {
     /// Waits a random while, longer each time, and counts what follows as a repetition; `false`
     /// when there is no time for that.
     pub(super) async fn wait(&mut self) -> bool {
-        let pause = self.longest.mul_f64(fastrand::f64());
+        let backoff = self.longest.mul_f64(fastrand::f64());
         self.longest = (self.longest * 2).min(Duration::from_millis(250));
-        let fits = pause < self.call.time_left();
+        let fits = backoff < self.call.time_left();
         if fits {
             self.call.count_retry();
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(backoff).await;
         }
         fits
     }

@@ -5,9 +5,9 @@ use std::time::{Instant, SystemTime};
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{DeleteRequest, WriteRequest};
 
-use super::calls::{Pause, within};
+use super::calls::{Backoff, within};
 use super::items::{CONVERSATION, Item, key, text};
-use super::{Address, COMPLETE, Error, History};
+use super::{COMPLETE, ConversationKey, Error, History};
 use crate::call::Call;
 use crate::timestamp::rfc3339;
 
@@ -32,18 +32,18 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`]; what is left is not shown any more, and another call deletes it.
-    pub async fn delete(&self, address: Address<'_>, call: &Call) -> Result<bool, Error> {
-        Ok(self.delete_until(address, None, call).await? != Deletion::Absent)
+    pub async fn delete(&self, conversation_key: ConversationKey<'_>, call: &Call) -> Result<bool, Error> {
+        Ok(self.delete_until(conversation_key, None, call).await? != Deletion::Absent)
     }
 
     /// Deletes a conversation with all its items, and begins nothing more when it is `stop`.
     pub(super) async fn delete_until(
         &self,
-        address: Address<'_>,
+        conversation_key: ConversationKey<'_>,
         stop: Option<Instant>,
         call: &Call,
     ) -> Result<Deletion, Error> {
-        if self.conversation(address, call).await?.is_none() {
+        if self.conversation(conversation_key, call).await?.is_none() {
             return Ok(Deletion::Absent);
         }
         // Marked first: from here on no turn can be added, so none is left behind.
@@ -51,7 +51,7 @@ impl History {
             .client()
             .update_item()
             .table_name(self.name())
-            .set_key(Some(key(address, CONVERSATION)))
+            .set_key(Some(key(conversation_key, CONVERSATION)))
             .update_expression("SET deleted_at = if_not_exists(deleted_at, :now)")
             .condition_expression("attribute_exists(pk)")
             .expression_attribute_values(":now", text(rfc3339(SystemTime::now())));
@@ -67,7 +67,7 @@ impl History {
                 .query()
                 .table_name(self.name())
                 .key_condition_expression("pk = :pk AND sk < :conversation")
-                .expression_attribute_values(":pk", text(address.pk()))
+                .expression_attribute_values(":pk", text(conversation_key.pk()))
                 .expression_attribute_values(":conversation", text(CONVERSATION))
                 .projection_expression("pk, sk")
                 .consistent_read(true)
@@ -91,7 +91,7 @@ impl History {
             .client()
             .delete_item()
             .table_name(self.name())
-            .set_key(Some(key(address, CONVERSATION)))
+            .set_key(Some(key(conversation_key, CONVERSATION)))
             .condition_expression("attribute_exists(deleted_at)");
         match end.customize().config_override(within(call)).send().await {
             Ok(_) => Ok(Deletion::Done),
@@ -106,7 +106,7 @@ impl History {
             WriteRequest::builder().delete_request(request).build()
         };
         let mut writes: Vec<_> = keys.into_iter().map(delete).collect();
-        let mut pause = Pause::new(call);
+        let mut backoff = Backoff::new(call);
         loop {
             let batch = self.client().batch_write_item().request_items(self.name(), writes);
             let done = batch.customize().config_override(within(call)).send().await;
@@ -115,7 +115,7 @@ impl History {
             if writes.is_empty() {
                 return Ok(());
             }
-            if !pause.wait().await {
+            if !backoff.wait().await {
                 return Err(Error::Unavailable(format!(
                     "the table {:?} throttles: {} items are not deleted",
                     self.name(),

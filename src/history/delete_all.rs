@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::delete::Deletion;
-use super::{Address, History, ListError, items};
+use super::{ConversationKey, History, ListError, items};
 use crate::call::Call;
 
 /// How many conversations are looked for at a time.
@@ -62,7 +62,7 @@ impl History {
                         more.set(true);
                         return Ok(());
                     }
-                    match self.delete_until(Address { owner, id }, Some(stop), call).await? {
+                    match self.delete_until(ConversationKey { owner, id }, Some(stop), call).await? {
                         Deletion::Done => deleted.set(deleted.get() + 1),
                         Deletion::BrokenOff => more.set(true),
                         // The index is behind the table, or another request was faster.

@@ -28,7 +28,7 @@ pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// A conversation's address: another owner's has another one, whatever its id.
 #[derive(Clone, Copy, Debug)]
-pub struct Address<'a> {
+pub struct ConversationKey<'a> {
     /// Whose it is.
     pub owner: &'a str,
     /// Its id.
@@ -96,7 +96,7 @@ pub(super) struct Conversation {
     pub(super) deleted: bool,
 }
 
-impl Address<'_> {
+impl ConversationKey<'_> {
     pub(super) fn pk(&self) -> String {
         format!("conversation#{}#{}", known_by(self.owner), self.id)
     }
@@ -124,8 +124,8 @@ pub(super) fn idempotency_sort_key(key: Uuid) -> String {
     format!("key#{key}")
 }
 
-pub(super) fn key(address: Address<'_>, sort_key: &str) -> Item {
-    Item::from([("pk".to_owned(), text(address.pk())), ("sk".to_owned(), text(sort_key))])
+pub(super) fn key(conversation_key: ConversationKey<'_>, sort_key: &str) -> Item {
+    Item::from([("pk".to_owned(), text(conversation_key.pk())), ("sk".to_owned(), text(sort_key))])
 }
 
 pub(super) fn text(text: impl Into<String>) -> AttributeValue {
@@ -173,10 +173,15 @@ pub(super) fn id(item: &Item) -> Option<Uuid> {
     string(item, "pk")?.rsplit('#').next()?.parse().ok()
 }
 
-pub(super) fn turn_item(address: Address<'_>, turn: u64, created_at: &str, exchange: &Exchange) -> Item {
+pub(super) fn turn_item(
+    conversation_key: ConversationKey<'_>,
+    turn: u64,
+    created_at: &str,
+    exchange: &Exchange,
+) -> Item {
     let Exchange { user, completion, remembered_turns, idempotency_key } = exchange;
     let Completion { content, model, finish_reason, usage } = completion;
-    let mut item = key(address, &turn_key(turn));
+    let mut item = key(conversation_key, &turn_key(turn));
     let attributes = [
         ("user", Some(text(user))),
         ("assistant", Some(text(content))),

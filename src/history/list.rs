@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::calls::within;
 use super::expiry::{self, IS_PRESENT};
 use super::items::{self, CONVERSATION, Item, key, known_by, text};
-use super::{Address, Error, History, Listed};
+use super::{ConversationKey, Error, History, Listed};
 use crate::call::Call;
 
 /// The index: its partition key is `owner`, its sort key `updated_at`, and it has all attributes. The
@@ -190,7 +190,7 @@ impl Position {
 
     /// The key of the index that names the position.
     fn key(&self, owner: &str) -> Item {
-        let mut key = key(Address { owner, id: self.id }, CONVERSATION);
+        let mut key = key(ConversationKey { owner, id: self.id }, CONVERSATION);
         key.insert("owner".to_owned(), text(known_by(owner)));
         key.insert("updated_at".to_owned(), text(&self.updated_at));
         key

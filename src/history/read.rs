@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::calls::within;
 use super::expiry::has_expired;
 use super::items::{self, CONVERSATION, Conversation, Item, idempotency_sort_key, key, number, text, turn, turn_key};
-use super::{Address, Error, History, Turn};
+use super::{ConversationKey, Error, History, Turn};
 use crate::call::Call;
 
 /// The most text of a page of several turns, in bytes of UTF-8. It bounds what a caller who reads page
@@ -87,7 +87,7 @@ impl History {
     /// [`Error::Unavailable`].
     pub async fn memory(
         &self,
-        address: Address<'_>,
+        conversation_key: ConversationKey<'_>,
         max_turns: usize,
         max_chars: usize,
         call: &Call,
@@ -97,7 +97,7 @@ impl History {
             chars += turn.exchange.user.chars().count() + turn.exchange.completion.content.chars().count();
             chars <= max_chars
         };
-        let Some(newest) = self.newest(address, max_turns, fits, call).await? else { return Ok(None) };
+        let Some(newest) = self.newest(conversation_key, max_turns, fits, call).await? else { return Ok(None) };
         let Excerpt { conversation, turns: mut remembered, .. } = newest;
         remembered.reverse();
         Ok(Some(Memory { turns: conversation.turns, remembered }))
@@ -111,7 +111,7 @@ impl History {
     /// [`Error::Unavailable`].
     pub async fn page(
         &self,
-        address: Address<'_>,
+        conversation_key: ConversationKey<'_>,
         before: Option<u64>,
         limit: usize,
         call: &Call,
@@ -123,8 +123,8 @@ impl History {
         };
         // One turn more than the page tells whether there is another page.
         let excerpt = match before {
-            None => self.newest(address, limit + 1, fits, call).await?,
-            Some(before) => self.older(address, before, limit + 1, fits, call).await?,
+            None => self.newest(conversation_key, limit + 1, fits, call).await?,
+            Some(before) => self.older(conversation_key, before, limit + 1, fits, call).await?,
         };
         let Some(Excerpt { conversation, turns: mut page, has_more }) = excerpt else { return Ok(None) };
         let next_before = page.last().filter(|_| has_more).map(|oldest| oldest.number);
@@ -137,23 +137,28 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn turn_of_key(&self, address: Address<'_>, key: Uuid, call: &Call) -> Result<Option<Turn>, Error> {
-        let Some(item) = self.get(address, &idempotency_sort_key(key), call).await? else { return Ok(None) };
+    pub async fn turn_of_key(
+        &self,
+        conversation_key: ConversationKey<'_>,
+        key: Uuid,
+        call: &Call,
+    ) -> Result<Option<Turn>, Error> {
+        let Some(item) = self.get(conversation_key, &idempotency_sort_key(key), call).await? else { return Ok(None) };
         let number = number(&item, "turn").unwrap_or_default();
-        Ok(self.get(address, &turn_key(number), call).await?.as_ref().and_then(turn))
+        Ok(self.get(conversation_key, &turn_key(number), call).await?.as_ref().and_then(turn))
     }
 
     /// A conversation and at most `max_turns` of its newest turns, in one Query.
     async fn newest(
         &self,
-        address: Address<'_>,
+        conversation_key: ConversationKey<'_>,
         max_turns: usize,
         fits: impl FnMut(&Turn, &[Turn]) -> bool,
         call: &Call,
     ) -> Result<Option<Excerpt>, Error> {
         let mut conversation = None;
         let mut turns = Turns::that_fit(fits);
-        self.descend(address, CONVERSATION, max_turns + 1, call, |item| match items::conversation(item) {
+        self.descend(conversation_key, CONVERSATION, max_turns + 1, call, |item| match items::conversation(item) {
             None => turns.take(item),
             found => {
                 conversation = found;
@@ -167,7 +172,7 @@ impl History {
     /// A conversation and at most `max_turns` of its turns before the turn `before`.
     async fn older(
         &self,
-        address: Address<'_>,
+        conversation_key: ConversationKey<'_>,
         before: u64,
         max_turns: usize,
         fits: impl FnMut(&Turn, &[Turn]) -> bool,
@@ -175,8 +180,8 @@ impl History {
     ) -> Result<Option<Excerpt>, Error> {
         let mut turns = Turns::that_fit(fits);
         let last = turn_key(before.saturating_sub(1));
-        let descent = self.descend(address, &last, max_turns, call, |item| turns.take(item));
-        let (conversation, ()) = tokio::try_join!(self.conversation(address, call), descent)?;
+        let descent = self.descend(conversation_key, &last, max_turns, call, |item| turns.take(item));
+        let (conversation, ()) = tokio::try_join!(self.conversation(conversation_key, call), descent)?;
         Ok(conversation.filter(|conversation| !conversation.deleted).map(|conversation| turns.of(conversation)))
     }
 
@@ -184,7 +189,7 @@ impl History {
     /// downwards, until it breaks off. Those that have expired are left out.
     async fn descend(
         &self,
-        address: Address<'_>,
+        conversation_key: ConversationKey<'_>,
         last: &str,
         limit: usize,
         call: &Call,
@@ -198,7 +203,7 @@ impl History {
                 .query()
                 .table_name(self.name())
                 .key_condition_expression("pk = :pk AND sk BETWEEN :first AND :last")
-                .expression_attribute_values(":pk", text(address.pk()))
+                .expression_attribute_values(":pk", text(conversation_key.pk()))
                 .expression_attribute_values(":first", text(turn_key(0)))
                 .expression_attribute_values(":last", text(last))
                 .scan_index_forward(false)
@@ -221,17 +226,26 @@ impl History {
     }
 
     /// The conversation's own item, also while it is being deleted.
-    pub(super) async fn conversation(&self, address: Address<'_>, call: &Call) -> Result<Option<Conversation>, Error> {
-        Ok(self.get(address, CONVERSATION, call).await?.as_ref().and_then(items::conversation))
+    pub(super) async fn conversation(
+        &self,
+        conversation_key: ConversationKey<'_>,
+        call: &Call,
+    ) -> Result<Option<Conversation>, Error> {
+        Ok(self.get(conversation_key, CONVERSATION, call).await?.as_ref().and_then(items::conversation))
     }
 
     /// An item that has not expired.
-    async fn get(&self, address: Address<'_>, sort_key: &str, call: &Call) -> Result<Option<Item>, Error> {
+    async fn get(
+        &self,
+        conversation_key: ConversationKey<'_>,
+        sort_key: &str,
+        call: &Call,
+    ) -> Result<Option<Item>, Error> {
         let get = self
             .client()
             .get_item()
             .table_name(self.name())
-            .set_key(Some(key(address, sort_key)))
+            .set_key(Some(key(conversation_key, sort_key)))
             .consistent_read(true);
         let found = get.customize().config_override(within(call)).send().await;
         let item = found.map_err(|error| self.unavailable("GetItem", &error))?.item;

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::ReturnValue;
 use super::calls::within;
 use super::expiry::{self, IS_PRESENT};
 use super::items::{self, CONVERSATION, key, text};
-use super::{Address, Error, History, Listed};
+use super::{ConversationKey, Error, History, Listed};
 use crate::call::Call;
 
 impl History {
@@ -17,13 +17,18 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn rename(&self, address: Address<'_>, title: &str, call: &Call) -> Result<Option<Listed>, Error> {
+    pub async fn rename(
+        &self,
+        conversation_key: ConversationKey<'_>,
+        title: &str,
+        call: &Call,
+    ) -> Result<Option<Listed>, Error> {
         let mut update = self
             .client()
             .update_item()
             .table_name(self.name())
-            .set_key(Some(key(address, CONVERSATION)))
-            .update_expression(if address.is_public() {
+            .set_key(Some(key(conversation_key, CONVERSATION)))
+            .update_expression(if conversation_key.is_public() {
                 "SET title = :title REMOVE #owner"
             } else {
                 "SET title = :title"
@@ -35,7 +40,7 @@ impl History {
             .expression_attribute_values(":title", text(title))
             .expression_attribute_values(":now", expiry::now(SystemTime::now()))
             .return_values(ReturnValue::AllNew);
-        if address.is_public() {
+        if conversation_key.is_public() {
             // Items of earlier versions have it.
             update = update.expression_attribute_names("#owner", "owner");
         }

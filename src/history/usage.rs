@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 
-use super::calls::{Pause, within};
+use super::calls::{Backoff, within};
 use super::expiry::EXPIRES_AT;
 use super::items::{Item, VERSION, count, known_by, number, text};
 use super::{Error, History};
@@ -99,7 +99,7 @@ impl History {
             used: number(item, "used").unwrap_or_default(),
         };
         let mut reclaimed: Vec<(String, u64)> = Vec::new();
-        let mut pause = Pause::new(call);
+        let mut backoff = Backoff::new(call);
         loop {
             let returned: u64 = reclaimed.iter().map(|(_, tokens)| tokens).sum();
             let update = self.update(&pk, &name).expression_attribute_values(":r", text(format!("{tokens} {expiry}")));
@@ -138,7 +138,7 @@ impl History {
             if number(item, "used").is_some_and(|used| used.saturating_sub(returned) >= limit) {
                 return Ok(Reserved::Full);
             }
-            if !pause.wait().await {
+            if !backoff.wait().await {
                 return Err(self.unavailable("UpdateItem", &error));
             }
         }

@@ -43,17 +43,17 @@ struct Server {
     addresses: Option<(ResolvedSocketAddrs, Instant)>,
     /// When a call last ended well: for a while after it the pool has a connection.
     called: Option<Instant>,
-    ahead: Ahead,
+    preconnect: Preconnect,
 }
 
 /// The connection that is opened ahead, with the time at which that began.
-enum Ahead {
+enum Preconnect {
     None,
     Opening(Instant),
     Open(Box<dyn Transport>, Instant),
 }
 
-impl fmt::Debug for Ahead {
+impl fmt::Debug for Preconnect {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::None => "None",
@@ -74,36 +74,36 @@ impl Servers {
     }
 
     /// Whether a connection to `uri` is to be opened ahead: none is, and none can be in the pool.
-    /// If so, [`Opener::open_ahead`] is to follow.
-    pub(super) fn begin_ahead(&self, uri: &Uri) -> bool {
+    /// If so, [`PreconnectingConnector::preconnect`] is to follow.
+    pub(super) fn begin_preconnect(&self, uri: &Uri) -> bool {
         let mut servers = self.lock();
         let server = find(&mut servers, uri);
         let is_called = server.called.is_some_and(|since| since.elapsed() < MAX_IDLE_AGE);
-        let is_ahead = match server.ahead {
-            Ahead::None => false,
-            Ahead::Opening(since) => since.elapsed() < CONNECT_TIMEOUT,
-            Ahead::Open(_, since) => since.elapsed() < MAX_IDLE_AGE,
+        let is_preconnected = match server.preconnect {
+            Preconnect::None => false,
+            Preconnect::Opening(since) => since.elapsed() < CONNECT_TIMEOUT,
+            Preconnect::Open(_, since) => since.elapsed() < MAX_IDLE_AGE,
         };
-        if is_called || is_ahead {
+        if is_called || is_preconnected {
             return false;
         }
-        server.ahead = Ahead::Opening(Instant::now());
+        server.preconnect = Preconnect::Opening(Instant::now());
         true
     }
 
-    fn end_ahead(&self, uri: &Uri, connection: Option<Box<dyn Transport>>) {
-        find(&mut self.lock(), uri).ahead =
-            connection.map_or(Ahead::None, |connection| Ahead::Open(connection, Instant::now()));
+    fn end_preconnect(&self, uri: &Uri, connection: Option<Box<dyn Transport>>) {
+        find(&mut self.lock(), uri).preconnect =
+            connection.map_or(Preconnect::None, |connection| Preconnect::Open(connection, Instant::now()));
         self.0.opened.notify_all();
     }
 
     /// The connection to `uri` that was opened ahead; waits for one that is being opened.
-    fn take_ahead(&self, uri: &Uri, timeout: Duration) -> Option<Box<dyn Transport>> {
+    fn take_preconnected(&self, uri: &Uri, timeout: Duration) -> Option<Box<dyn Transport>> {
         let started = Instant::now();
         let mut servers = self.lock();
         loop {
             let server = find(&mut servers, uri);
-            if let Ahead::Opening(since) = server.ahead {
+            if let Preconnect::Opening(since) = server.preconnect {
                 // The process may have been frozen while it was being opened.
                 let left = CONNECT_TIMEOUT.checked_sub(since.elapsed())?.min(timeout.checked_sub(started.elapsed())?);
                 servers = self.0.opened.wait_timeout(servers, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -111,7 +111,8 @@ impl Servers {
             }
             // Not asked whether it is still open: with TLS 1.3 a server's first tickets, which are
             // not read yet, look like an end.
-            let Ahead::Open(connection, since) = std::mem::replace(&mut server.ahead, Ahead::None) else {
+            let Preconnect::Open(connection, since) = std::mem::replace(&mut server.preconnect, Preconnect::None)
+            else {
                 return None;
             };
             return (since.elapsed() < MAX_IDLE_AGE).then_some(connection);
@@ -125,7 +126,7 @@ fn find<'a>(servers: &'a mut Vec<Server>, uri: &Uri) -> &'a mut Server {
         .iter()
         .position(|server| server.uri.scheme() == uri.scheme() && server.uri.authority() == uri.authority());
     let position = known.unwrap_or_else(|| {
-        servers.push(Server { uri: uri.clone(), addresses: None, called: None, ahead: Ahead::None });
+        servers.push(Server { uri: uri.clone(), addresses: None, called: None, preconnect: Preconnect::None });
         servers.len() - 1
     });
     &mut servers[position]
@@ -134,9 +135,9 @@ fn find<'a>(servers: &'a mut Vec<Server>, uri: &Uri) -> &'a mut Server {
 /// Looks names up, and remembers them: ureq asks with every call, also where the pool has a
 /// connection.
 #[derive(Debug)]
-pub(super) struct Names(pub(super) Servers);
+pub(super) struct CachingResolver(pub(super) Servers);
 
-impl Names {
+impl CachingResolver {
     fn look_up(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let usual_port = match uri.scheme_str() {
             Some("https") => Some(443),
@@ -161,7 +162,7 @@ impl Names {
     }
 }
 
-impl Resolver for Names {
+impl Resolver for CachingResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let known = find(&mut self.0.lock(), uri).addresses.clone();
         let addresses = if let Some((addresses, _)) = known.filter(|(_, since)| since.elapsed() < NAME_LIFETIME) {
@@ -178,12 +179,12 @@ impl Resolver for Names {
 
 /// Opens a connection, or takes one that was opened ahead; asked only where the pool has none.
 #[derive(Clone, Debug)]
-pub(super) struct Opener {
+pub(super) struct PreconnectingConnector {
     connector: Arc<DefaultConnector>,
     servers: Servers,
 }
 
-impl Opener {
+impl PreconnectingConnector {
     pub(super) fn new(servers: Servers) -> Self {
         Self { connector: Arc::default(), servers }
     }
@@ -199,10 +200,10 @@ impl Opener {
 
     /// Opens a connection to the server of `uri` for the next call to it, which waits for it. What
     /// fails here is left to that call to meet.
-    pub(super) fn open_ahead(&self, uri: &Uri, config: &Config) {
+    pub(super) fn preconnect(&self, uri: &Uri, config: &Config) {
         let timeout =
             NextTimeout { after: CONNECT_TIMEOUT.into(), reason: Timeout::Connect, per_read: None, per_write: None };
-        let resolver = &Names(self.servers.clone());
+        let resolver = &CachingResolver(self.servers.clone());
         let connection = resolver.resolve(uri, config, timeout).and_then(|addrs| {
             self.open(&ConnectionDetails {
                 uri,
@@ -217,16 +218,16 @@ impl Opener {
                 register_shutdown: Arc::new(|_| Ok(())),
             })
         });
-        self.servers.end_ahead(uri, connection.ok().flatten());
+        self.servers.end_preconnect(uri, connection.ok().flatten());
     }
 }
 
-impl Connector<()> for Opener {
+impl Connector<()> for PreconnectingConnector {
     type Out = Box<dyn Transport>;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
         set_progress(Progress::Opening);
-        if let Some(connection) = self.servers.take_ahead(details.uri, *details.timeout.after) {
+        if let Some(connection) = self.servers.take_preconnected(details.uri, *details.timeout.after) {
             set_progress(Progress::Kept);
             return Ok(Some(connection));
         }

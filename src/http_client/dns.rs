@@ -62,7 +62,7 @@ use std::time::{Duration, Instant};
 use resolv_conf::Config;
 
 use self::exchange::Question;
-use self::message::{Answer, Family, Name, Refusal};
+use self::message::{Answer, Family, Name, Unusable};
 
 const PORT: u16 = 53;
 
@@ -116,7 +116,7 @@ pub enum Failure {
     /// It could not be reached, or sent no reply in time.
     Io(io::Error),
     /// It sent a reply that holds no answer.
-    Refused(Refusal),
+    Unusable(Unusable),
 }
 
 impl fmt::Display for Error {
@@ -141,7 +141,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Io(error) if error.kind() == ErrorKind::TimedOut => formatter.write_str("did not answer"),
             Self::Io(error) => write!(formatter, "could not be asked: {error}"),
-            Self::Refused(refusal) => refusal.fmt(formatter),
+            Self::Unusable(reason) => reason.fmt(formatter),
         }
     }
 }

@@ -58,7 +58,7 @@ enum Source {
 enum Started {
     Answer(StreamedAnswer),
     /// The server rejects the request because of `stream` or `stream_options`.
-    Refused,
+    Rejected,
 }
 
 impl Client {
@@ -83,8 +83,8 @@ impl Client {
 
     /// Begins to open a connection for the next call, so that it takes less time. Does nothing
     /// where there is one.
-    pub fn get_ready(&self) {
-        self.http.open_ahead(&self.settings.base_url);
+    pub fn warm_up(&self) {
+        self.http.preconnect(&self.settings.base_url);
     }
 
     /// Gives the key for a call, or begins to read it, which takes until `deadline` at the longest.
@@ -103,7 +103,7 @@ impl Client {
         self.with_key(key, call, |key| {
             retrying(call, || {
                 let response = self.http.send(self.request(key, &body)?, call.time_left())?;
-                read_answer(&response, self.model()).map_err(|error| error.without(key))
+                read_answer(&response, self.model()).map_err(|error| error.redacted(key))
             })
         })
     }
@@ -133,7 +133,7 @@ impl Client {
                         *self.mode() = mode;
                         return Ok(answer);
                     }
-                    Started::Refused => {
+                    Started::Rejected => {
                         mode = mode.simpler();
                         call.count_retry();
                     }
@@ -177,17 +177,17 @@ impl Client {
         let is_stream = response.status().is_success() && is_event_stream(response.headers());
         let source = if is_stream {
             let mut stream = Stream::new(response, self.model(), keep);
-            stream.begin(take).map_err(|error| error.without(key))?;
+            stream.begin(take).map_err(|error| error.redacted(key))?;
             Source::Stream(Box::new(stream))
         } else {
             let response = http_client::read_whole(response)?;
-            match read_answer(&response, self.model()).map_err(|error| error.without(key)) {
+            match read_answer(&response, self.model()).map_err(|error| error.redacted(key)) {
                 Ok(completion) => {
                     take(&completion.content);
                     Source::Whole(completion)
                 }
                 Err(error) if error.cause == Cause::Rejected && names_stream(mode, response.body()) => {
-                    return Ok(Started::Refused);
+                    return Ok(Started::Rejected);
                 }
                 Err(error) => return Err(error),
             }
@@ -222,7 +222,7 @@ impl StreamedAnswer {
     /// [`Error`], when the answer broke off or was refused.
     pub fn next(&mut self, take: impl FnMut(&str)) -> Result<bool, Error> {
         match &mut self.source {
-            Source::Stream(stream) => stream.next(take).map_err(|error| error.without(self.key.as_ref())),
+            Source::Stream(stream) => stream.next(take).map_err(|error| error.redacted(self.key.as_ref())),
             Source::Whole(_) => Ok(false),
         }
     }
@@ -266,7 +266,7 @@ fn retrying<T>(call: &Call, mut attempt: impl FnMut() -> Result<T, Error>) -> Re
         // Jitter, so that rejected callers do not all retry at once.
         let wait = error.retry_after().unwrap_or_else(|| backoff.mul_f64(0.75 + 0.25 * fastrand::f64()));
         let fits = wait <= LONGEST_WAIT && wait.saturating_add(SHORTEST_ATTEMPT) <= call.time_left();
-        if !error.is_passing() || retries == MAX_RETRIES || !fits {
+        if !error.is_transient() || retries == MAX_RETRIES || !fits {
             return Err(error);
         }
         thread::sleep(wait);

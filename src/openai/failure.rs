@@ -99,7 +99,7 @@ impl Error {
     }
 
     /// Whether the same request may do better later.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(super) fn is_transient(&self) -> bool {
         matches!(self.cause, Cause::RateLimited { .. } | Cause::Unavailable { .. })
     }
 
@@ -108,16 +108,16 @@ impl Error {
         Self { detail: format!("{}, {more}", self.detail).into(), ..self }
     }
 
-    /// The error as it may be told: servers have been seen to repeat the key that they refuse.
-    pub(super) fn without(mut self, key: Option<&Secret>) -> Self {
-        let told = |text: &str| -> String {
+    /// The error without the key, which some servers repeat when they reject it.
+    pub(super) fn redacted(mut self, key: Option<&Secret>) -> Self {
+        let redact = |text: &str| -> String {
             let text = key.map_or_else(|| text.to_owned(), |key| text.replace(key.expose(), "[key]"));
             // Cut afterwards, or a part of the key could be left at the end.
             text.chars().take(LONGEST_DETAIL).collect()
         };
-        self.detail = told(&self.detail).into();
+        self.detail = redact(&self.detail).into();
         if let Cause::ContentRefused { refusal: Some(refusal) } = &mut self.cause {
-            *refusal = told(refusal);
+            *refusal = redact(refusal);
         }
         self
     }

@@ -138,7 +138,7 @@ impl Read for Pieces {
 }
 
 fn told(error: Error) -> String {
-    let error = error.without(Some(&Secret::new(KEY.to_owned())));
+    let error = error.redacted(Some(&Secret::new(KEY.to_owned())));
     let text = format!("{error} {:?} billed: {}", error.cause, error.may_be_billed);
     assert!(!text.contains(KEY), "{text}");
     assert!(error.to_string().chars().count() <= LONGEST_DETAIL + "the model gave no answer: ".len(), "{text}");

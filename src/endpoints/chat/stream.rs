@@ -100,7 +100,7 @@ impl<'a> Stream<'a> {
         let (told, spoken) = oneshot::channel();
         let (end, ending) = mpsc::channel();
         let mut stream = Vec::new();
-        let metadata = StartMetadata { conversation_id: conversation.address.id, turn: conversation.turns + 1 };
+        let metadata = StartMetadata { conversation_id: conversation.key.id, turn: conversation.turns + 1 };
         ui_message_stream::begin(&mut stream, &metadata);
         let reader = StreamReader {
             openai,
@@ -142,7 +142,7 @@ impl<'a> Stream<'a> {
                 reader.tell_beginning();
             }
         });
-        conversation.history.get_ready();
+        conversation.history.warm_up();
         let Ok(Beginning { outcome, sent, remembered_turns }) = begun.await else {
             resume_unwind(thread.await.expect_err("it sends nothing only if it panicked").into_panic());
         };
@@ -182,7 +182,7 @@ impl Delivery<'_> {
         };
         note_completion(self.conversation.record, &exchange);
         exchange.fit();
-        let id = self.conversation.address.id;
+        let id = self.conversation.key.id;
         let answer = match self.conversation.append(&exchange, spent).await? {
             Outcome::Stored { turn, saved } => Answer::new(id, turn, &exchange, saved),
             Outcome::AlreadyThere(turn) if turn.exchange.completion.content != exchange.completion.content => {

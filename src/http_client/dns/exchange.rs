@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::Failure;
-use super::message::{Answer, Family, Name, Query, Refusal, Reply};
+use super::message::{Answer, Family, Name, Query, Reply, Unusable};
 
 /// The longest message, in bytes.
 const MAX_MESSAGE: usize = 65_535;
@@ -83,7 +83,7 @@ pub(super) fn ask(
                 Reply::Answer(answer) => until = settle(question, answer, until),
                 Reply::Truncated if question.family == Family::V4 => for_tcp.insert(0, (query, question)),
                 Reply::Truncated => for_tcp.push((query, question)),
-                Reply::Refused(refusal) => failure = Some(Failure::Refused(refusal)),
+                Reply::Unusable(reason) => failure = Some(Failure::Unusable(reason)),
             }
         }
     }
@@ -116,8 +116,8 @@ fn ask_by_tcp(nameserver: SocketAddr, query: &Query, until: Instant) -> Result<A
     read_exact(&mut stream, &mut message, until)?;
     match query.reply(&message) {
         Some(Reply::Answer(answer)) => Ok(answer),
-        Some(Reply::Refused(refusal)) => Err(Failure::Refused(refusal)),
-        Some(Reply::Truncated) | None => Err(Failure::Refused(Refusal::Malformed)),
+        Some(Reply::Unusable(reason)) => Err(Failure::Unusable(reason)),
+        Some(Reply::Truncated) | None => Err(Failure::Unusable(Unusable::Malformed)),
     }
 }
 
@@ -137,7 +137,7 @@ fn receive(socket: &UdpSocket, datagram: &mut [u8], until: Instant) -> io::Resul
     loop {
         socket.set_read_timeout(Some(left(until)?))?;
         match socket.recv(datagram) {
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_transient(&error) => {}
             outcome => return outcome,
         }
     }
@@ -150,7 +150,7 @@ fn read_exact(stream: &mut TcpStream, mut buffer: &mut [u8], until: Instant) -> 
         match stream.read(buffer) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(length) => buffer = &mut buffer[length..],
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_transient(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -167,6 +167,6 @@ fn left(until: Instant) -> io::Result<Duration> {
 }
 
 /// Whether another attempt may succeed.
-fn is_passing(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -37,7 +37,7 @@ pub enum Reply {
     /// The answer is too long for a datagram, and has to be asked for by TCP.
     Truncated,
     /// It does not answer the question.
-    Refused(Refusal),
+    Unusable(Unusable),
 }
 
 /// What a name server knows about a name.
@@ -51,7 +51,7 @@ pub enum Answer {
 
 /// Why a reply does not answer the question.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Unusable {
     /// Its code reports a failure, such as SERVFAIL.
     Code(Rcode),
     /// It only refers to other name servers.
@@ -60,7 +60,7 @@ pub enum Refusal {
     Malformed,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Unusable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(formatter, "answered {code}"),
@@ -109,7 +109,7 @@ impl Query {
             return None;
         }
         if !is_known {
-            return Some(Reply::Refused(Refusal::Code(code)));
+            return Some(Reply::Unusable(Unusable::Code(code)));
         }
         if header.tc() {
             return Some(Reply::Truncated);
@@ -118,9 +118,11 @@ impl Query {
             return Some(Reply::Answer(Answer::NoSuchName));
         }
         Some(match self.addresses(message) {
-            Ok(addresses) if addresses.is_empty() && !header.aa() && !header.ra() => Reply::Refused(Refusal::Referral),
+            Ok(addresses) if addresses.is_empty() && !header.aa() && !header.ra() => {
+                Reply::Unusable(Unusable::Referral)
+            }
             Ok(addresses) => Reply::Answer(Answer::Addresses(addresses)),
-            Err(_) => Reply::Refused(Refusal::Malformed),
+            Err(_) => Reply::Unusable(Unusable::Malformed),
         })
     }
 
