@@ -18,8 +18,8 @@ for AWS Lambda's runtime Amazon Linux 2023 (provided.al2023).
   --x86_64    for Lambda's x86_64 architecture (default)
   --arm64     for Lambda's arm64 architecture (Graviton)
   --dynamic   a program that uses Lambda's own C library, also where it could be linked statically
-  --floor     instead of the function, for the benchmark cold_start, the program in tests/bench/floor:
-              target/floor.zip, built in the same way for this machine
+  --floor     builds the program in tests/bench/floor instead, as target/floor.zip, for the benchmark
+              cold_start, in the same way and for this machine
   -h, --help  this text
 
 On Linux, for the machine's own architecture, builds with plain cargo a program that holds all that
@@ -164,9 +164,10 @@ metadata_path() {
   printf '%s\n' "$metadata" | sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p' | sed 's/\\\\/\\/g'
 }
 
-# Sets `packer`. It is built before the flags for Lambda are set, because it runs on this machine.
+# Sets `packer`. It runs on this machine, so it is built without flags that are meant for Lambda's.
 build_packer() {
-  cargo build --quiet --release --locked --manifest-path .build/pack/Cargo.toml \
+  env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
+    cargo build --quiet --release --locked --manifest-path .build/pack/Cargo.toml \
     --target "$host" --target-dir "$target_directory/pack"
   packer=$target_directory/pack/$host/release/pack
 }
@@ -189,8 +190,8 @@ collect_compiler_flags() {
     # The crate getrandom looks for the C library's function by its name, does not find it in a static
     # program, and would read /dev/urandom instead.
     flags+=('--cfg=getrandom_backend="linux_getrandom"')
-    # Names are looked up by the program itself. The libraries that it is built with could use the C library's resolver too,
-    # but have no name to look up; where one does, it gets an error. It would take 125 KB, and libraries of the host.
+    # The program looks names up itself. Without the C library's resolver it is 125 KB smaller and needs no libraries of the
+    # host. Whatever else would look up a name gets an error.
     flags+=("-Clink-arg=-Wl,--defsym=getaddrinfo=getpagesize,--defsym=freeaddrinfo=getpagesize")
     if packs_relocations; then
       flags+=("-Clink-arg=-Wl,-z,pack-relative-relocs")
@@ -230,6 +231,7 @@ pass_compiler_flags() {
 
 # Leaves the program as `bootstrap` in `stage`.
 compile() {
+  local chosen
   local kind=--bin directory=release
   if [ "$program" = "$FLOOR" ]; then
     kind=--example directory=release/examples
@@ -242,7 +244,11 @@ compile() {
   set -- --release --locked "$kind" "$program" ${cargo_arguments[@]+"${cargo_arguments[@]}"}
   case $builder in
     cargo)
-      if [ "$linkage" = static ]; then
+      # Whoever has chosen a linker keeps it.
+      chosen=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_LINKER
+      if [ "$linkage" = static ] && [ -z "${!chosen:-}" ]; then
+        # A clone has the executable bit, an unpacked zip may not.
+        [ -x .build/ordering-cc ] || chmod +x .build/ordering-cc
         set -- "$@" --config "target.$target.linker=\"$(toml_escaped "$project/.build/ordering-cc")\""
       fi
       cargo build "$@" --target "$target"

@@ -63,7 +63,7 @@ impl App {
         self.http.get_or_init(|| http_client::Client::new(self.config.roots.as_deref()))
     }
 
-    /// Answers one invocation. Whatever the payload, and whatever happens on the way, the answer
+    /// Answers one invocation, and blocks its thread while it waits for an upstream. Whatever the payload, and whatever happens on the way, the answer
     /// is an HTTP response. Returns the answer, or `None` if it was already sent by `sender`, as those
     /// are to whom responses are streamed.
     ///

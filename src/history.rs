@@ -97,25 +97,31 @@ impl History {
     /// The history in the table that `settings` names.
     #[must_use]
     pub fn new(http: http_client::Client, settings: Settings) -> Self {
-        Self { http, settings, client: OnceLock::new(), endpoint: OnceLock::new(), total_full_until: AtomicU64::new(0) }
+        let endpoint = sdk::given_endpoint(&settings).map(Some).map_or_else(OnceLock::new, OnceLock::from);
+        Self { http, settings, client: OnceLock::new(), endpoint, total_full_until: AtomicU64::new(0) }
     }
 
-    /// Begins what can be done ahead of the first call to the table, so that it takes less time: makes
-    /// the SDK's client and opens a connection. Does nothing where there is one. What it does takes place
-    /// on another thread.
+    /// Prepares the first call to the table on another thread: makes the SDK's client and opens a connection,
+    /// unless there already is one.
     pub fn warm_up(self: &Arc<Self>) {
-        if self.client.get().is_some()
-            && let Some(endpoint) = self.endpoint.get()
-        {
-            if let Some(uri) = endpoint {
-                self.http.preconnect(uri);
+        let endpoint = self.endpoint.get();
+        // A call that is made before the thread runs waits for this connection and opens no other. It can
+        // only do so where the address is known without the SDK's rules, which take a while to load.
+        let open = endpoint.and_then(Option::as_ref).and_then(|uri| self.http.preconnecting(uri));
+        if endpoint.is_some() && self.client.get().is_some() {
+            if let Some(open) = open {
+                spawn_blocking(open);
             }
             return;
         }
         let history = Arc::clone(self);
         spawn_blocking(move || {
-            if let Some(uri) = history.endpoint.get_or_init(|| sdk::endpoint(&history.settings)) {
-                history.http.preconnect_blocking(uri);
+            if let Some(open) = open {
+                open();
+            } else if let Some(uri) = history.endpoint.get_or_init(|| sdk::endpoint(&history.settings))
+                && let Some(open) = history.http.preconnecting(uri)
+            {
+                open();
             }
             history.client();
         });

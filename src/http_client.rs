@@ -9,8 +9,7 @@ mod ureq_assumptions;
 
 use std::fmt;
 use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use aws_smithy_runtime_api::client::http::{
@@ -63,8 +62,6 @@ pub struct Client {
     agent: Agent,
     connector: PreconnectingConnector,
     servers: Servers,
-    /// How many calls of the SDK's are being made.
-    sdk_calls: Arc<AtomicUsize>,
 }
 
 /// Why there is no answer.
@@ -159,23 +156,25 @@ impl Client {
         let servers = Servers::default();
         let connector = PreconnectingConnector::new(servers.clone());
         let agent = Agent::with_parts(config, connector.clone(), CachingResolver(servers.clone()));
-        Self { agent, connector, servers, sdk_calls: Arc::default() }
+        Self { agent, connector, servers }
     }
 
     /// Opens a connection to the server of `uri` for the next call to it, unless there is one, on
     /// another thread. What fails here is left to that call to meet.
     pub fn preconnect(&self, uri: &Uri) {
-        if self.servers.begin_preconnect(uri) {
-            let (client, uri) = (self.clone(), uri.clone());
-            spawn_blocking(move || client.connector.preconnect(&uri, client.agent.config()));
+        if let Some(open) = self.preconnecting(uri) {
+            spawn_blocking(open);
         }
     }
 
-    /// As [`Client::preconnect`], on this thread, which it blocks.
-    pub fn preconnect_blocking(&self, uri: &Uri) {
-        if self.servers.begin_preconnect(uri) {
-            self.connector.preconnect(uri, self.agent.config());
-        }
+    /// Like [`Client::preconnect`], but the caller runs the function that is returned, on a thread that it may
+    /// block. From now on a call to the server waits for the connection. `None` if there is one.
+    #[must_use]
+    pub fn preconnecting(&self, uri: &Uri) -> Option<impl FnOnce() + Send + use<>> {
+        self.servers.begin_preconnect(uri).then(|| {
+            let (client, uri) = (self.clone(), uri.clone());
+            move || client.connector.preconnect(&uri, client.agent.config())
+        })
     }
 
     /// Sends `request` and reads its whole answer, whatever its status, within `timeout`.
@@ -328,9 +327,9 @@ impl HttpClient for Client {
     }
 }
 
-/// Makes the calls of the AWS SDK. One that is alone blocks the runtime's thread, which has nothing else to
-/// do: another thread would take time to start and to wake. Several at once are each made on a thread of
-/// their own.
+/// Makes the calls of the AWS SDK. A single call blocks the runtime's thread, which has nothing else to do:
+/// starting and waking another thread would take time. Calls that are made at the same time get a thread
+/// each.
 #[derive(Debug)]
 struct SdkConnector {
     client: Client,
@@ -342,21 +341,24 @@ impl HttpConnector for SdkConnector {
         let (client, timeout) = (self.client.clone(), self.timeout);
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
-            // While this thread is blocked, the SDK's own time limit of the operation does not work.
-            let left = request.extensions().get().map_or(timeout, Call::time_left);
-            let timeout = timeout.min(left);
-            let sdk_call = SdkCall::begin(&client);
-            // Those that are made together with this one begin too.
+            let call = request.extensions().get::<Call>().cloned();
+            // While this thread is blocked, the SDK's time limit of the operation cannot end it.
+            let timeout = timeout.min(call.as_ref().map_or(timeout, Call::time_left));
+            if timeout.is_zero() {
+                return Err(ConnectorError::timeout("no time is left".into()));
+            }
+            // Lets operations that were started together with this one begin too, so that they are counted.
             yield_now().await;
             // A transaction carries a token of its own, and every other call of the table's can be
             // done twice.
-            let answer = if sdk_call.is_alone() {
-                client.send_repeatable(request, timeout)
+            let send = move || client.send_repeatable(request, timeout);
+            let answer = if call.is_some_and(|call| call.has_one_operation()) {
+                // As on another thread, a panic is a call that failed.
+                catch_unwind(AssertUnwindSafe(send)).map_err(|_| "the call panicked".into())
             } else {
-                let answer = spawn_blocking(move || client.send_repeatable(request, timeout)).await;
-                answer.map_err(|panic| ConnectorError::other(panic.into(), None))?
+                spawn_blocking(send).await.map_err(Into::into)
             };
-            drop(sdk_call);
+            let answer = answer.map_err(|panic| ConnectorError::other(panic, None))?;
             let response = answer.map_err(|error| match error {
                 Error::TimedOut(_) => ConnectorError::timeout(error.into()),
                 Error::NotConnected(_) | Error::Broken(_) | Error::Stale(_) | Error::Cut(_) => {
@@ -367,25 +369,5 @@ impl HttpConnector for SdkConnector {
             HttpResponse::try_from(response.map(SdkBody::from))
                 .map_err(|error| ConnectorError::other(error.into(), None))
         })
-    }
-}
-
-/// A call of the SDK's, from its beginning to its end.
-struct SdkCall(Arc<AtomicUsize>);
-
-impl SdkCall {
-    fn begin(client: &Client) -> Self {
-        client.sdk_calls.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(&client.sdk_calls))
-    }
-
-    fn is_alone(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 1
-    }
-}
-
-impl Drop for SdkCall {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

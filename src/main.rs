@@ -1,7 +1,9 @@
 //! The `bootstrap` that Lambda starts: configuration, application and runtime loop put together.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 
+use http::uri::Authority;
 use kus_aws_backend::responder::{Respond, Responder};
 use kus_aws_backend::{App, Config, config};
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
@@ -13,6 +15,13 @@ pub(crate) fn main() -> ExitCode {
         eprintln!("To run it on this machine: cargo run --example local");
         return ExitCode::from(2);
     };
+    if cfg!(target_feature = "crt-static") && !has_ip_address(&runtime_api) {
+        eprintln!(
+            "AWS_LAMBDA_RUNTIME_API is {runtime_api:?}: a statically linked program needs an IP address and a port \
+             there, as in 127.0.0.1:9001. For a host's name, build with ./build.sh --dynamic."
+        );
+        return ExitCode::FAILURE;
+    }
     match application().and_then(|app| serve(app, &runtime_api)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -22,8 +31,16 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// The application, which lives as long as the process. It is not inlined, so that the stack that it takes
-/// to read the configuration is used again.
+/// Whether the Runtime API is named by an IP address: the client in `lambda_runtime` looks a name up by the C
+/// library's resolver, which `./build.sh` leaves out of a statically linked program.
+fn has_ip_address(runtime_api: &str) -> bool {
+    let authority = runtime_api.strip_prefix("http://").unwrap_or(runtime_api).split('/').next().unwrap_or_default();
+    let host = authority.parse::<Authority>().map(|authority| authority.host().to_owned()).unwrap_or_default();
+    host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+}
+
+/// The application, which lives as long as the process. It is not inlined, so that the
+/// stack used to read the configuration can be reused.
 #[inline(never)]
 fn application() -> Result<&'static App, lambda_runtime::Error> {
     Ok(Box::leak(Box::new(App::new(Config::from_env()?))))

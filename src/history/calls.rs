@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::config::{Builder, ConfigBag, Intercept, RuntimeComponents}
 use aws_sdk_dynamodb::error::BoxError;
 use aws_smithy_runtime_api::client::retries::RequestAttempts;
 
-use crate::call::Call;
+use crate::call::{Call, Operation};
 
 /// How long one attempt of a call may take: a call that is not answered by then is better repeated.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
@@ -25,7 +25,9 @@ pub(super) fn within(call: &Call) -> Builder {
     // Half of what is left, so that a request that hangs can be repeated.
     let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
     let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
-    Builder::default().timeout_config(limits).interceptor(Attempts(call.clone()))
+    Builder::default()
+        .timeout_config(limits)
+        .interceptor(Attempts { call: call.clone(), _operation: call.begin_operation() })
 }
 
 /// Waits between the attempts at a write that others were faster at.
@@ -47,6 +49,8 @@ impl<'a> Backoff<'a> {
         let fits = backoff < self.call.time_left();
         if fits {
             self.call.count_retry();
+            // Another operation must not block this thread meanwhile.
+            let _waiting = self.call.begin_operation();
             tokio::time::sleep(backoff).await;
         }
         fits
@@ -55,7 +59,11 @@ impl<'a> Backoff<'a> {
 
 /// Counts the attempts of a call that the SDK makes beyond the first, and has each of them carry the call.
 #[derive(Debug)]
-struct Attempts(Call);
+struct Attempts {
+    call: Call,
+    /// It ends with the request that this is an interceptor of.
+    _operation: Operation,
+}
 
 impl Intercept for Attempts {
     fn name(&self) -> &'static str {
@@ -69,9 +77,9 @@ impl Intercept for Attempts {
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         if config.load::<RequestAttempts>().is_some_and(|attempts| attempts.attempts() > 1) {
-            self.0.count_retry();
+            self.call.count_retry();
         }
-        context.request_mut().add_extension(self.0.clone());
+        context.request_mut().add_extension(self.call.clone());
         Ok(())
     }
 }

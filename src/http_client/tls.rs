@@ -18,8 +18,8 @@ use rustls::sign::SigningKey;
 use rustls::{Error, SupportedCipherSuite};
 use webpki::ring as algorithm;
 
-/// AES-128 goes first: SHA-256, which it comes with, has instructions of its own on every processor that
-/// Lambda runs on, and SHA-384 does not. `ChaCha20` is for processors without instructions for AES.
+/// AES-128 goes first: most processors have instructions for SHA-256, which comes with it, and few for
+/// SHA-384. `ChaCha20` is for processors without instructions for AES.
 const CIPHER_SUITES: [SupportedCipherSuite; 6] = [
     TLS13_AES_128_GCM_SHA256,
     TLS13_AES_256_GCM_SHA384,
@@ -102,25 +102,49 @@ mod tests {
     use http::Request;
     use rcgen::{CertifiedKey, generate_simple_self_signed};
     use rustls::crypto::ring;
-    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
     use rustls::version::{TLS12, TLS13};
     use rustls::{CipherSuite, NamedGroup, ServerConfig, ServerConnection, SupportedProtocolVersion};
 
     use super::super::{Client, parse_ca_bundle};
     use super::*;
 
-    /// What the client and a server that takes these versions and key exchanges agree on.
-    fn agreed(
-        versions: &[&'static SupportedProtocolVersion],
-        groups: Vec<&'static dyn SupportedKxGroup>,
-    ) -> (CipherSuite, NamedGroup) {
+    /// The certificate and the key of a server, and the root that a client has to trust.
+    struct Identity {
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        root: String,
+    }
+
+    /// With an ECDSA key, as the model's server has it.
+    fn ecdsa() -> Identity {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der()).into();
-        let provider = CryptoProvider { kx_groups: groups, ..ring::default_provider() };
+        Identity { chain: vec![cert.der().clone()], key, root: cert.pem() }
+    }
+
+    /// With RSA keys in the whole chain, as the table's server has it.
+    fn rsa() -> Identity {
+        let chain = include_bytes!("../../tests/bench/certificates/table.pem");
+        let key = include_bytes!("../../tests/bench/certificates/table.key");
+        Identity {
+            chain: CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().expect("PEM"),
+            key: PrivateKeyDer::from_pem_slice(key).expect("PEM"),
+            root: include_str!("../../tests/bench/certificates/root.pem").to_owned(),
+        }
+    }
+
+    /// What the client and a server with this identity and provider, which speaks these versions, agree on.
+    fn agreed(
+        Identity { chain, key, root }: Identity,
+        versions: &[&'static SupportedProtocolVersion],
+        provider: CryptoProvider,
+    ) -> (CipherSuite, NamedGroup) {
         let config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
-            .and_then(|config| config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key))
+            .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
             .expect("a configuration");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("https://localhost:{}/", listener.local_addr().expect("an address").port());
@@ -133,12 +157,12 @@ mod tests {
                 tls.read_exact(&mut byte).expect("a request");
                 request.push(byte[0]);
             }
-            tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
-                .expect("the client reads");
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+            tls.write_all(answer).expect("the client reads");
             let suite = connection.negotiated_cipher_suite().expect("a cipher suite").suite();
             (suite, connection.negotiated_key_exchange_group().expect("a key exchange").name())
         });
-        let roots = parse_ca_bundle(cert.pem().as_bytes()).expect("the certificate can be a root");
+        let roots = parse_ca_bundle(root.as_bytes()).expect("the certificate can be a root");
         let request = Request::get(&url).body(&b""[..]).expect("a request");
         Client::new(Some(&roots)).send(request, Duration::from_secs(20)).expect("an answer");
         server.join().expect("it does not panic")
@@ -146,12 +170,24 @@ mod tests {
 
     #[test]
     fn servers_that_let_the_client_choose_and_servers_that_do_not_are_understood() {
-        let all = ring::default_provider().kx_groups;
-        let aes_128 = CipherSuite::TLS13_AES_128_GCM_SHA256;
-        assert_eq!(agreed(&[&TLS13, &TLS12], all.clone()), (aes_128, NamedGroup::X25519));
-        assert_eq!(agreed(&[&TLS13], vec![SECP256R1]), (aes_128, NamedGroup::secp256r1));
-        assert_eq!(agreed(&[&TLS13], vec![SECP384R1]), (aes_128, NamedGroup::secp384r1));
-        let old = CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
-        assert_eq!(agreed(&[&TLS12], all), (old, NamedGroup::X25519));
+        let all = ring::default_provider;
+        let with_group = |group| CryptoProvider { kx_groups: vec![group], ..all() };
+        let with_suite = |suite| CryptoProvider { cipher_suites: vec![suite], ..all() };
+        let (aes_128, aes_256) = (CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_AES_256_GCM_SHA384);
+        assert_eq!(agreed(ecdsa(), &[&TLS13, &TLS12], all()), (aes_128, NamedGroup::X25519));
+        assert_eq!(agreed(rsa(), &[&TLS13, &TLS12], all()), (aes_128, NamedGroup::X25519));
+        assert_eq!(agreed(ecdsa(), &[&TLS13], with_group(SECP256R1)), (aes_128, NamedGroup::secp256r1));
+        assert_eq!(agreed(ecdsa(), &[&TLS13], with_group(SECP384R1)), (aes_128, NamedGroup::secp384r1));
+        assert_eq!(agreed(rsa(), &[&TLS13], with_suite(TLS13_AES_256_GCM_SHA384)), (aes_256, NamedGroup::X25519));
+        let old = [
+            (ecdsa(), CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+            (rsa(), CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+        ];
+        for (identity, suite) in old {
+            assert_eq!(agreed(identity, &[&TLS12], all()), (suite, NamedGroup::X25519));
+        }
+        let old = with_suite(TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384);
+        let suite = CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384;
+        assert_eq!(agreed(rsa(), &[&TLS12], old), (suite, NamedGroup::X25519));
     }
 }

@@ -74,8 +74,15 @@ fn functions(profile: &str) -> impl Iterator<Item = &str> {
     named.filter(|name| !name.starts_with(['(', '?']) && !name.starts_with("0x"))
 }
 
-/// A mangled name without `17h` and the hash in sixteen digits, before its last `E`.
+/// A mangled name without the number that LLVM may add, and without `17h` and the hash in sixteen digits before its
+/// last `E`.
 fn without_hash(name: &str) -> String {
+    let name = match name.rsplit_once('.') {
+        Some((name, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            name.strip_suffix(".llvm").unwrap_or(name)
+        }
+        _ => name,
+    };
     match name.strip_suffix('E').and_then(|name| name.rsplit_once("17h")) {
         Some((name, hash)) if hash.len() == 16 => format!("{name}E"),
         _ => name.to_owned(),
