@@ -170,6 +170,30 @@ async fn over_the_limit_a_caller_is_told_whose_it_is_and_when_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_history_is_read_again_and_the_tokens_are_reserved_again_at_the_same_time() {
+    let stack = stack(&[("DAILY_TOKEN_LIMIT", "1000000")]).await;
+    let id = begin(&stack, &["one"]).await;
+    let before = stack.engine().calls().len();
+    let gates = [Gate::new(), Gate::new()];
+    for (name, gate) in ["Query", "UpdateItem"].into_iter().zip(&gates) {
+        stack.engine().script(operation(name), [engine::error("InternalServerError"), Behaviour::Answer.held_at(gate)]);
+    }
+    let stack = Arc::new(stack);
+    let asked = tokio::spawn({
+        let stack = Arc::clone(&stack);
+        async move { send(&stack, &chat("Hello", Some(&id))).await }
+    });
+    // Were one of them made on the thread that the other one waits on, the other one would not come before it ends.
+    for gate in &gates {
+        gate.arrived(1).await;
+    }
+    gates.iter().for_each(Gate::open);
+    assert_eq!(asked.await.expect("no panic").status, 200);
+    // None timed out: two attempts at each, the write, and the settlement.
+    assert_eq!(stack.engine().calls().len() - before, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_process_reserved_comes_back_when_it_has_expired() {
     let backends = Backends::start().await;
     let variables = [("DAILY_TOKEN_LIMIT", "1000")];
