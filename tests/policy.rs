@@ -107,8 +107,8 @@ async fn the_policies_allow_what_the_function_does_and_nothing_else() {
     let key = [("idempotency-key", "7c9e6679-7425-40de-944b-e07fc1f90ae7")];
     let follow_up = chat_event(&json!({"message": "And?", "conversation_id": id}), &key);
     assert_eq!(send(&stack, &follow_up).await.body["turn"], 2);
-    let page = read_conversation(&stack, id, "limit=1").await;
-    let cursor = page.body["next_cursor"].as_str().expect("a cursor");
+    let newest = read_conversation(&stack, id, "limit=1").await;
+    let cursor = newest.body["next_cursor"].as_str().expect("a cursor");
     assert_eq!(read_conversation(&stack, id, &format!("cursor={cursor}")).await.body["messages"][0]["turn"], 1);
     assert_eq!(send(&stack, &patch_event(&path_of(id), &json!({"title": "About Ada"}))).await.status, 200);
     assert_eq!(delete(&stack, id).await.status, 204);
@@ -125,8 +125,8 @@ async fn the_policies_allow_what_the_function_does_and_nothing_else() {
     assert_eq!(named, BTreeSet::from([HISTORY_TABLE.to_owned()]));
     let reads: BTreeSet<String> = store.operations().iter().map(|operation| format!("ssm:{operation}")).collect();
 
-    let page = page("configuration");
-    let blocks = page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let text = page("configuration");
+    let blocks = text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
     let mut policies = blocks.filter_map(|block| serde_json::from_str::<Value>(block).ok());
     let documented = policies.find(|block| block["Statement"].is_array()).expect("the page has a policy");
     let table = format!("arn:aws:dynamodb:REGION:ACCOUNT:table/{HISTORY_TABLE}");
