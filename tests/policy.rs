@@ -34,8 +34,11 @@ pub(crate) fn pages() -> Vec<String> {
     let mut pages = Vec::new();
     for folder in ["", ".github/", ".github/docs/", ".aws/"] {
         let entries = fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
-        let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name in UTF-8"));
-        pages.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("{folder}{name}")));
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a name in UTF-8");
+            pages.push(format!("{folder}{name}"));
+        }
     }
     assert!(pages.len() > 10, "{pages:?}");
     pages
