@@ -11,7 +11,7 @@ use crate::talk::{by, chat_event, path_of, send, stack};
 const ADA: &str = "ada-token-0123456789";
 const BOB: &str = "bob-token-0123456789";
 
-fn sha256(token: &str) -> String {
+pub(crate) fn sha256(token: &str) -> String {
     hex::encode(Sha256::digest(token))
 }
 

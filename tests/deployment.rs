@@ -13,7 +13,7 @@ use crate::local::Backends;
 use crate::local::engine::{self, HISTORY_TABLE};
 use crate::local::environment::Outcome;
 use crate::local::upstream::operation;
-use crate::policy::{read, variables_read};
+use crate::policy::{page, read, variables_read};
 use crate::talk::{begin, by, chat_event, say, send, share, stack};
 
 /// `.aws/template.yaml` with its tags written out: `!Ref Name` is `{"Ref": "Name"}`, and every
@@ -342,15 +342,15 @@ async fn the_function_uses_the_table_of_the_template() {
 }
 
 #[test]
-fn the_template_and_the_readme_agree_on_the_function() {
+fn the_template_and_the_guide_agree_on_the_function() {
     let template = template();
     let function = properties(&template, "Function");
     assert_eq!(by_default(&template, &function["Timeout"]), 30);
     assert_eq!(properties(&template, "Integration")["TimeoutInMillis"], 30_000);
-    let readme = read("README.md");
-    assert!(readme.contains("a timeout of 30 seconds"));
+    let guide = page("deploy");
+    assert!(guide.contains("a timeout of 30 seconds"));
     assert_eq!(function["Runtime"], "provided.al2023");
-    assert!(readme.contains("`provided.al2023`"));
+    assert!(guide.contains("`provided.al2023`"));
     assert_eq!(by_default(&template, &function["Architectures"][0]), "x86_64");
     assert!(read("build.sh").contains("lambda_architecture=x86_64\n"));
 }

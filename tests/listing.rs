@@ -13,7 +13,7 @@ use crate::local::behaviour::{Behaviour, Gate};
 use crate::local::engine::{self, Engine, HISTORY_TABLE, INDEX, Storage};
 use crate::local::upstream::{every_call, operation};
 use crate::local::{Backends, LocalOptions, LocalStack};
-use crate::policy::read;
+use crate::policy::page;
 use crate::talk::{ISSUER, Reply, by, chat_event, patch_event, path_of, send, share, stack};
 use crate::upstreams::logged;
 
@@ -386,9 +386,9 @@ async fn without_the_index_chats_work_and_the_list_says_how_to_make_it() {
     let refused = delete_all(&stack, "ada").await;
     assert_eq!(refused.problem(), (503, "not_configured"));
     let log = logged(&stack, &refused).await;
-    // What was said before there was an index is in it. The log's command is README's.
-    let readme = read("README.md");
-    let command = readme.lines().find(|line| line.starts_with("aws dynamodb update-table")).expect("the command");
+    // What was said before there was an index is in it. The log has the documented command.
+    let page = page("configuration");
+    let command = page.lines().find(|line| line.starts_with("aws dynamodb update-table")).expect("the command");
     let json = command.split('\'').nth(1).expect("JSON in quotes");
     let updates: Value = serde_json::from_str(json).expect("JSON");
     stack.engine().create_index(HISTORY_TABLE, updates[0]["Create"].clone()).await.expect("the engine adds the index");

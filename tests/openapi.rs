@@ -17,7 +17,7 @@ use crate::local::engine::{self, Engine};
 use crate::local::model::{self, Model};
 use crate::local::upstream::{every_call, operation};
 use crate::local::{Backends, LocalOptions, LocalStack};
-use crate::policy::{codes_of_the_source, routes_of_the_readme};
+use crate::policy::{self, codes_of_the_source, documented_routes, page, section};
 use crate::secrets;
 use crate::talk::{Reply, begin, by, chat_event, delete, patch_event, path_of, read, say, send, share, stack};
 
@@ -281,7 +281,8 @@ fn the_document_has_the_routes_of_the_router_and_no_others() {
 
     let told = routed.iter().filter(|(method, _)| !["HEAD", "OPTIONS"].contains(&method.as_str()));
     let told: BTreeSet<_> = told.map(|(method, path)| format!("{method} {path}")).collect();
-    assert_eq!(routes_of_the_readme(), told);
+    assert_eq!(documented_routes(&section(&page("api"), "# The API")), told);
+    assert_eq!(documented_routes(&section(&policy::read("README.md"), "The API")), told);
 }
 
 #[test]

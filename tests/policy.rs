@@ -1,6 +1,6 @@
-//! What README.md and `.env.example` say, held against the code: the least policy, which `.aws`
-//! has too, the variables with their defaults, the codes of the errors, and the members of the
-//! log's lines.
+//! What the documentation and `.env.example` say, compared with the code: the least policy, which
+//! `.aws` has too, the variables with their defaults, the codes of the errors, and the members of
+//! the log's lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,21 +23,42 @@ pub(crate) fn read(file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The README's section with this heading.
-fn section(heading: &str) -> String {
-    let readme = read("README.md");
-    let section = readme.split("\n## ").find_map(|section| section.strip_prefix(heading));
-    section.unwrap_or_else(|| panic!("README.md has no section {heading:?}")).to_owned()
+/// The text of the page `.github/docs/NAME.md`.
+pub(crate) fn page(name: &str) -> String {
+    read(&format!(".github/docs/{name}.md"))
+}
+
+/// The paths of all pages of the documentation, in every language.
+pub(crate) fn pages() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = Vec::new();
+    for folder in ["", ".github/", ".github/docs/", ".aws/"] {
+        let entries = fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a name in UTF-8");
+            pages.push(format!("{folder}{name}"));
+        }
+    }
+    assert!(pages.len() > 10, "{pages:?}");
+    pages
+}
+
+/// The text under a heading of the second level in `page`, up to the next one. With `# ` in front,
+/// `heading` is the title of the page.
+pub(crate) fn section(page: &str, heading: &str) -> String {
+    let section = page.split("\n## ").find_map(|section| section.strip_prefix(heading)?.strip_prefix('\n'));
+    section.unwrap_or_else(|| panic!("there is no section {heading:?}")).to_owned()
 }
 
 /// The cells of the table rows in `section` that have code in them.
-fn rows(section: &str) -> Vec<Vec<String>> {
+pub(crate) fn rows(section: &str) -> Vec<Vec<String>> {
     let rows = section.lines().filter(|line| line.starts_with('|') && line.contains('`'));
     rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
 /// What stands between backquotes.
-fn code(text: &str) -> Vec<&str> {
+pub(crate) fn code(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
@@ -89,8 +110,8 @@ async fn the_policies_allow_what_the_function_does_and_nothing_else() {
     let key = [("idempotency-key", "7c9e6679-7425-40de-944b-e07fc1f90ae7")];
     let follow_up = chat_event(&json!({"message": "And?", "conversation_id": id}), &key);
     assert_eq!(send(&stack, &follow_up).await.body["turn"], 2);
-    let page = read_conversation(&stack, id, "limit=1").await;
-    let cursor = page.body["next_cursor"].as_str().expect("a cursor");
+    let newest = read_conversation(&stack, id, "limit=1").await;
+    let cursor = newest.body["next_cursor"].as_str().expect("a cursor");
     assert_eq!(read_conversation(&stack, id, &format!("cursor={cursor}")).await.body["messages"][0]["turn"], 1);
     assert_eq!(send(&stack, &patch_event(&path_of(id), &json!({"title": "About Ada"}))).await.status, 200);
     assert_eq!(delete(&stack, id).await.status, 204);
@@ -107,10 +128,10 @@ async fn the_policies_allow_what_the_function_does_and_nothing_else() {
     assert_eq!(named, BTreeSet::from([HISTORY_TABLE.to_owned()]));
     let reads: BTreeSet<String> = store.operations().iter().map(|operation| format!("ssm:{operation}")).collect();
 
-    let readme = read("README.md");
-    let blocks = readme.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let text = page("configuration");
+    let blocks = text.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
     let mut policies = blocks.filter_map(|block| serde_json::from_str::<Value>(block).ok());
-    let documented = policies.find(|block| block["Statement"].is_array()).expect("README.md has a policy");
+    let documented = policies.find(|block| block["Statement"].is_array()).expect("the page has a policy");
     let table = format!("arn:aws:dynamodb:REGION:ACCOUNT:table/{HISTORY_TABLE}");
     let index = format!("{table}/index/{INDEX}");
     let parameter = PARAMETER.replace("eu-west-1:123456789012", "REGION:ACCOUNT");
@@ -143,9 +164,9 @@ fn allowed(policy: &Value) -> Vec<(BTreeSet<String>, Value)> {
     allowed.collect()
 }
 
-/// The README's variables with their defaults, which are empty where there is none.
+/// The documented variables with their defaults, which are empty where there is none.
 fn documented() -> BTreeMap<String, String> {
-    let rows = rows(&section("Configuration\n"));
+    let rows = rows(&section(&page("configuration"), "# Configuration"));
     let variable = |cells: &Vec<String>| {
         let [name] = code(&cells[0])[..] else { panic!("a row of one variable: {cells:?}") };
         (name.to_owned(), code(&cells[1]).first().copied().unwrap_or_default().to_owned())
@@ -168,7 +189,7 @@ pub(crate) fn variables_read() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_readme_and_the_example_name_the_variables_that_are_read() {
+fn the_documentation_and_the_example_name_the_variables_that_are_read() {
     let mut read = variables_read();
     // The local stack's own.
     read.insert("PORT".to_owned());
@@ -180,7 +201,7 @@ fn the_readme_and_the_example_name_the_variables_that_are_read() {
 }
 
 #[test]
-fn the_defaults_of_the_readme_and_the_example_are_those_of_the_code() {
+fn the_defaults_of_the_documentation_and_the_example_are_those_of_the_code() {
     // Without these there is no default to be seen.
     let needed = [
         ("OPENAI_API_KEY", "key"),
@@ -233,16 +254,16 @@ pub(crate) fn codes_of_the_source() -> BTreeSet<(u16, String)> {
     codes
 }
 
-/// Method and path of the routes in the README's table, without the query.
-pub(crate) fn routes_of_the_readme() -> BTreeSet<String> {
-    let rows = rows(&section("The API\n"));
+/// Method and path of the routes in the table of `section`, without the query.
+pub(crate) fn documented_routes(section: &str) -> BTreeSet<String> {
+    let rows = rows(section);
     let routes = rows.iter().filter_map(|cells| code(&cells[0]).first()?.split('?').next());
     routes.filter(|route| route.contains(" /")).map(ToOwned::to_owned).collect()
 }
 
 #[test]
-fn the_readme_names_every_code_with_its_status() {
-    let documented: BTreeSet<_> = rows(&section("The API\n"))
+fn the_documentation_names_every_code_with_its_status() {
+    let documented: BTreeSet<_> = rows(&section(&page("api"), "Errors"))
         .iter()
         .filter_map(|cells| {
             let status = cells[0].split_whitespace().next()?.parse::<u16>().ok()?;
@@ -253,8 +274,8 @@ fn the_readme_names_every_code_with_its_status() {
 }
 
 #[test]
-fn the_readme_names_every_member_of_a_line_of_the_log_and_every_metric_with_its_unit() {
-    let section = section("Logs and metrics\n");
+fn the_documentation_names_every_member_of_a_line_of_the_log_and_every_metric_with_its_unit() {
+    let section = section(&page("operate"), "Logs and metrics");
     let rows = rows(&section);
     let rows: Vec<_> = rows.iter().filter(|cells| cells.len() == 3).collect();
     let documented: BTreeSet<&str> = rows.iter().flat_map(|cells| code(&cells[0])).collect();

@@ -1,31 +1,33 @@
-//! README's examples with curl, run as they stand there: the answers are those that it shows.
+//! The pages of the documentation: their examples with curl answer as shown, their links lead
+//! somewhere, and README agrees with the pages behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
+use crate::access::sha256;
 use crate::in_process::event;
 use crate::policy;
-use crate::talk::{send, stack};
+use crate::talk::{say, send, stack};
 
 /// The addresses that stand for the local stack's.
 const ADDRESSES: [&str; 2] = ["http://127.0.0.1:8000", "https://abc123.execute-api.us-east-1.amazonaws.com"];
 
-/// What differs from run to run: README's ids, times and cursors, and what they are in this one.
+/// What differs from run to run: the ids, times and cursors of a page, and what they are in this one.
 type Names = BTreeMap<String, String>;
 
-/// A command with the output that README shows.
+/// A command with the output that the page shows.
 #[derive(Debug)]
 struct Example {
     command: String,
     output: Vec<String>,
 }
 
-/// The sections, each with the examples in its `console` blocks.
-fn sections(readme: &str) -> Vec<Vec<Example>> {
-    let mut sections = vec![Vec::new()];
+/// The examples in the `console` blocks of `page`.
+fn examples(page: &str) -> Vec<Example> {
+    let mut examples: Vec<Example> = Vec::new();
     let mut in_block = false;
-    for line in readme.lines() {
-        let examples: &mut Vec<Example> = sections.last_mut().expect("there is one");
+    for line in page.lines() {
         if in_block {
             match (line.strip_prefix("$ "), examples.last_mut()) {
                 (Some(command), _) => examples.push(Example { command: command.to_owned(), output: Vec::new() }),
@@ -35,11 +37,9 @@ fn sections(readme: &str) -> Vec<Vec<Example>> {
             }
         } else if line == "```console" {
             in_block = true;
-        } else if line.starts_with("## ") {
-            sections.push(Vec::new());
         }
     }
-    sections
+    examples
 }
 
 /// How many bytes at the beginning of `text` differ from run to run: an id, a time or a cursor.
@@ -102,33 +102,125 @@ fn anchors(page: &str) -> BTreeSet<String> {
     headings.map(|heading| anchor(heading).replace(' ', "-")).collect()
 }
 
+/// `page` without its fenced blocks of code.
+fn prose(page: &str) -> String {
+    let mut in_block = false;
+    let lines = page.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_block ^= is_fence;
+        !in_block && !is_fence
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The path, from the project's top, that `link` names in `page`.
+fn resolve(page: &str, link: &str) -> String {
+    let mut parts: Vec<&str> = page.split('/').collect();
+    parts.pop();
+    for part in link.split('/') {
+        match part {
+            ".." => assert!(parts.pop().is_some(), "{page}: {link} leaves the project"),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
 #[test]
-fn every_link_to_a_section_finds_it() {
-    let pages = ["README.md", ".github/README.ko.md", ".aws/README.md"];
-    let (mut found, of_page) = (0, |page: &str| anchors(&policy::read(page)));
-    for page in pages {
-        let text = policy::read(page);
-        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        for (file, anchor) in targets.filter_map(|target| target.split_once('#')) {
-            let Some(other) = (match file {
-                "" => Some(page),
-                _ => pages.into_iter().rev().find(|other| file.trim_start_matches("../") == *other),
-            }) else {
-                continue;
-            };
-            assert!(of_page(other).contains(anchor), "{page}: there is no section #{anchor} in {other}");
+fn every_link_finds_its_file_and_its_section() {
+    let texts: BTreeMap<String, String> =
+        policy::pages().into_iter().map(|page| (page.clone(), policy::read(&page))).collect();
+    let mut found = 0;
+    for (page, text) in &texts {
+        let text = prose(text);
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+            let target = if file.is_empty() { page.clone() } else { resolve(page, file) };
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(&target).exists(), "{page}: there is no file {link}");
+            if let Some(anchor) = anchor {
+                let other = texts.get(&target).unwrap_or_else(|| panic!("{page}: {link} leads to no page"));
+                assert!(anchors(other).contains(anchor), "{page}: there is no section {link}");
+            }
             found += 1;
         }
     }
-    assert!(found > 20, "{found} links were found");
+    assert!(found > 150, "{found} links were found");
+}
+
+#[test]
+fn every_page_can_be_reached_from_the_readme() {
+    let readme = policy::read("README.md");
+    for page in policy::pages().iter().filter(|page| *page != "README.md") {
+        assert!(readme.contains(&format!("]({page})")), "README.md has no link to {page}");
+    }
+}
+
+#[test]
+fn the_readme_has_at_most_250_lines() {
+    let lines = policy::read("README.md").lines().count();
+    assert!(lines <= 250, "{lines} lines");
+}
+
+/// README repeats what most readers need. It says the same as the pages that have all of it.
+#[test]
+fn the_tables_and_the_short_guide_of_the_readme_agree_with_the_pages() {
+    let readme = policy::read("README.md");
+    let cells = |text: &str| -> BTreeSet<Vec<String>> {
+        policy::rows(text).into_iter().map(|row| row.into_iter().take(2).collect()).collect()
+    };
+    let settings = cells(&policy::section(&readme, "Ten settings that people change"));
+    assert_eq!(settings.len(), 10);
+    let documented = cells(&policy::page("configuration"));
+    assert!(settings.is_subset(&documented), "{:?}", settings.difference(&documented));
+
+    let (short, performance) = (policy::section(&readme, "How fast"), policy::page("performance"));
+    let rows = short.lines().filter(|line| line.starts_with('|'));
+    assert!(rows.clone().count() > 5);
+    for row in rows {
+        assert!(performance.lines().any(|line| line == row), "performance.md has no {row}");
+    }
+
+    let short = policy::section(&readme, "Deploy it in ten minutes");
+    let guide = format!("{}{}", policy::page("deploy"), policy::read(".aws/README.md"));
+    let values = prose(&short).replace('\n', " ");
+    let values = policy::code(&values);
+    assert!(values.len() > 15, "{values:?}");
+    for value in values {
+        assert!(guide.contains(value), "deploy.md has no {value}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_each_route_in_the_readme_succeeds() {
+    let [open, guarded] = [stack(&[]).await, stack(&[("ACCESS_TOKENS", &format!("ada:{}", sha256("a-token")))]).await];
+    let begun = say(&open, None, "Hello").await;
+    let id = begun["conversation_id"].as_str().expect("an id");
+    let table = policy::section(&policy::read("README.md"), "The API");
+    let rows = policy::rows(&table);
+    assert!(rows.len() > 10, "{rows:?}");
+    for row in rows {
+        let [command] = policy::code(&row[2])[..] else { panic!("a row with one example: {row:?}") };
+        let stack = if command.contains("$TOKEN") { &guarded } else { &open };
+        let url = stack.url("");
+        let url = url.trim_end_matches('/');
+        let script = format!("URL='{url}' TOKEN=a-token ID='{id}'\n{command} -sS --fail-with-body --noproxy '*'");
+        let done = run(script).await;
+        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stdout));
+    }
+}
+
+/// Runs a shell script.
+async fn run(script: String) -> Output {
+    let done = tokio::task::spawn_blocking(move || Command::new("sh").args(["-c", &script]).output());
+    done.await.expect("no panic").expect("sh runs")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_that_makes_a_token_makes_the_entry_that_lets_it_in() {
-    let readme = policy::read("README.md");
-    let command = readme.lines().find(|line| line.starts_with("TOKEN=")).expect("README has the command").to_owned();
-    let done = tokio::task::spawn_blocking(move || Command::new("sh").args(["-c", &command]).output());
-    let made = String::from_utf8(done.await.expect("no panic").expect("sh runs").stdout).expect("text");
+    let page = policy::page("api");
+    let command = page.lines().find(|line| line.starts_with("TOKEN=")).expect("the page has the command").to_owned();
+    let made = String::from_utf8(run(command).await.stdout).expect("text");
     let value = |name| made.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{made}"));
     let stack = stack(&[("ACCESS_TOKENS", value("entry: "))]).await;
     for (token, status) in [(value("token: "), 200), ("another", 401)] {
@@ -140,13 +232,12 @@ async fn the_command_that_makes_a_token_makes_the_entry_that_lets_it_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_examples_of_the_readme_answer_as_it_shows() {
+async fn the_examples_of_all_pages_answer_as_shown() {
     let stack = stack(&[]).await;
-    let readme = policy::read("README.md");
-    let mut run = 0;
-    for examples in sections(&readme) {
+    let mut checked = BTreeMap::new();
+    for page in policy::pages() {
         let (mut names, mut variables) = (Names::new(), String::new());
-        for Example { command, output } in examples {
+        for Example { command, output } in examples(&policy::read(&page)) {
             let mut command = command.split("    #").next().unwrap_or_default().to_owned();
             for address in ADDRESSES {
                 command = command.replace(address, stack.url("").trim_end_matches('/'));
@@ -164,24 +255,35 @@ async fn the_examples_of_the_readme_answer_as_it_shows() {
                 continue;
             }
             let script = format!("{variables}{command} -sS --noproxy '*'");
-            let done = tokio::task::spawn_blocking(move || Command::new("sh").args(["-c", &script]).output());
-            let done = done.await.expect("no panic").expect("sh runs");
-            assert!(done.status.success(), "{command} (is curl installed?): {}", String::from_utf8_lossy(&done.stderr));
+            let done = run(script).await;
+            assert!(
+                done.status.success(),
+                "{page}: {command} (is curl installed?): {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
             let answer = String::from_utf8(done.stdout).expect("text");
             if command.contains("curl -i ") {
                 for line in output.iter().filter(|line| *line != "…") {
                     // API Gateway speaks HTTP/2, the local stack HTTP/1.1.
                     let line = line.replace("HTTP/2 204", "HTTP/1.1 204 No Content");
-                    assert!(answer.lines().any(|answered| answered == line), "{command}: no {line:?} in {answer}");
+                    assert!(
+                        answer.lines().any(|answered| answered == line),
+                        "{page}: {command}: no {line:?} in {answer}"
+                    );
                 }
             } else {
-                // Empty lines, as between events, are not read from README either.
+                // Empty lines, as between events, are not read from the page either.
                 let answer = answer.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
                 let shown = output.join("\n");
-                assert!(is_as_shown(&shown, &answer, &mut names), "{command}\n  shows    {shown}\n  answered {answer}");
+                assert!(
+                    is_as_shown(&shown, &answer, &mut names),
+                    "{page}: {command}\n  shows    {shown}\n  answered {answer}"
+                );
             }
-            run += 1;
+            *checked.entry(page.clone()).or_insert(0) += 1;
         }
     }
-    assert!(run > 10, "{run} examples were found");
+    for (page, at_least) in [(".github/docs/api.md", 9), (".github/docs/deploy.md", 7), (".github/README.ko.md", 7)] {
+        assert!(checked.get(page).is_some_and(|run| *run >= at_least), "{page}: {checked:?}");
+    }
 }

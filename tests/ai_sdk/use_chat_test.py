@@ -1,4 +1,4 @@
-"""README's React page in a browser, with the last three major versions of the AI SDK."""
+"""The documented React page in a browser, with the last three major versions of the AI SDK."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from support import PATIENCE, BrowserTest, Site
 HERE = os.path.dirname(os.path.abspath(__file__))
 COMMANDS = os.path.join(HERE, "node_modules", ".bin")
 
-# Where README's page finds the API. Nothing else in it is replaced.
-README_API = '"http://127.0.0.1:8000/api/v1/chat"'
+# Where the documented page finds the API. Nothing else in it is replaced.
+DOCUMENTED_API = '"http://127.0.0.1:8000/api/v1/chat"'
 
 # Nobody listens there, so the model cannot be reached.
 NO_MODEL = "http://127.0.0.1:1/v1"
@@ -33,9 +33,9 @@ new MutationObserver(() => {
 """
 
 
-def readme_page():
-    with open("README.md", encoding="utf-8") as readme:
-        [code] = re.findall(r"^```tsx\n(.*?)^```$", readme.read(), re.DOTALL | re.MULTILINE)
+def documented_page():
+    with open(".github/docs/api.md", encoding="utf-8") as documentation:
+        [code] = re.findall(r"^```tsx\n(.*?)^```$", documentation.read(), re.DOTALL | re.MULTILINE)
     return code
 
 
@@ -102,7 +102,7 @@ class Page:
         cls.directory = directory.name
         code = os.path.join(cls.directory, "Chat.tsx")
         with open(code, "w", encoding="utf-8") as file:
-            file.write(readme_page())
+            file.write(documented_page())
         aliases = {"chat": code, "ai": cls.ai, "@ai-sdk/react": cls.react}
         cls.script = run(
             "esbuild",
@@ -116,8 +116,8 @@ class Page:
 
     def open(self, stack):
         """Opens the page, which uses this stack."""
-        self.assertEqual(self.script.count(README_API), 1)
-        script = self.script.replace(README_API, json.dumps(stack.url + "/api/v1/chat"))
+        self.assertEqual(self.script.count(DOCUMENTED_API), 1)
+        script = self.script.replace(DOCUMENTED_API, json.dumps(stack.url + "/api/v1/chat"))
         head = "<!doctype html><meta charset=utf-8><title>A page</title><link rel=icon href=data:,><div id=root></div>"
         site = Site({"/": f"{head}<script type=module>{script}</script>".encode()})
         self.addCleanup(site.close)
