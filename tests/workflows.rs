@@ -34,17 +34,46 @@ fn every_action_is_pinned_by_its_commit_with_the_version_beside_it() {
     }
 }
 
+/// What this mapping of permissions allows.
+fn allowed(permissions: &Yaml<'_>) -> Vec<(String, String)> {
+    let text = |value: &Yaml<'_>| value.as_str().expect("a text").to_owned();
+    permissions.as_mapping().expect("permissions").iter().map(|(what, how)| (text(what), text(how))).collect()
+}
+
 #[test]
-fn a_workflow_may_read_the_code_and_nothing_more() {
+fn a_workflow_may_read_the_code_and_only_a_release_may_do_more() {
+    let texts = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(what, how)| ((*what).to_owned(), (*how).to_owned())).collect::<Vec<_>>()
+    };
+    let for_release = texts(&[("contents", "write"), ("id-token", "write"), ("attestations", "write")]);
+    let mut releases = 0;
     for (name, text) in workflows() {
         let [workflow] = &Yaml::load_from_str(&text).expect("YAML")[..] else { panic!("{name} is one document") };
-        let permissions = workflow["permissions"].as_mapping().expect("permissions");
-        let allowed: Vec<_> = permissions.iter().map(|(what, how)| (what.as_str(), how.as_str())).collect();
-        assert_eq!(allowed, [(Some("contents"), Some("read"))], "{name}");
-        let jobs = workflow["jobs"].as_mapping().expect("jobs");
-        for (job, steps) in jobs {
-            let own = steps.as_mapping().expect("a job").keys().any(|key| key.as_str() == Some("permissions"));
-            assert!(!own, "{name}: {job:?} asks for permissions of its own");
+        assert_eq!(allowed(&workflow["permissions"]), texts(&[("contents", "read")]), "{name}");
+        for (job, steps) in workflow["jobs"].as_mapping().expect("jobs") {
+            let Some(own) = steps.as_mapping_get("permissions") else { continue };
+            assert!(name.ends_with("/release.yml"), "{name}: {job:?} asks for permissions of its own");
+            assert_eq!(allowed(own), for_release);
+            releases += 1;
         }
     }
+    assert_eq!(releases, 1);
+}
+
+#[test]
+fn a_release_is_made_from_a_tag_alone_and_signed() {
+    let (_, text) = workflows().into_iter().find(|(name, _)| name.ends_with("/release.yml")).expect("the workflow");
+    let [workflow] = &Yaml::load_from_str(&text).expect("YAML")[..] else { panic!("it is one document") };
+    let on = workflow["on"].as_mapping().expect("what starts it");
+    assert_eq!(on.keys().map(|event| event.as_str()).collect::<Vec<_>>(), [Some("push")]);
+    let push = workflow["on"]["push"].as_mapping().expect("which pushes");
+    assert_eq!(push.keys().map(|what| what.as_str()).collect::<Vec<_>>(), [Some("tags")]);
+    assert!(text.contains("actions/attest-build-provenance@") && !text.contains("rust-cache"), "nothing from a cache is signed");
+}
+
+#[test]
+fn the_changelog_has_the_version_that_is_built() {
+    let changelog = include_str!("../.github/CHANGELOG.md");
+    let heading = format!("\n## {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(changelog.contains(&heading), "there is no {heading:?}");
 }
