@@ -68,7 +68,10 @@ fn a_release_is_made_from_a_tag_alone_and_signed() {
     assert_eq!(on.keys().map(|event| event.as_str()).collect::<Vec<_>>(), [Some("push")]);
     let push = workflow["on"]["push"].as_mapping().expect("which pushes");
     assert_eq!(push.keys().map(|what| what.as_str()).collect::<Vec<_>>(), [Some("tags")]);
-    assert!(text.contains("actions/attest-build-provenance@") && !text.contains("rust-cache"), "nothing from a cache is signed");
+    assert!(
+        text.contains("actions/attest-build-provenance@") && !text.contains("rust-cache"),
+        "nothing from a cache is signed"
+    );
 }
 
 #[test]
