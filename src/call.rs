@@ -1,4 +1,4 @@
-//! What a call to an upstream carries with it: its time limit, and the number of its retries.
+//! What a call to an upstream carries: its time limit and the number of its retries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 /// of a call run on several threads.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// When the call has to be over, its retries and the waits between them included.
+    /// When the call must be over, including its retries and the waits between them.
     pub deadline: Instant,
     retries: Arc<AtomicU32>,
 }
 
 impl Call {
-    /// A call that has to be over by `deadline`.
+    /// A call that must be over by `deadline`.
     #[must_use]
     pub fn new(deadline: Instant) -> Self {
         Self { deadline, retries: Arc::default() }
     }
 
-    /// The same call, its number of retries shared, with another deadline.
+    /// The same call with another deadline. The two share the number of retries.
     #[must_use]
     pub fn until(&self, deadline: Instant) -> Self {
         Self { deadline, ..self.clone() }
@@ -37,7 +37,7 @@ impl Call {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many retries there were.
+    /// How many retries there have been.
     #[must_use]
     pub fn retries(&self) -> u32 {
         self.retries.load(Ordering::Relaxed)

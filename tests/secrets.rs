@@ -225,7 +225,7 @@ async fn what_passes_is_tried_three_times_and_then_the_caller_may_come_back() {
         ("reset", Behaviour::Reset, "broke before an answer began"),
         ("closed", Behaviour::close(), "broke before an answer began"),
         ("cut off", Behaviour::cut_off(&json!({"Parameter": {"Value": "sk-1"}}), 20), "in the middle of the answer"),
-        ("no HTTP", Behaviour::Send("sk-1 sk-2\r\n\r\n".into()), "no HTTP"),
+        ("no HTTP", Behaviour::Send("sk-1 sk-2\r\n\r\n".into()), "not valid HTTP"),
         ("no JSON", Behaviour::body(200, "text/html", "<p>sk-1"), "the answer is not JSON"),
         ("another JSON", Behaviour::json(200, &json!({"Parameter": "sk-1"})), "the answer has no value"),
         ("nothing", Behaviour::json(200, &json!({"Parameter": {}})), "the answer has no value"),

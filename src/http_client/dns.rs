@@ -75,7 +75,7 @@ const MAX_NDOTS: u32 = 15;
 /// The most addresses of one family that are used.
 const MAX_ADDRESSES: usize = 16;
 
-/// Looks hosts up.
+/// Looks up hosts.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     /// The text of a hosts file.
@@ -98,7 +98,7 @@ pub struct Error {
 /// The reason of an [`Error`].
 #[derive(Debug)]
 pub enum Cause {
-    /// The host cannot be a name.
+    /// The host cannot be a valid name.
     NoName,
     /// There is no such name.
     NoSuchName,
@@ -106,7 +106,7 @@ pub enum Cause {
     NoAddress,
     /// The deadline has passed.
     OutOfTime,
-    /// No name server gave an answer: the last one that was asked, and why it did not.
+    /// No name server gave an answer. Holds the last one that was asked, and why it gave none.
     NotKnown(SocketAddr, Failure),
 }
 
