@@ -83,7 +83,7 @@ pub(super) fn request_body(settings: &Settings, messages: &[Message<'_>], mode: 
     serde_json::to_vec(&body).expect("a request serialises")
 }
 
-/// The answer in a `response` that has come whole; `asked_model` is its model where it names none.
+/// Reads the answer in a whole `response`. `asked_model` is its model if it names none.
 ///
 /// # Errors
 /// [`Error`] when it is not an answer.
