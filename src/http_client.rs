@@ -275,7 +275,7 @@ impl Incoming {
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let read = self.reader.read(buffer).map_err(|error| in_the_answer(error.into()))?;
         if read == 0 && !buffer.is_empty() {
-            self.servers.called(&self.uri);
+            self.servers.note_success(&self.uri);
         }
         Ok(read)
     }
@@ -299,7 +299,7 @@ pub fn read_whole(response: Response<Incoming>) -> Result<Response<Vec<u8>>, Err
     if body.len() as u64 > MAX_RESPONSE {
         return Err(Error::TooLong(ureq::Error::BodyExceedsLimit(MAX_RESPONSE)));
     }
-    incoming.servers.called(&incoming.uri);
+    incoming.servers.note_success(&incoming.uri);
     Ok(Response::from_parts(parts, body))
 }
 
@@ -329,8 +329,8 @@ impl HttpClient for Client {
     }
 }
 
-/// Makes the calls of the AWS SDK. A call that is the only one blocks the runtime's thread, which has nothing
-/// else to do: another thread would take time to start and to wake. Calls that are made at the same time get a
+/// Makes the calls of the AWS SDK. A call that runs alone blocks the runtime's thread, which has nothing else
+/// to do: another thread would take time to start and to wake. Calls that are made at the same time get a
 /// thread each.
 #[derive(Debug)]
 struct SdkConnector {

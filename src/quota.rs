@@ -357,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_public_caller_is_an_address_or_a_network_of_ipv6_and_others_are_their_owner() {
+    fn public_callers_count_by_address_or_ipv6_network_and_others_by_owner() {
         let rows = [
             (None, "ip:unknown"),
             (Some("203.0.113.7"), "ip:203.0.113.7"),
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_ends_at_midnight_utc_and_its_counters_a_day_later() {
+    fn a_day_ends_at_midnight_utc_and_its_counters_expire_a_day_later() {
         for (second, number, reset) in
             [(0, 0, DAY), (DAY - 1, 0, 1), (DAY, 1, DAY), (20_000 * DAY + 1, 20_000, DAY - 1)]
         {
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headers_are_lists_of_the_limits_that_are_known() {
+    fn the_headers_list_the_limits_that_are_known() {
         let balance = |limit, left| Some(Balance { limit, left });
         let mut headers = HeaderMap::new();
         Balances::default().write(&mut headers);

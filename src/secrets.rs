@@ -161,7 +161,7 @@ impl Holder {
     }
 
     /// The value that has replaced `rejected`, which the service that it is for has rejected; `None` if there
-    /// is no other. Blocks, until the call's deadline at the latest.
+    /// is no other. Blocks until the call's deadline at the latest.
     ///
     /// # Errors
     /// [`Error`].

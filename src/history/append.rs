@@ -39,7 +39,7 @@ impl History {
         exchange: &Exchange,
         call: &Call,
     ) -> Result<Appended, Error> {
-        // Only requests with the same key can have the id of a new conversation.
+        // Only requests with the same key can get the same id for a new conversation.
         let mut may_begin = turns == 0;
         let mut backoff = Backoff::new(call);
         loop {

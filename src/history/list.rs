@@ -62,7 +62,7 @@ pub enum IndexFault {
 pub enum ListError {
     /// The table's index cannot be used: 503 `not_configured`. The text is for the log and says what to do.
     Index(IndexFault, String),
-    /// The table cannot be used, as with any other call.
+    /// A call to the table failed.
     History(Error),
 }
 

@@ -43,7 +43,7 @@ struct Server {
     /// The addresses, and when they were looked up.
     addresses: Option<(ResolvedSocketAddrs, Instant)>,
     /// When a call last succeeded: for a while afterwards the pool has a connection.
-    called: Option<Instant>,
+    last_success: Option<Instant>,
     preconnect: Preconnect,
 }
 
@@ -70,8 +70,8 @@ impl Servers {
     }
 
     /// Notes that a call to `uri` has succeeded, so that its connection is in the pool.
-    pub(super) fn called(&self, uri: &Uri) {
-        find(&mut self.lock(), uri).called = Some(Instant::now());
+    pub(super) fn note_success(&self, uri: &Uri) {
+        find(&mut self.lock(), uri).last_success = Some(Instant::now());
     }
 
     /// Whether a connection to `uri` should be opened now: none has been opened recently or is being opened,
@@ -79,13 +79,13 @@ impl Servers {
     pub(super) fn begin_preconnect(&self, uri: &Uri) -> bool {
         let mut servers = self.lock();
         let server = find(&mut servers, uri);
-        let is_called = server.called.is_some_and(|since| since.elapsed() < MAX_IDLE_AGE);
+        let may_be_pooled = server.last_success.is_some_and(|since| since.elapsed() < MAX_IDLE_AGE);
         let is_preconnected = match server.preconnect {
             Preconnect::None => false,
             Preconnect::Opening(since) => since.elapsed() < CONNECT_TIMEOUT,
             Preconnect::Open(_, since) => since.elapsed() < MAX_IDLE_AGE,
         };
-        if is_called || is_preconnected {
+        if may_be_pooled || is_preconnected {
             return false;
         }
         server.preconnect = Preconnect::Opening(Instant::now());
@@ -111,7 +111,7 @@ impl Servers {
                 continue;
             }
             // It is not checked whether the connection is still open: with TLS 1.3, a server's first tickets,
-            // which have not been read yet, would look like the end of it.
+            // which have not been read yet, would look like its end.
             let Preconnect::Open(connection, since) = std::mem::replace(&mut server.preconnect, Preconnect::None)
             else {
                 return None;
@@ -121,13 +121,13 @@ impl Servers {
     }
 }
 
-/// The entry of the server of `uri`. It is added if it is missing.
+/// The entry for the server of `uri`, which is added if it is missing.
 fn find<'a>(servers: &'a mut Vec<Server>, uri: &Uri) -> &'a mut Server {
     let known = servers
         .iter()
         .position(|server| server.uri.scheme() == uri.scheme() && server.uri.authority() == uri.authority());
     let position = known.unwrap_or_else(|| {
-        servers.push(Server { uri: uri.clone(), addresses: None, called: None, preconnect: Preconnect::None });
+        servers.push(Server { uri: uri.clone(), addresses: None, last_success: None, preconnect: Preconnect::None });
         servers.len() - 1
     });
     &mut servers[position]

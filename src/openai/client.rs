@@ -93,7 +93,7 @@ impl Client {
         self.key.as_ref().map_or(Fetch::Done(None), |holder| holder.fetch(deadline))
     }
 
-    /// Asks the model, with this key, to answer `messages`. Blocks, until the call's deadline at the latest.
+    /// Asks the model, with this key, to answer `messages`. Blocks until the call's deadline at the latest.
     ///
     /// # Errors
     /// [`Error`] with its [`Cause`].
@@ -215,7 +215,7 @@ impl Client {
 }
 
 impl StreamedAnswer {
-    /// Waits for more of the text, and passes its deltas to `take`. Returns whether there may be more. Blocks,
+    /// Waits for more of the text, and passes its deltas to `take`. Returns whether there may be more. Blocks
     /// until the call's deadline at the latest.
     ///
     /// # Errors
@@ -244,7 +244,7 @@ impl StreamedAnswer {
         }
     }
 
-    /// Reads what the server still sends after the answer, so that the connection can be used again. Blocks,
+    /// Reads what the server still sends after the answer, so that the connection can be used again. Blocks
     /// until the call's deadline at the latest.
     pub fn release(self) {
         if let Source::Stream(stream) = self.source {

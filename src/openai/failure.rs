@@ -113,7 +113,7 @@ impl Error {
     pub(super) fn redacted(mut self, key: Option<&Secret>) -> Self {
         let redact = |text: &str| -> String {
             let text = key.map_or_else(|| text.to_owned(), |key| text.replace(key.expose(), "[key]"));
-            // Cut only now. Otherwise a part of the key could be left at the end.
+            // Cut after the key is replaced. Otherwise a part of the key could be left at the end.
             text.chars().take(LONGEST_DETAIL).collect()
         };
         self.detail = redact(&self.detail).into();
@@ -237,7 +237,7 @@ const QUOTA_WORDS: [&str; 6] = [
 const CONTEXT_WORDS: [&str; 4] =
     ["context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "request_too_large"];
 
-/// What the messages of servers say that have no code for it.
+/// Phrases in the messages of servers that have no such code.
 const CONTEXT_PHRASES: [&str; 10] = [
     "context length",
     "context limit",

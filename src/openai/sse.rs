@@ -182,12 +182,12 @@ mod tests {
         let mut parser = Parser::default();
         let megabyte = vec![b'a'; 1024 * 1024];
         let mut take = |_: Event<'_>| panic!("no event ends here");
-        let refused = (0..9).position(|_| parser.push(&megabyte, &mut take).is_err());
-        assert_eq!(refused, Some(8), "one line");
+        let rejected = (0..9).position(|_| parser.push(&megabyte, &mut take).is_err());
+        assert_eq!(rejected, Some(8), "one line");
         let mut parser = Parser::default();
         let line = [b"data: ", &megabyte[..], b"\n"].concat();
-        let refused = (0..9).position(|_| parser.push(&line, &mut take).is_err());
-        assert_eq!(refused, Some(7), "many lines");
+        let rejected = (0..9).position(|_| parser.push(&line, &mut take).is_err());
+        assert_eq!(rejected, Some(7), "many lines");
     }
 
     #[test]

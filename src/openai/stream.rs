@@ -1,8 +1,8 @@
 //! An answer that is read as it is written: the chunks of `"stream": true` (OpenAI API reference,
 //! "Chat completion chunk object").
 //!
-//! An answer is complete when a `finish_reason` or `[DONE]` has arrived. Some servers leave out one of them. If
-//! both are missing, the answer broke off, however cleanly the connection ended.
+//! An answer is complete when a `finish_reason` or `[DONE]` has arrived. Some servers leave out one of the two.
+//! If both are missing, the answer broke off, however cleanly the connection ended.
 
 use std::ops::ControlFlow;
 
@@ -209,7 +209,7 @@ impl Written {
         }
         let chunk = match serde_json::from_slice(data) {
             Ok(chunk) => chunk,
-            // What is not an object, or has a member twice, is read as any JSON.
+            // What is not an object, or has a member twice, is read as generic JSON.
             Err(_) => whole().map(Chunk::from).map_err(|error| {
                 Error::new(Cause::BadResponse, format!("an event of the answer is not JSON ({error})"))
             })?,

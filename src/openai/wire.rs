@@ -10,7 +10,7 @@ use super::Settings;
 use super::failure::{Cause, Error, classify, outline, without_text};
 use crate::completion::{Completion, Usage};
 
-/// Who said a message.
+/// Who wrote a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -25,9 +25,9 @@ pub enum Role {
 /// One message of a conversation.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Message<'a> {
-    /// Who said it.
+    /// Who wrote it.
     pub role: Role,
-    /// What was said.
+    /// Its text.
     pub content: &'a str,
 }
 
