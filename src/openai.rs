@@ -1,5 +1,5 @@
-//! A blocking client of the Chat Completions API (OpenAI API reference, "Create chat completion"),
-//! as OpenAI and every compatible server offer it.
+//! A blocking client for the Chat Completions API (OpenAI API reference, "Create chat completion"), as OpenAI
+//! and every compatible server offer it.
 //!
 //! | module | what it knows |
 //! | --- | --- |
@@ -37,8 +37,8 @@ pub struct Settings {
     pub max_output_tokens: u32,
     /// The name of the field for that limit: `max_completion_tokens`, or `max_tokens` for older servers.
     pub token_limit_field: &'static str,
-    /// `reasoning_effort`, sent only when set.
+    /// `reasoning_effort`, sent only if it is set.
     pub reasoning_effort: Option<String>,
-    /// `temperature`, sent only when set.
+    /// `temperature`, sent only if it is set.
     pub temperature: Option<f64>,
 }

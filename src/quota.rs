@@ -72,7 +72,7 @@ pub struct Exceeded {
 /// Why a request was not admitted.
 #[derive(Debug)]
 pub enum Rejected {
-    /// A limit is reached.
+    /// A limit has been reached.
     Exceeded(Exceeded),
     /// The counters could not be used, so it is not known how much is left.
     Unknown(history::Error),

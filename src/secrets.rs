@@ -31,7 +31,7 @@ use crate::secret::{AccessKeys, Secret};
 /// How long a value is used before it is read again.
 pub const LIFETIME: Duration = Duration::from_mins(5);
 
-/// Where a secret is found.
+/// Where a secret comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// In the environment.

@@ -178,7 +178,7 @@ enum Lost {
     Race,
 }
 
-/// Whether a transaction was cancelled because of another, and which; `None` when it failed.
+/// What a cancelled transaction lost to; `None` if it failed for another reason.
 fn lost_to(error: &SdkError<TransactWriteItemsError>) -> Option<Lost> {
     let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
         return None;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::completion::{Completion, Usage};
 use crate::owner::PUBLIC;
 
-/// The version of the items' form, in the attribute `v`.
+/// The version of the item format, in the attribute `v`.
 pub(super) const VERSION: u64 = 1;
 
 /// The sort key of the conversation's own item.

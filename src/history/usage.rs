@@ -24,8 +24,8 @@ const USAGE: &str = "usage";
 /// The prefix of a reservation's name.
 const RESERVATION: &str = "r#";
 
-/// The most expired reservations that one call removes, each with three operators and operands. An
-/// update may have 300 of them ("Service, account, and table quotas in Amazon DynamoDB").
+/// The most expired reservations that one call removes, each of which takes three operators and operands. An
+/// update may have 300 of these ("Service, account, and table quotas in Amazon DynamoDB").
 const MOST_REMOVED: usize = 90;
 
 /// For how many seconds the process remembers that the total is spent. It is short, because reserved tokens may

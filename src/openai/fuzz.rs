@@ -76,8 +76,8 @@ fn parsed(pieces: &[&[u8]], most: usize) -> Events {
     events
 }
 
-/// The events of a whole stream, written from the steps of the standard. Its last event counts without
-/// an empty line after it.
+/// The events of a whole stream, read by the steps of the standard. Its last event counts without an empty line
+/// after it.
 fn expected(stream: &[u8]) -> Events {
     let stream = stream.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(stream);
     let mut lines = vec![Vec::new()];
@@ -157,7 +157,7 @@ fn streamed(head: &Response<()>, pieces: &[&[u8]]) -> Outcome {
         text.push_str(delta);
     };
     if let Err(error) = stream.begin(&mut take) {
-        assert!(text.is_empty(), "nothing is taken of an answer that does not begin");
+        assert!(text.is_empty(), "an answer that does not begin gives no text");
         return (text, Err(redacted(error)));
     }
     loop {

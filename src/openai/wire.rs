@@ -86,7 +86,7 @@ pub(super) fn request_body(settings: &Settings, messages: &[Message<'_>], mode: 
 /// Reads the answer in a whole `response`. `asked_model` is its model if it names none.
 ///
 /// # Errors
-/// [`Error`] when it is not an answer.
+/// [`Error`], if it is not an answer.
 pub(super) fn read_answer(response: &Response<Vec<u8>>, asked_model: &str) -> Result<Completion, Error> {
     let status = response.status();
     let answer: Result<Value, _> = serde_json::from_slice(response.body());
