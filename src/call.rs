@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// run on several threads.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// When the call has to be over, its retries and the waits between them included.
+    /// When the call must be over, including its retries and the waits between them.
     pub deadline: Instant,
     retries: Arc<AtomicU32>,
     operations: Arc<AtomicUsize>,
@@ -27,7 +27,7 @@ impl Drop for Operation {
 }
 
 impl Call {
-    /// A call that has to be over by `deadline`.
+    /// A call that must be over by `deadline`.
     #[must_use]
     pub fn new(deadline: Instant) -> Self {
         Self { deadline, retries: Arc::default(), operations: Arc::default() }

@@ -7,27 +7,27 @@ use serde::Serialize;
 pub struct Completion {
     /// The text; never blank.
     pub content: String,
-    /// The model that wrote it, as the server names it, otherwise as it was asked for.
+    /// The model that wrote it: the server's name for it, or the requested name if the server gives none.
     pub model: String,
-    /// Why it ended: `stop`, `length`, `content_filter`, or what else the server says.
+    /// Why it ended: `stop`, `length`, `content_filter`, or whatever else the server says.
     pub finish_reason: Option<String>,
     /// Token counts.
     pub usage: Usage,
 }
 
-/// The token counts of an answer, each as far as the server reported it.
+/// The token counts of an answer, as far as the server reported them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Tokens of the request.
     pub prompt_tokens: Option<u64>,
-    /// Tokens of the answer, those of reasoning included.
+    /// Tokens of the answer, including reasoning.
     pub completion_tokens: Option<u64>,
     /// The sum of both.
     pub total_tokens: Option<u64>,
 }
 
 impl Usage {
-    /// All tokens: as the server counts them, or otherwise the sum of both.
+    /// All tokens: the server's total, or else the sum of both counts.
     #[must_use]
     pub fn total(&self) -> Option<u64> {
         let sum = || Some(self.prompt_tokens?.saturating_add(self.completion_tokens?));

@@ -1,5 +1,5 @@
-//! The conversations' history in a DynamoDB table: its items, reads and writes. No other module
-//! names a type of DynamoDB's.
+//! The history of all conversations in a DynamoDB table: its items, reads and writes. No other module names a
+//! DynamoDB type.
 //!
 //! | item | `pk` | `sk` | attributes |
 //! | --- | --- | --- | --- |
@@ -8,28 +8,27 @@
 //! | key | the same | `key#<Idempotency-Key>` | `turn`, `expires_at`, `v` |
 //! | counter of tokens | `usage#<caller>#<YYYY-MM-DD>`, `usage#total#<YYYY-MM-DD>#<shard>` | `usage` | `used`, `r#<id>` for each reservation, `expires_at`, `v` |
 //!
-//! A turn is one item with what was said and answered, so it is whole or absent. The conversation
-//! sorts after every turn, so a descending Query begins with it. A turn is written in one
-//! transaction with the conversation's count and, where there is one, the key: who loses a race
-//! writes nothing.
+//! A turn is one item that holds the message and the answer, so it is complete or absent. The conversation
+//! sorts after every turn, so a descending Query begins with it. A turn is written in one transaction with the
+//! conversation's count and, if there is one, the key, so a request that loses a race writes nothing.
 //!
-//! The index `owner-updated_at-index` holds the conversation items that have an `owner`, so those of an
-//! owner are listed by when they were last written to. `public` is no owner whose conversations are
-//! listed: its items have no `owner`, so they cost no write to the index and are not all of one partition.
+//! The index `owner-updated_at-index` holds the conversation items that have an `owner`, so an owner's
+//! conversations can be listed by the time of their last write. The conversations of `public` are not listed:
+//! their items have no `owner`, so they cost no write to the index and do not all fall into one partition.
 //!
 //! | module | what it knows |
 //! | --- | --- |
 //! | `read` | [`History::memory`], [`History::page`], [`History::turn_of_key`] |
 //! | `append` | [`History::append`] |
 //! | `delete` | [`History::delete`] |
-//! | `list` | [`History::list`], and what is wrong with the index |
+//! | `list` | [`History::list`], and what can be wrong with the index |
 //! | `rename` | [`History::rename`] |
 //! | `delete_all` | [`History::delete_all`] |
 //! | `usage` | [`History::reserve`], [`History::settle`] |
-//! | `items` | the items' keys and attributes, and what they are in the program |
-//! | `expiry` | when an item is as good as absent |
+//! | `items` | the items' keys and attributes, and the types that the program reads them into |
+//! | `expiry` | when an item has expired |
 //! | `calls` | the time limits of a call, and the waits between attempts |
-//! | `failure` | why the table did not do what it was asked to do |
+//! | `failure` | why a call to the table failed |
 //! | `sdk` | the SDK's client |
 
 mod append;
@@ -63,7 +62,7 @@ pub use self::usage::{Counter, Reservation, Reserved};
 use crate::http_client;
 use crate::secret::AccessKeys;
 
-/// Why a request that is made here can be built.
+/// Why building a request cannot fail here.
 const COMPLETE: &str = "every required member is set";
 
 /// Where the table is and how it is used.
@@ -73,7 +72,7 @@ pub struct Settings {
     pub table: String,
     /// Its region.
     pub region: String,
-    /// Another address than the region's own.
+    /// The address to use instead of the region's own.
     pub endpoint_url: Option<String>,
     /// The role's access keys.
     pub keys: AccessKeys,
@@ -87,7 +86,7 @@ pub struct History {
     http: http_client::Client,
     settings: Settings,
     client: OnceLock<Client>,
-    /// Where the client calls the table.
+    /// The address at which the client calls the table.
     endpoint: OnceLock<Option<Uri>>,
     /// Until when the tokens of all callers are known to be spent, in seconds since the Unix epoch.
     total_full_until: AtomicU64,

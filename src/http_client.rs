@@ -1,6 +1,6 @@
-//! The one HTTP client of the process, blocking. The model's client and, where responses are streamed,
-//! the sender to Lambda use it as it is, the AWS SDK through the [`HttpConnector`] below. So all of them
-//! share one TLS configuration, one connection pool and one set of rules about time and size.
+//! The process's only HTTP client. It blocks. The model's client uses it directly, and so does the sender to
+//! Lambda if responses are streamed. The AWS SDK uses it through the [`HttpConnector`] below. So all of them
+//! share one TLS configuration, one connection pool and one set of time and size limits.
 
 mod connections;
 pub mod dns;
@@ -30,29 +30,29 @@ use self::connections::{CachingResolver, PreconnectingConnector, Servers};
 use self::ureq_assumptions::{Progress, begin_call, progress};
 use crate::call::Call;
 
-/// How long a connection may take to be made, name resolution and TLS included.
+/// How long opening a connection may take, including name resolution and the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an idle connection is kept: below the 20 s after which the shortest-lived of the usual
-/// servers in front of a model close theirs.
+/// How long an idle connection is kept. Of the servers that usually stand in front of a model, some close idle
+/// connections after 20 s, so this is less.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
 
-/// How many idle connections to a server are kept.
+/// How many idle connections are kept for each server.
 const MAX_IDLE_CONNECTIONS: usize = 3;
 
-/// How long a call may take that has no time limit of its own.
+/// The time limit of a call that sets none.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 
-/// The longest answer that is read, in bytes. A Query's page holds 1 MB of items, which JSON's
-/// escapes can make six times as long.
+/// The longest answer that is read, in bytes. A page of a Query holds 1 MB of items, which escapes in JSON can
+/// make six times as long.
 const MAX_RESPONSE: u64 = 8 * 1024 * 1024;
 
-/// The longest head of an answer, in bytes. It has to fit into a buffer with room to spare, because ureq
-/// only sees that a head is too long when it has read more than that.
+/// The longest head of an answer, in bytes. It must leave room in the buffer, because ureq only notices that a
+/// head is too long after it has read more than this.
 const MAX_HEAD: usize = BUFFER - 1;
 
-/// The size of each of a connection's two buffers, in bytes. They are filled with zeros when the
-/// connection is opened, and a request's header has to fit into one. With less, ureq would allocate more
+/// The size of each of a connection's two buffers, in bytes. They are filled with zeros when the connection is
+/// opened, and a request's header has to fit into one. If they were smaller, ureq would allocate more memory
 /// for a body that it reads from a reader.
 const BUFFER: usize = 10 * 1024;
 
@@ -75,13 +75,13 @@ pub enum Error {
     /// The same, and the connection was from the pool: most likely the server had closed it while
     /// it was idle, and has not seen the request.
     Stale(ureq::Error),
-    /// The answer began and could not be read to its end.
+    /// The answer began, but could not be read to the end.
     Cut(ureq::Error),
-    /// There was no whole answer in the time given.
+    /// The answer was not complete in the time given.
     TimedOut(ureq::Error),
-    /// The answer is longer than is read.
+    /// The answer is too long to be read.
     TooLong(ureq::Error),
-    /// The request or the answer is no HTTP.
+    /// The request or the answer is not valid HTTP.
     Invalid(ureq::Error),
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for Error {
             Self::Cut(_) => "the connection broke in the middle of the answer",
             Self::TimedOut(_) => "there was no answer in time",
             Self::TooLong(_) => "the answer is too long",
-            Self::Invalid(_) => "the answer is no HTTP",
+            Self::Invalid(_) => "the answer is not valid HTTP",
         })
     }
 }
@@ -113,11 +113,11 @@ impl std::error::Error for Error {
     }
 }
 
-/// The certificates of a PEM file, which replace the built-in roots. One that cannot be a root, as
-/// a system's own bundle may have, is passed over.
+/// The certificates of a PEM file, which replace the built-in roots. A certificate that cannot be a root is
+/// skipped, because a system's bundle may contain some.
 ///
 /// # Errors
-/// A text that says what is wrong when `pem` is damaged or holds no certificate that can be one.
+/// A text that says what is wrong, if `pem` is damaged or holds no certificate that can be a root.
 pub fn parse_ca_bundle(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
     let mut certificates = Vec::new();
     let mut wrong = "it holds no PEM certificate".to_owned();
@@ -133,8 +133,8 @@ pub fn parse_ca_bundle(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> 
 }
 
 impl Client {
-    /// A client that trusts `roots`, or the roots of the Mozilla programme when there are none.
-    /// It reads no proxy variables and follows no redirects.
+    /// A client that trusts `roots`, or the roots of Mozilla's programme if `roots` is `None`. It reads no
+    /// proxy variables and follows no redirects.
     #[must_use]
     pub fn new(roots: Option<&[Certificate<'static>]>) -> Self {
         let roots = roots.map_or(RootCerts::WebPki, RootCerts::new_with_certs);
@@ -159,8 +159,8 @@ impl Client {
         Self { agent, connector, servers }
     }
 
-    /// Opens a connection to the server of `uri` for the next call to it, unless there is one, on
-    /// another thread. What fails here is left to that call to meet.
+    /// Opens a connection to the server of `uri` on another thread, for the next call to use, unless there is
+    /// one already. A failure is ignored: that call tries again and reports it.
     pub fn preconnect(&self, uri: &Uri) {
         if let Some(open) = self.preconnecting(uri) {
             spawn_blocking(open);
@@ -180,16 +180,16 @@ impl Client {
     /// Sends `request` and reads its whole answer, whatever its status, within `timeout`.
     ///
     /// # Errors
-    /// [`Error`], by how far the call came.
+    /// [`Error`], which says how far the call got.
     pub fn send(&self, request: Request<&[u8]>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
         read_whole(self.open(request, timeout)?)
     }
 
-    /// Sends `request` and returns when the head of its answer is there, whatever its status. The
-    /// body is read afterwards, on the same thread, and within the same `timeout`.
+    /// Sends `request` and returns as soon as the head of the answer has arrived, whatever its status. The body
+    /// is read afterwards, on the same thread and within the same `timeout`.
     ///
     /// # Errors
-    /// [`Error`], by how far the call came.
+    /// [`Error`], which says how far the call got.
     pub fn open(&self, request: Request<&[u8]>, timeout: Duration) -> Result<Response<Incoming>, Error> {
         let to_connect = Some(timeout.min(CONNECT_TIMEOUT));
         let request = self
@@ -202,12 +202,12 @@ impl Client {
         self.run(request)
     }
 
-    /// Sends `request` with the body that `body` gives, each piece as soon as it is read, and reads
-    /// the answer. `write_timeout` limits how long writing a piece may take, not the wait for the next
+    /// Sends `request` with the body that it reads from `body`, each piece as soon as it has been read, and
+    /// reads the answer. `write_timeout` limits how long writing a piece may take, not the wait for the next
     /// piece. Nothing is written after `deadline`.
     ///
     /// # Errors
-    /// [`Error`], by how far the call came. `body` may not have been read to its end.
+    /// [`Error`], which says how far the call got. `body` may have been read only in part.
     pub fn upload(
         &self,
         request: Request<()>,
@@ -234,8 +234,8 @@ impl Client {
         Ok(Response::from_parts(parts, body))
     }
 
-    /// As [`Client::send`], but again on the next connection as long as they are stale: for
-    /// requests that do no harm when they are done twice.
+    /// As [`Client::send`], but tries another connection if one is stale. For requests that may safely be sent
+    /// twice.
     fn send_repeatable(&self, request: Request<SdkBody>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
         let (parts, body) = request.into_parts();
         let body = body.bytes().unwrap_or_default();
@@ -259,21 +259,22 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The body that `reader` gives, as if a server had sent it.
+    /// The body that is read from `reader`, as if a server had sent it.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn from_reader(reader: impl Read + Send + Sync + 'static) -> Self {
         let reader = ureq::Body::builder().reader(reader).into_reader();
         Self { reader, uri: Uri::from_static("http://model.example"), servers: Servers::default() }
     }
 
-    /// Waits for the next bytes, at most as many as `buffer` takes; 0 at the end of the body.
+    /// Waits for the next bytes and reads them into `buffer`, as many as fit. Returns how many; 0 at the end of
+    /// the body.
     ///
     /// # Errors
     /// [`Error::Cut`], [`Error::TimedOut`].
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let read = self.reader.read(buffer).map_err(|error| in_the_answer(error.into()))?;
         if read == 0 && !buffer.is_empty() {
-            self.servers.called(&self.uri);
+            self.servers.note_success(&self.uri);
         }
         Ok(read)
     }
@@ -297,7 +298,7 @@ pub fn read_whole(response: Response<Incoming>) -> Result<Response<Vec<u8>>, Err
     if body.len() as u64 > MAX_RESPONSE {
         return Err(Error::TooLong(ureq::Error::BodyExceedsLimit(MAX_RESPONSE)));
     }
-    incoming.servers.called(&incoming.uri);
+    incoming.servers.note_success(&incoming.uri);
     Ok(Response::from_parts(parts, body))
 }
 
@@ -321,7 +322,7 @@ fn in_the_answer(error: ureq::Error) -> Error {
 
 impl HttpClient for Client {
     fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        // The SDK's read timeout is the time for a whole call here: the table's answers are short.
+        // The SDK's read timeout limits the whole call here, because the table's answers are short.
         let timeout = settings.read_timeout().unwrap_or(LONGEST_CALL);
         SharedHttpConnector::new(SdkConnector { client: self.clone(), timeout })
     }

@@ -1,9 +1,9 @@
-//! A blocking client of the Chat Completions API (OpenAI API reference, "Create chat completion"),
-//! as OpenAI and every compatible server offer it.
+//! A blocking client for the Chat Completions API (OpenAI API reference, "Create chat completion"), as OpenAI
+//! and every compatible server offer it.
 //!
 //! | module | what it knows |
 //! | --- | --- |
-//! | `client` | how a call is made: attempts, retries, an answer whole or as it is written |
+//! | `client` | how a call is made: attempts, retries, and answers that come whole or as they are written |
 //! | `wire` | the JSON of requests and answers |
 //! | `stream` | an answer that is read as it is written |
 //! | `sse` | the text/event-stream format below it |
@@ -29,16 +29,16 @@ use crate::secrets;
 pub struct Settings {
     /// The API's address, to which `/chat/completions` is added.
     pub base_url: Uri,
-    /// The key, sent as a bearer token; a server of one's own may need none.
+    /// The key, sent as a bearer token. A server that you run yourself may need none.
     pub api_key: Option<secrets::Source>,
     /// The model's name.
     pub model: String,
     /// How many tokens an answer may have.
     pub max_output_tokens: u32,
-    /// The field in which that is said: `max_completion_tokens`, or `max_tokens` for older servers.
+    /// The name of the field for that limit: `max_completion_tokens`, or `max_tokens` for older servers.
     pub token_limit_field: &'static str,
-    /// `reasoning_effort`, sent only when set.
+    /// `reasoning_effort`, sent only if it is set.
     pub reasoning_effort: Option<String>,
-    /// `temperature`, sent only when set.
+    /// `temperature`, sent only if it is set.
     pub temperature: Option<f64>,
 }

@@ -1,13 +1,14 @@
-//! How many tokens callers may use in a UTC day: who a caller is, what is reserved for an answer before
-//! the model is asked, and the headers that tell what is left.
+//! How many tokens callers may use in a UTC day: who counts as a caller, what is reserved for an answer before
+//! the model is called, and the headers that say how much is left.
 //!
-//! A limit admits a request as long as anything is left of it, and adds the request's reservation, an
-//! estimate of the most that the answer can take. So a counter exceeds its limit by one reservation at
-//! most, however many requests come at once. After the answer the reservation becomes what was spent.
+//! A request is admitted as long as its limit is not used up. Its reservation, an estimate of the most tokens
+//! that the answer can take, is then added to the counter. So a counter exceeds its limit by at most one
+//! reservation, however many requests arrive at once. After the answer, the spent tokens replace the
+//! reservation.
 //!
-//! The limit of all callers together is spread over up to eight counters, because one
-//! counter would be written by every request. Each of them can exceed its part by one reservation, so there are
-//! only as many as keep the sum of those within a sixteenth of the limit.
+//! The limit of all callers together is spread over up to eight counters, because every request would write to
+//! a single one. Each counter can exceed its share by one reservation. So there are only as many counters as
+//! keep the sum of these reservations within a sixteenth of the limit.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,40 +26,41 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// The header that says how much of it is left (the same draft).
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The greatest limit: no integer of a header has more digits (RFC 9651 §3.3.1).
+/// The greatest limit: an integer in a header has no more digits (RFC 9651 §3.3.1).
 pub const GREATEST_LIMIT: u64 = 999_999_999_999_999;
 
-/// The most counters of the limit of all callers.
+/// The most counters over which the limit of all callers is spread.
 const MOST_SHARDS: u64 = 8;
 
-/// What part of the limit of all callers the largest reservations, one for each counter, may be.
+/// The limit of all callers is at least this many times the sum of the largest reservations, one for each
+/// counter, unless there is only one counter.
 const ERROR_PART: u64 = 16;
 
-/// How long a reservation outlives its request's deadline: the clocks of two machines may differ.
+/// How long a reservation outlives its request's deadline, because the clocks of two machines may differ.
 const MARGIN: Duration = Duration::from_mins(1);
 
-/// How long a release may take. What is not released comes back when it expires.
+/// How long a release may take. A reservation that is not released is freed when it expires.
 const LONGEST_RELEASE: Duration = Duration::from_secs(2);
 
-/// The most tokens of a UTC day; `None` where there is no limit.
+/// The most tokens that may be used in a UTC day; `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Of one caller.
+    /// By one caller.
     pub caller: Option<u64>,
-    /// Of all callers together.
+    /// By all callers together.
     pub total: Option<u64>,
 }
 
 /// How many tokens an answer can take.
 #[derive(Clone, Copy, Debug)]
 pub struct Estimate {
-    /// This one.
+    /// The most that this answer can take.
     pub tokens: u64,
-    /// The largest that there can be.
+    /// The most that any answer can take.
     pub largest: u64,
 }
 
-/// A limit that is reached: 429 `quota_exceeded`.
+/// A limit has been reached: 429 `quota_exceeded`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exceeded {
     /// Whether it is the limit of all callers.
@@ -70,9 +72,9 @@ pub struct Exceeded {
 /// Why a request was not admitted.
 #[derive(Debug)]
 pub enum Rejected {
-    /// A limit is reached.
+    /// A limit has been reached.
     Exceeded(Exceeded),
-    /// The counters could not be used, so that nobody knows what is left.
+    /// The counters could not be used, so it is not known how much is left.
     Unknown(history::Error),
 }
 
@@ -83,7 +85,7 @@ struct Balance {
     left: u64,
 }
 
-/// What an answer tells about the limits.
+/// What a response says about the limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balances {
     caller: Option<Balance>,
@@ -102,7 +104,7 @@ pub struct Hold {
     tokens: u64,
 }
 
-/// What a reservation with one limit came to.
+/// The outcome of a reservation against one limit.
 enum Outcome {
     /// There is no such limit.
     Off,
@@ -112,14 +114,14 @@ enum Outcome {
 }
 
 impl Limits {
-    /// Whether there is one.
+    /// Whether there is any limit.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.caller.is_some() || self.total.is_some()
     }
 
-    /// Reserves `estimate` for an answer to `caller` that has to be there by `deadline`. Returns what was
-    /// reserved, or why nothing was, and what the answer is to tell about it.
+    /// Reserves `estimate` for an answer to `caller` that must be ready by `deadline`. Returns what was
+    /// reserved, or why nothing was, and what the response should say about the limits.
     pub async fn reserve(
         self,
         history: &History,
@@ -178,15 +180,15 @@ impl Limits {
     }
 }
 
-/// The call that releases what is reserved for an answer that is not made: `call` may have used up its time.
-/// It takes little of the time until `deadline`, because the caller waits for a failure that is known already.
+/// The call that releases what was reserved for an answer that is not made. It has its own time, because `call`
+/// may have used up its own. It takes little of the time until `deadline`, because the caller is waiting for an
+/// error that is already known.
 #[must_use]
 pub fn to_release(call: &Call, deadline: Instant) -> Call {
     call.until(deadline.min(Instant::now() + LONGEST_RELEASE))
 }
 
-/// Reserves `tokens` with the limit of all callers: with a random counter, or where that is full with
-/// the next.
+/// Reserves `tokens` against the limit of all callers: on a random counter, or on the next one if that is full.
 async fn reserve_total(
     history: &History,
     limit: u64,
@@ -229,12 +231,12 @@ impl Hold {
         self.tokens
     }
 
-    /// Turns what is reserved into the `spent` tokens; what is left then. Where the table cannot be written
-    /// the reservation stays until it expires.
+    /// Replaces the reservation by the `spent` tokens, and returns what is left then. If the table cannot be
+    /// written, the reservation stays until it expires.
     pub async fn settle(mut self, history: &History, spent: u64, call: &Call) -> Balances {
         let settle = async |reservation: Option<&mut Reservation>| {
             if let Some(reservation) = reservation {
-                // The answer is there, and a counter is no reason to keep it back.
+                // The answer is ready, and a failed counter is no reason to withhold it.
                 let _ = history.settle(reservation, spent, call).await;
             }
         };
@@ -242,7 +244,7 @@ impl Hold {
         self.balances()
     }
 
-    /// What is left, as far as the counters have told.
+    /// What is left, as far as the counters have reported it.
     fn balances(&self) -> Balances {
         let caller = self.limits.caller.zip(self.caller.as_ref());
         let total = self.limits.total.zip(self.total.as_ref());
@@ -278,9 +280,9 @@ impl Balances {
     }
 }
 
-/// The name by which a caller's tokens are counted: the owner's text, or for public callers their
-/// address. Of IPv6 the first 64 bits are one caller, because a network of that size is one
-/// subscriber's (RFC 6177).
+/// The name under which a caller's tokens are counted: the owner's text, or the IP address of a public caller.
+/// Of an IPv6 address only the first 64 bits count, because one subscriber has a whole network of that size
+/// (RFC 6177).
 #[must_use]
 pub fn caller(owner: &Owner, source_ip: Option<IpAddr>) -> String {
     if !owner.is_public() {
@@ -296,8 +298,8 @@ pub fn caller(owner: &Owner, source_ip: Option<IpAddr>) -> String {
     }
 }
 
-/// The most tokens that the model is likely to make of `bytes` of UTF-8: one of two bytes. English takes
-/// one of four; of Korean, with three bytes a syllable, that is one and a half a syllable.
+/// The most tokens that `bytes` bytes of UTF-8 are likely to become: one for every two bytes. English takes one
+/// for every four. For Korean, which has three bytes a syllable, this allows one and a half a syllable.
 #[must_use]
 pub fn tokens_of(bytes: usize) -> u64 {
     (bytes as u64).div_ceil(2)
@@ -309,12 +311,12 @@ pub fn tokens_of_frames(messages: usize) -> u64 {
     (messages as u64).saturating_mul(8)
 }
 
-/// How many counters the limit of all callers has, where the largest reservation is `largest`.
+/// How many counters the limit of all callers is spread over, if the largest reservation is `largest`.
 fn shards(limit: u64, largest: u64) -> u64 {
     (limit / largest.saturating_mul(ERROR_PART).max(1)).clamp(1, MOST_SHARDS)
 }
 
-/// The part of `limit` that belongs to a counter; the parts' sum is the limit.
+/// The share of `limit` that a counter has. The shares add up to the limit.
 fn part(limit: u64, shards: u64, shard: u64) -> u64 {
     limit / shards + u64::from(shard < limit % shards)
 }
@@ -339,7 +341,7 @@ impl Day {
         date
     }
 
-    /// In how many seconds the next one begins; at least 1.
+    /// In how many seconds the next day begins; at least 1.
     fn reset(self, now: SystemTime) -> u64 {
         ((self.number + 1) * DAY).saturating_sub(unix_seconds(now)).max(1)
     }
@@ -355,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_public_caller_is_an_address_or_a_network_of_ipv6_and_others_are_their_owner() {
+    fn public_callers_count_by_address_or_ipv6_network_and_others_by_owner() {
         let rows = [
             (None, "ip:unknown"),
             (Some("203.0.113.7"), "ip:203.0.113.7"),
@@ -384,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_ends_at_midnight_utc_and_its_counters_a_day_later() {
+    fn a_day_ends_at_midnight_utc_and_its_counters_expire_a_day_later() {
         for (second, number, reset) in
             [(0, 0, DAY), (DAY - 1, 0, 1), (DAY, 1, DAY), (20_000 * DAY + 1, 20_000, DAY - 1)]
         {
@@ -392,12 +394,12 @@ mod tests {
             let day = Day::of(now);
             assert_eq!((day.number, day.reset(now), day.forget_at()), (number, reset, (number + 2) * DAY));
         }
-        // A request that began a day earlier is told no time in the past.
+        // A request that began a day earlier does not get a time in the past.
         assert_eq!(Day { number: 0 }.reset(UNIX_EPOCH + Duration::from_secs(2 * DAY)), 1);
     }
 
     #[test]
-    fn the_headers_are_lists_of_the_limits_that_are_known() {
+    fn the_headers_list_the_limits_that_are_known() {
         let balance = |limit, left| Some(Balance { limit, left });
         let mut headers = HeaderMap::new();
         Balances::default().write(&mut headers);

@@ -1,14 +1,14 @@
-//! Secrets that the environment only names. A variable may hold the ARN of a parameter of AWS Systems
-//! Manager or of a secret of AWS Secrets Manager in place of a value, as `valueFrom` of Amazon ECS does.
+//! Secrets that the environment only refers to. A variable may hold the ARN of a parameter of AWS Systems
+//! Manager or of a secret of AWS Secrets Manager instead of a value, like `valueFrom` in Amazon ECS.
 //!
-//! The value is read by one signed request, kept for [`LIFETIME`], and read anew when whoever it is
-//! meant for refuses it. So a secret that has been rotated needs no deployment.
+//! The value is read with one signed request, kept for [`LIFETIME`], and read again if the service that it is
+//! for rejects it. So a rotated secret needs no deployment.
 //!
 //! | module | what it knows |
 //! | --- | --- |
 //! | `reference` | the ARN |
 //! | `store` | the request that reads the value, and what its answers mean |
-//! | `cache` | how long a value is used, and who reads it |
+//! | `cache` | how long a value is used, and which thread reads it |
 
 mod cache;
 mod reference;
@@ -31,7 +31,7 @@ use crate::secret::{AccessKeys, Secret};
 /// How long a value is used before it is read again.
 pub const LIFETIME: Duration = Duration::from_mins(5);
 
-/// Where a secret is found.
+/// Where a secret comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// In the environment.
@@ -47,7 +47,7 @@ pub struct Settings {
     pub variable: &'static str,
     /// Its value.
     pub reference: Reference,
-    /// Another address of the store than the region's own.
+    /// The address of the store to use instead of the region's own.
     pub endpoint_url: Option<Uri>,
     /// The keys that sign the request.
     pub keys: AccessKeys,
@@ -55,8 +55,8 @@ pub struct Settings {
     pub lifetime: Duration,
 }
 
-/// Why there is no value. The texts are for the log: they tell the cause, and what to do where
-/// something can be done.
+/// Why there is no value. The texts are for the log: they say the cause, and what to do if something can be
+/// done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Error {
     /// The operator has to change something: 503 `not_configured`.
@@ -84,29 +84,29 @@ impl std::error::Error for Error {}
 pub struct Held {
     /// The value.
     pub secret: Secret,
-    /// Which of the values that this process has read; `None` for one of the environment.
+    /// Its number among the values that this process has read; `None` for a value from the environment.
     version: Option<u64>,
-    /// It was read before this request needed it, so that there may be a newer one.
+    /// It was read before this request needed it, so there may be a newer one.
     was_kept: bool,
 }
 
 /// A value that may still be on its way.
 #[derive(Debug)]
 pub enum Fetch {
-    /// It is there, or none is needed.
+    /// It is ready, or none is needed.
     Done(Option<Held>),
     /// It is being read.
     Reading(JoinHandle<Fetched>),
 }
 
-/// What has come of a [`Fetch`].
+/// The result of a [`Fetch`].
 #[derive(Debug)]
 pub struct Fetched {
-    /// The value; `None` where none is needed.
+    /// The value; `None` if none is needed.
     pub held: Result<Option<Held>, Error>,
-    /// How long it took to read it, where it was read.
+    /// How long it took to read it, if it was read.
     pub time: Option<Duration>,
-    /// Why the store gave no newer value than this one, which should have been read again.
+    /// Why the store did not renew this value, which was due to be read again.
     pub not_renewed: Option<String>,
 }
 
@@ -129,9 +129,9 @@ impl Fetch {
 /// Gives out a secret. Clones share it; it lives as long as the process.
 #[derive(Clone, Debug)]
 pub enum Holder {
-    /// One of the environment.
+    /// A secret from the environment.
     Given(Secret),
-    /// One of a store.
+    /// A secret from a store.
     Stored(Arc<Cache>),
 }
 
@@ -145,7 +145,7 @@ impl Holder {
         }
     }
 
-    /// Gives the value, or begins to read it, on a thread of its own, until `deadline` at the longest.
+    /// Returns the value, or starts to read it on another thread, until `deadline` at the latest.
     #[must_use]
     pub fn fetch(&self, deadline: Instant) -> Fetch {
         match self {
@@ -160,16 +160,16 @@ impl Holder {
         }
     }
 
-    /// The value that has taken the place of `refused`, which whoever it is meant for has refused; `None`
-    /// where there is none. Blocks, at the longest until the call's deadline.
+    /// The value that has replaced `rejected`, which the service that it is for has rejected; `None` if there
+    /// is no other. Blocks until the call's deadline at the latest.
     ///
     /// # Errors
     /// [`Error`].
-    pub fn newer(&self, refused: &Held, call: &Call) -> Result<Option<Held>, Error> {
+    pub fn newer(&self, rejected: &Held, call: &Call) -> Result<Option<Held>, Error> {
         match self {
-            Self::Stored(cache) if refused.was_kept => {
-                let held = cache.newer(refused, call)?;
-                Ok(Some(held).filter(|held| held.secret != refused.secret))
+            Self::Stored(cache) if rejected.was_kept => {
+                let held = cache.newer(rejected, call)?;
+                Ok(Some(held).filter(|held| held.secret != rejected.secret))
             }
             _ => Ok(None),
         }

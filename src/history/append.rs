@@ -17,21 +17,21 @@ use crate::title;
 
 const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 
-/// What became of an exchange that was to be appended.
+/// The result of appending an exchange.
 #[derive(Debug)]
 pub enum Appended {
-    /// It is the turn with this number.
+    /// It was stored as the turn with this number.
     Stored(u64),
-    /// The same `Idempotency-Key` has made this turn meanwhile.
+    /// Another request with the same `Idempotency-Key` has stored this turn meanwhile.
     AlreadyThere(Turn),
 }
 
 impl History {
-    /// Appends `exchange` to a conversation that had `turns` turns when it was read; 0 begins it.
-    /// When others were faster it becomes the next turn after theirs.
+    /// Appends `exchange` to a conversation that had `turns` turns when it was read; with 0 it begins the
+    /// conversation. If other requests were faster, it becomes the next turn after theirs.
     ///
     /// # Errors
-    /// [`Error::Deleted`] when the conversation is no more, [`Error::Unavailable`].
+    /// [`Error::Deleted`] if the conversation no longer exists, [`Error::Unavailable`].
     pub async fn append(
         &self,
         conversation_key: ConversationKey<'_>,
@@ -39,7 +39,7 @@ impl History {
         exchange: &Exchange,
         call: &Call,
     ) -> Result<Appended, Error> {
-        // A new conversation's id is nobody else's, but for the requests with the same key.
+        // Only requests with the same key can get the same id for a new conversation.
         let mut may_begin = turns == 0;
         let mut backoff = Backoff::new(call);
         loop {
@@ -60,7 +60,7 @@ impl History {
                     may_begin = false;
                 }
                 None if may_begin => {}
-                // It was there, so it has been deleted, and does not come back to life.
+                // It existed, so it has been deleted, and must not be created again.
                 _ => return Err(Error::Deleted),
             }
             if !backoff.wait().await {
@@ -78,8 +78,9 @@ impl History {
         call: &Call,
         backoff: &mut Backoff<'_>,
     ) -> Result<(), SdkError<TransactWriteItemsError>> {
-        // The same token for every attempt: one whose confirmation was lost is not done again. And the
-        // same items, clones of the same maps, because a token may not come with another request.
+        // Every attempt has the same token, so one whose confirmation was lost is not applied twice. Every
+        // attempt also has the same items, clones of the same maps, because a token must not be used for a
+        // different request.
         let token = Uuid::new_v4().to_string();
         let writes = self.turn_writes(conversation_key, number, exchange, SystemTime::now());
         loop {
@@ -120,7 +121,7 @@ impl History {
         let conversation = if number == 1 {
             let mut item = key(conversation_key, CONVERSATION);
             item.insert("turns".to_owned(), count(1));
-            // What the public says is never listed.
+            // Public conversations are never listed.
             if !conversation_key.is_public() {
                 item.insert("owner".to_owned(), text(known_by(conversation_key.owner)));
             }
@@ -138,7 +139,7 @@ impl History {
                 .expression_attribute_values(":now", text(&created_at))
                 .expression_attribute_names("#owner", "owner");
             let (mut sets, mut removes) = ("SET turns = :turns, updated_at = :now".to_owned(), Vec::new());
-            // Items of earlier versions have the owner as it is, also where it is `public` or too long for a key.
+            // Items of earlier versions have the owner unchanged, even if it is `public` or too long for a key.
             if conversation_key.is_public() {
                 removes.push("#owner");
             } else {
@@ -177,7 +178,7 @@ enum Lost {
     Race,
 }
 
-/// Whether a transaction was cancelled because of another, and which; `None` when it failed.
+/// What a cancelled transaction lost to; `None` if it failed for another reason.
 fn lost_to(error: &SdkError<TransactWriteItemsError>) -> Option<Lost> {
     let TransactWriteItemsError::TransactionCanceledException(cancelled) = error.as_service_error()? else {
         return None;

@@ -1,5 +1,4 @@
-//! How a call to the table is made: its time limits, and what is counted and waited for between
-//! attempts.
+//! How a call to the table is made: its time limits, the count of its retries, and the waits between them.
 
 use std::time::Duration;
 
@@ -11,18 +10,18 @@ use aws_smithy_runtime_api::client::retries::RequestAttempts;
 
 use crate::call::{Call, Operation};
 
-/// How long one attempt of a call may take: a call that is not answered by then is better repeated.
+/// How long one attempt of a call may take. If there is no answer by then, it is better to retry.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
 
-/// How long one attempt is given at least, where there is that much.
+/// The least time that one attempt gets, if that much is left.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
 
-/// The time limits of a request of the SDK's within `call`, and the count of its retries. The call goes
-/// along with the request, for the connector's time limit.
+/// Gives a request of the SDK the time limits of `call`, and counts its retries. The request carries the call,
+/// from which the connector takes its time limit.
 pub(super) fn within(call: &Call) -> Builder {
-    // The SDK refuses a limit of zero.
+    // The SDK rejects a limit of zero.
     let left = call.time_left().max(Duration::from_millis(1));
-    // Half of what is left, so that a request that hangs can be repeated.
+    // Half of what is left, so that a request that hangs can be retried.
     let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
     let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
     Builder::default()
@@ -30,7 +29,7 @@ pub(super) fn within(call: &Call) -> Builder {
         .interceptor(Attempts { call: call.clone(), _operation: call.begin_operation() })
 }
 
-/// Waits between the attempts at a write that others were faster at.
+/// The waits between the attempts of a write.
 pub(super) struct Backoff<'a> {
     call: &'a Call,
     longest: Duration,
@@ -41,8 +40,8 @@ impl<'a> Backoff<'a> {
         Self { call, longest: Duration::from_millis(10) }
     }
 
-    /// Waits a random while, longer each time, and counts what follows as a repetition; `false`
-    /// when there is no time for that.
+    /// Waits for a random time, on average longer each time, and counts a retry. Returns `false` at once if
+    /// there is not enough time for that.
     pub(super) async fn wait(&mut self) -> bool {
         let backoff = self.longest.mul_f64(fastrand::f64());
         self.longest = (self.longest * 2).min(Duration::from_millis(250));
@@ -57,7 +56,7 @@ impl<'a> Backoff<'a> {
     }
 }
 
-/// Counts the attempts of a call that the SDK makes beyond the first, and has each of them carry the call.
+/// Counts the attempts that the SDK makes after the first, and adds the call to each of their requests.
 #[derive(Debug)]
 struct Attempts {
     call: Call,

@@ -11,32 +11,32 @@ use super::{COMPLETE, ConversationKey, Error, History};
 use crate::call::Call;
 use crate::timestamp::rfc3339;
 
-/// The most items of one `BatchWriteItem`.
+/// The most items in one `BatchWriteItem`.
 const BATCH: usize = 25;
 
-/// What became of a conversation that was to be deleted.
+/// The result of deleting a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deletion {
-    /// There was none.
+    /// It did not exist.
     Absent,
-    /// It is gone.
+    /// It was deleted.
     Done,
-    /// It is gone, and another request has removed the last of it.
+    /// It was deleted, and another request removed the last of it.
     DoneByAnother,
-    /// The time was up. What is left is not shown any more, and another call deletes it.
+    /// The time was up. What is left is no longer shown, and another call deletes it.
     BrokenOff,
 }
 
 impl History {
-    /// Deletes a conversation with all its items; whether there was one.
+    /// Deletes a conversation with all its items. Returns whether there was one.
     ///
     /// # Errors
-    /// [`Error::Unavailable`]; what is left is not shown any more, and another call deletes it.
+    /// [`Error::Unavailable`]; what is left is no longer shown, and another call deletes it.
     pub async fn delete(&self, conversation_key: ConversationKey<'_>, call: &Call) -> Result<bool, Error> {
         Ok(self.delete_until(conversation_key, None, call).await? != Deletion::Absent)
     }
 
-    /// Deletes a conversation with all its items, and begins nothing more when it is `stop`.
+    /// Deletes a conversation with all its items. After `stop` it does not begin another batch.
     pub(super) async fn delete_until(
         &self,
         conversation_key: ConversationKey<'_>,
@@ -46,7 +46,7 @@ impl History {
         if self.conversation(conversation_key, call).await?.is_none() {
             return Ok(Deletion::Absent);
         }
-        // Marked first: from here on no turn can be added, so none is left behind.
+        // It is marked first: from then on no turn can be added, so none is left behind.
         let mark = self
             .client()
             .update_item()
@@ -85,8 +85,9 @@ impl History {
                 break;
             }
         }
-        // Last: as long as it is there, a delete that broke off can be finished. Only as marked: a
-        // repeated request may have begun the same conversation anew meanwhile.
+        // The conversation's own item goes last: as long as it exists, a deletion that broke off can be
+        // finished. It goes only if it is marked, because a repeated request may have begun the same
+        // conversation again meanwhile.
         let end = self
             .client()
             .delete_item()

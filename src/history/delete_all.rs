@@ -9,27 +9,27 @@ use super::delete::Deletion;
 use super::{ConversationKey, History, ListError, items};
 use crate::call::Call;
 
-/// How many conversations are looked for at a time.
+/// How many conversations are looked up at a time.
 const PAGE: i32 = 100;
 
-/// What has been deleted of an owner's conversations.
+/// How far the deletion of an owner's conversations got.
 #[derive(Debug)]
 pub struct Deleted {
-    /// How many conversations are gone because of this call, each with all its items.
+    /// How many conversations this call has deleted, each with all its items.
     pub conversations: u64,
-    /// There may be more.
+    /// Whether there may be more.
     pub more: bool,
     /// Why it ended early, unless the time was up.
     pub failure: Option<ListError>,
 }
 
 impl History {
-    /// Deletes the conversations of `owner`, the one that was written to longest ago first, until none is
-    /// left or it is `stop`. One that is written to meanwhile moves to the end, so it is deleted as well;
-    /// one that begins meanwhile is deleted or stays whole.
+    /// Deletes the conversations of `owner`, beginning with the one whose last write is the oldest, until none
+    /// is left or until `stop`. A conversation that is written to meanwhile moves to the end, so it is deleted
+    /// as well. One that begins meanwhile is deleted or stays complete.
     ///
     /// # Errors
-    /// [`ListError`], where nothing was deleted.
+    /// [`ListError`], if nothing was deleted.
     pub async fn delete_all(&self, owner: &str, stop: Instant, call: &Call) -> Result<Deleted, ListError> {
         let (deleted, more) = (Cell::new(0), Cell::new(false));
         let outcome = self.delete_pages(owner, stop, &deleted, &more, call).await;
@@ -70,7 +70,7 @@ impl History {
                     }
                 }
             };
-            // As many at a time as connections are kept.
+            // As many at a time as idle connections are kept.
             tokio::try_join!(work(), work(), work())?;
             start = found.last_evaluated_key;
             if start.is_none() || more.get() {

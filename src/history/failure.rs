@@ -1,4 +1,4 @@
-//! Why the table did not do what it was asked to do.
+//! Why a call to the table failed.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 
 use super::History;
 
-/// Why the table did not do what was asked.
+/// Why a call to the table failed.
 #[derive(Debug)]
 pub enum Error {
-    /// The table cannot be read or written: 503 `history_unavailable`. The text says for the log
-    /// why, and what to do where something can be done.
+    /// The table cannot be read or written: 503 `history_unavailable`. The text is for the log. It says why,
+    /// and what to do if something can be done.
     Unavailable(String),
     /// The conversation was deleted meanwhile: 409 `conversation_deleted`.
     Deleted,
@@ -28,13 +28,13 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl History {
-    /// A failed call, in words for the log: what to do about it where its reason is a common one.
-    /// The answer itself is not among them: it can hold what was said.
+    /// Describes a failed call for the log, with advice if its reason is a common one. The answer itself is
+    /// left out, because it can hold the text of a conversation.
     pub(super) fn unavailable<E: ProvideErrorMetadata + std::error::Error>(&self, operation: &str, error: &E) -> Error {
         self.failed(operation, None, error)
     }
 
-    /// The same, of a Query of this index.
+    /// The same, for a Query of this index.
     pub(super) fn index_unavailable<E: ProvideErrorMetadata + std::error::Error>(
         &self,
         index: &str,
@@ -60,12 +60,13 @@ impl History {
                 "there is no such table: create it, or set HISTORY_TABLE to the one that there is; ".to_owned()
             }
             Some("AccessDeniedException") => {
-                // A transaction has no action of its own ("Using IAM with DynamoDB transactions").
+                // IAM has no separate action for a transaction ("Using IAM with DynamoDB transactions").
                 let actions = match operation {
                     "TransactWriteItems" => "dynamodb:PutItem and dynamodb:UpdateItem".to_owned(),
                     operation => format!("dynamodb:{operation}"),
                 };
-                // An index is a resource of its own ("Actions, resources, and condition keys for Amazon DynamoDB").
+                // An index is a separate resource ("Actions, resources, and condition keys for Amazon
+                // DynamoDB").
                 let resource = index.map_or_else(String::new, |index| {
                     let name = table.rsplit('/').next().unwrap_or(table);
                     format!(" on the resource ending in table/{name}/index/{index}")
@@ -73,10 +74,10 @@ impl History {
                 format!("the function's role may not do that: allow {actions}{resource} in the role's policy; ")
             }
             Some("UnrecognizedClientException" | "ExpiredTokenException" | "InvalidSignatureException") => {
-                "the access keys are refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; "
+                "the access keys were rejected: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; "
                     .to_owned()
             }
-            // A transaction's reasons say it in their own way.
+            // The reasons of a cancelled transaction have another name for it.
             _ if ["ValidationException", "ValidationError"].iter().any(|word| causes.contains(word)) => {
                 "is its partition key pk and its sort key sk, both strings? Otherwise create another one; ".to_owned()
             }

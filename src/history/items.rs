@@ -1,4 +1,4 @@
-//! The items of the table: their keys and attributes, and what they are in the program.
+//! The items of the table: their keys and attributes, and the types that the program reads them into.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,46 +11,47 @@ use uuid::Uuid;
 use crate::completion::{Completion, Usage};
 use crate::owner::PUBLIC;
 
-/// The version of the items' form, in the attribute `v`.
+/// The version of the item format, in the attribute `v`.
 pub(super) const VERSION: u64 = 1;
 
 /// The sort key of the conversation's own item.
 pub(super) const CONVERSATION: &str = "~conversation";
 
-/// The most text of a turn, in bytes of UTF-8. An item has 400 KB with its attributes' names
-/// ("Service, account, and table quotas in Amazon DynamoDB"); the rest of a turn is far below 8 KB.
+/// The most text in a turn, in bytes of UTF-8. An item may have 400 KB, including the names of its attributes
+/// ("Service, account, and table quotas in Amazon DynamoDB"). The rest of a turn is far below 8 KB.
 pub const LONGEST_TURN: usize = 400 * 1024 - 8 * 1024;
 
-/// The longest owner, in bytes, that stands in a key as it is.
+/// The longest owner, in bytes, that a key holds unchanged.
 const LONGEST_OWNER: usize = 1024;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// A conversation's address: another owner's has another one, whatever its id.
+/// What identifies a conversation: its owner and its id. Conversations of two owners are different, even if
+/// their ids are equal.
 #[derive(Clone, Copy, Debug)]
 pub struct ConversationKey<'a> {
-    /// Whose it is.
+    /// The owner.
     pub owner: &'a str,
-    /// Its id.
+    /// The conversation's id.
     pub id: Uuid,
 }
 
-/// What the caller said and the model answered.
+/// The caller's message and the model's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// What the caller said.
+    /// The caller's message.
     pub user: String,
-    /// What the model answered.
+    /// The model's answer.
     pub completion: Completion,
-    /// How many earlier turns the model was sent.
+    /// How many earlier turns were sent to the model.
     pub remembered_turns: usize,
     /// The request's `Idempotency-Key`.
     pub idempotency_key: Option<Uuid>,
 }
 
 impl Exchange {
-    /// Cuts the answer, at a character's end, to what an item can hold; `finish_reason` is then
-    /// `length`.
+    /// Cuts the answer, at a character boundary, to what an item can hold. If it cuts anything, `finish_reason`
+    /// becomes `length`.
     pub fn fit(&mut self) {
         let Completion { content, model, finish_reason, .. } = &mut self.completion;
         let most = LONGEST_TURN.saturating_sub(self.user.len() + model.len());
@@ -68,11 +69,11 @@ pub struct Turn {
     pub number: u64,
     /// When it was written (RFC 3339).
     pub created_at: String,
-    /// What was said and answered.
+    /// The message and the answer.
     pub exchange: Exchange,
 }
 
-/// A conversation as it stands in a list.
+/// A conversation, as a list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Its id.
@@ -101,14 +102,14 @@ impl ConversationKey<'_> {
         format!("conversation#{}#{}", known_by(self.owner), self.id)
     }
 
-    /// Whether nobody in particular owns it.
+    /// Whether it belongs to nobody in particular.
     pub(super) fn is_public(&self) -> bool {
         self.owner == PUBLIC
     }
 }
 
-/// What stands for `owner` in a key, of the table or of the index. That has 2 KB at most, so a longer owner
-/// is told by its digest.
+/// What stands for `owner` in a key of the table or of the index. A key has at most 2 KB, so a long owner is
+/// replaced by its digest.
 pub(super) fn known_by(owner: &str) -> Cow<'_, str> {
     if owner.len() <= LONGEST_OWNER {
         return owner.into();
@@ -144,7 +145,7 @@ pub(super) fn number(item: &Item, name: &str) -> Option<u64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-/// The conversation of an item; `None` for one that is not the conversation's own.
+/// Reads a conversation's own item; `None` for any other item.
 pub(super) fn conversation(item: &Item) -> Option<Conversation> {
     let text = |name| string(item, name).cloned().unwrap_or_default();
     (string(item, "sk")? == CONVERSATION).then(|| Conversation {
@@ -156,8 +157,7 @@ pub(super) fn conversation(item: &Item) -> Option<Conversation> {
     })
 }
 
-/// The conversation of an item that is the conversation's own; `None` where an attribute is missing that
-/// every one of them has.
+/// Reads a conversation's own item for a list; `None` if it lacks an attribute that every such item has.
 pub(super) fn listed(item: &Item) -> Option<Listed> {
     Some(Listed {
         id: id(item)?,
@@ -198,7 +198,7 @@ pub(super) fn turn_item(
     item
 }
 
-/// The turn of an item; `None` for one that is no turn.
+/// Reads the item of a turn; `None` for any other item.
 pub(super) fn turn(item: &Item) -> Option<Turn> {
     let text = |name| string(item, name).cloned();
     Some(Turn {

@@ -1,4 +1,4 @@
-//! An owner's conversations, by when they were last written to.
+//! An owner's conversations, ordered by the time of their last write.
 //!
 //! They are read from an index, which is updated after the table (DynamoDB Developer Guide, "Read
 //! consistency"): what was written a moment ago may not be there yet.
@@ -17,30 +17,30 @@ use super::items::{self, CONVERSATION, Item, key, known_by, text};
 use super::{ConversationKey, Error, History, Listed};
 use crate::call::Call;
 
-/// The index: its partition key is `owner`, its sort key `updated_at`, and it has all attributes. The
-/// name is the one that DynamoDB's console proposes.
+/// The index. Its partition key is `owner`, its sort key is `updated_at`, and it has all attributes. The name
+/// is the one that the DynamoDB console proposes.
 pub const INDEX: &str = "owner-updated_at-index";
 
-/// How many items a Query looks at, once one has not filled the page.
+/// How many items each Query looks at after the first, if the first has not filled the page.
 const MORE: usize = 100;
 
-/// The most Queries for one page. What is left out can be many items: DynamoDB takes days to remove
+/// The most Queries for one page. Many items may have to be skipped, because DynamoDB may take days to remove
 /// expired ones.
 const MOST_QUERIES: usize = 10;
 
 /// Some of an owner's conversations.
 #[derive(Debug)]
 pub struct List {
-    /// The conversations, the one that was written to last first.
+    /// The conversations, with the most recent write first.
     pub conversations: Vec<Listed>,
-    /// Where the next ones are, if there may be any.
+    /// Where the next page begins, if there may be one.
     pub next_after: Option<Position>,
 }
 
-/// A place among an owner's conversations: behind the one that was last written to at `updated_at`.
+/// A place in the list of an owner's conversations: right after this conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// When the conversation there was last written to, as it is stored.
+    /// When the conversation was last written to, as it is stored.
     pub updated_at: String,
     /// The conversation's id.
     pub id: Uuid,
@@ -53,16 +53,16 @@ pub enum IndexFault {
     Missing,
     /// DynamoDB is still filling it.
     Building,
-    /// It has other keys, or not all attributes.
+    /// It has other keys or lacks attributes.
     Unfit,
 }
 
-/// Why an owner's conversations cannot be found.
+/// Why an owner's conversations cannot be listed.
 #[derive(Debug)]
 pub enum ListError {
-    /// The table's index cannot be used: 503 `not_configured`. The text says for the log what to do.
+    /// The table's index cannot be used: 503 `not_configured`. The text is for the log and says what to do.
     Index(IndexFault, String),
-    /// As with everything else.
+    /// A call to the table failed.
     History(Error),
 }
 
@@ -84,9 +84,9 @@ impl From<Error> for ListError {
 }
 
 impl History {
-    /// At most `limit` conversations of `owner`, the one that was written to last first, from the
-    /// beginning or behind `after`. Those that have expired or are being deleted are left out. Fewer than
-    /// `limit` do not mean that there are no more.
+    /// At most `limit` conversations of `owner`, with the most recent write first, from the beginning or after
+    /// `after`. Conversations that have expired or are being deleted are left out. There may be more even if
+    /// fewer than `limit` are returned.
     ///
     /// # Errors
     /// [`ListError`].
@@ -99,7 +99,7 @@ impl History {
     ) -> Result<List, ListError> {
         let mut start = after.map(|position| position.key(owner));
         let mut conversations = Vec::new();
-        // One more than the page tells whether there is another page.
+        // One more than the page holds shows whether there is another page.
         let mut looked_at = limit + 1;
         for _ in 0..MOST_QUERIES {
             let query = self
@@ -111,7 +111,7 @@ impl History {
                 .set_exclusive_start_key(start);
             let found = self.send(query, call).await?;
             for item in found.items() {
-                let unfit = || self.index_fault(IndexFault::Unfit, "an item has not all attributes");
+                let unfit = || self.index_fault(IndexFault::Unfit, "an item lacks an attribute");
                 conversations.push(items::listed(item).ok_or_else(unfit)?);
             }
             start = found.last_evaluated_key;
@@ -136,18 +136,18 @@ impl History {
             .table_name(self.name())
             .index_name(INDEX)
             .key_condition_expression("#owner = :owner")
-            // It is one of DynamoDB's reserved words.
+            // `owner` is one of DynamoDB's reserved words.
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_values(":owner", text(known_by(owner)))
     }
 
-    /// What a Query of the index finds.
+    /// Runs a Query of the index.
     pub(super) async fn send(&self, query: QueryFluentBuilder, call: &Call) -> Result<QueryOutput, ListError> {
         let found = query.customize().config_override(within(call)).send().await;
         found.map_err(|error| {
             let said = error.message().unwrap_or_default();
             let fault = match error.code() {
-                // Only its words tell these apart.
+                // Only the message tells these apart.
                 Some("ValidationException") if said.contains("specified index") => IndexFault::Missing,
                 Some("ValidationException") if said.contains("backfilling") => IndexFault::Building,
                 Some("ValidationException") => IndexFault::Unfit,
@@ -157,7 +157,7 @@ impl History {
         })
     }
 
-    /// What to do about the index, in words for the log. `said` is what DynamoDB has said.
+    /// The error for this fault of the index, with advice for the log. `said` is DynamoDB's own message.
     fn index_fault(&self, fault: IndexFault, said: &str) -> ListError {
         let (table, region) = (self.name(), &self.settings.region);
         let keys = format!(
@@ -168,10 +168,10 @@ impl History {
              \"Projection\":{{\"ProjectionType\":\"ALL\"}}}}}}]'"
         );
         let advice = match fault {
-            IndexFault::Missing => format!("make it in the console, or by: {keys}"),
+            IndexFault::Missing => format!("create it in the console or with: {keys}"),
             IndexFault::Building => "DynamoDB is still filling it: wait until its status is Active".to_owned(),
             IndexFault::Unfit => {
-                format!("it has other keys or not all attributes: delete it, and then make it by: {keys}")
+                format!("it has other keys or lacks attributes: delete it, then create it with: {keys}")
             }
         };
         ListError::Index(fault, format!("the index {INDEX} of the table {table:?} in {region}: {advice}; {said}"))

@@ -11,11 +11,11 @@ use super::items::{self, CONVERSATION, Conversation, Item, idempotency_sort_key,
 use super::{ConversationKey, Error, History, Turn};
 use crate::call::Call;
 
-/// The most text of a page of several turns, in bytes of UTF-8. It bounds what a caller who reads page
-/// after page costs: every byte that leaves AWS is billed.
+/// The most text in a page of several turns, in bytes of UTF-8. It limits what a caller who reads page after
+/// page can cost, because AWS bills every byte that leaves it.
 const LONGEST_PAGE: usize = 100_000;
 
-/// What a conversation's next turn needs to know.
+/// What the next turn of a conversation needs.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// How many turns the conversation has had.
@@ -37,7 +37,7 @@ pub struct Page {
     pub turns: u64,
     /// The page's turns, oldest first.
     pub page: Vec<Turn>,
-    /// The number before which the next, older page's turns are, if there are any.
+    /// The turns of the next, older page have numbers below this one; `None` if there are no older turns.
     pub next_before: Option<u64>,
 }
 
@@ -45,16 +45,16 @@ pub struct Page {
 struct Excerpt {
     conversation: Conversation,
     turns: Vec<Turn>,
-    /// There are older turns.
+    /// Whether there are older turns.
     has_more: bool,
 }
 
-/// The turns of a query, as long as they fit.
+/// Collects the turns of a Query as long as they fit.
 struct Turns<F> {
     newest_first: Vec<Turn>,
-    /// Decides whether a turn fits beside those that were taken before it.
+    /// Decides whether a turn fits, given the turns taken before it.
     fits: F,
-    /// A turn did not fit.
+    /// Whether a turn did not fit.
     has_more: bool,
 }
 
@@ -79,9 +79,8 @@ impl<F: FnMut(&Turn, &[Turn]) -> bool> Turns<F> {
 }
 
 impl History {
-    /// The newest turns of a conversation, at most `max_turns` and as many whole ones as fit into
-    /// `max_chars` characters of what was said and answered. `None` when there is no such
-    /// conversation.
+    /// The newest turns of a conversation: at most `max_turns`, and only whole turns whose messages and answers
+    /// fit into `max_chars` characters together. `None` if there is no such conversation.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -103,9 +102,8 @@ impl History {
         Ok(Some(Memory { turns: conversation.turns, remembered }))
     }
 
-    /// At most `limit` turns, the newest, or with `before` the newest of those with a smaller
-    /// number. A page may hold fewer where its text grows too long. `None` when there is no such
-    /// conversation.
+    /// At most `limit` turns: the newest, or with `before` the newest of those with a smaller number. A page
+    /// holds fewer if its text would grow too long. `None` if there is no such conversation.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -121,7 +119,7 @@ impl History {
             bytes += turn.exchange.user.len() + turn.exchange.completion.content.len();
             page.len() < limit && (bytes <= LONGEST_PAGE || page.is_empty())
         };
-        // One turn more than the page tells whether there is another page.
+        // One turn more than the page holds shows whether there is another page.
         let excerpt = match before {
             None => self.newest(conversation_key, limit + 1, fits, call).await?,
             Some(before) => self.older(conversation_key, before, limit + 1, fits, call).await?,
@@ -133,7 +131,7 @@ impl History {
         Ok(Some(Page { title, created_at, updated_at, turns, page, next_before }))
     }
 
-    /// The turn that the request with this `Idempotency-Key` has made, if it has.
+    /// The turn that a request with this `Idempotency-Key` has stored, if there is one.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -185,8 +183,8 @@ impl History {
         Ok(conversation.filter(|conversation| !conversation.deleted).map(|conversation| turns.of(conversation)))
     }
 
-    /// Hands at most `limit` items of a conversation to `take`, from the one with the sort key `last`
-    /// downwards, until it breaks off. Those that have expired are left out.
+    /// Passes at most `limit` items of a conversation to `take`, from the sort key `last` downwards, until
+    /// `take` breaks. Expired items are left out.
     async fn descend(
         &self,
         conversation_key: ConversationKey<'_>,
@@ -225,7 +223,7 @@ impl History {
         }
     }
 
-    /// The conversation's own item, also while it is being deleted.
+    /// The conversation's own item, even while it is being deleted.
     pub(super) async fn conversation(
         &self,
         conversation_key: ConversationKey<'_>,

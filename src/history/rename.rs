@@ -12,8 +12,8 @@ use super::{ConversationKey, Error, History, Listed};
 use crate::call::Call;
 
 impl History {
-    /// Gives a conversation this title. When it was last written to and when it expires stay as they are.
-    /// `None` when there is no such conversation.
+    /// Sets the title of a conversation. The time of its last write and its expiry do not change. `None` if
+    /// there is no such conversation.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -33,7 +33,7 @@ impl History {
             } else {
                 "SET title = :title"
             })
-            // Without the first an item would be made where there is none.
+            // Without the first condition, the update would create a missing item.
             .condition_expression(format!(
                 "attribute_exists(pk) AND attribute_not_exists(deleted_at) AND ({IS_PRESENT})"
             ))
@@ -41,7 +41,7 @@ impl History {
             .expression_attribute_values(":now", expiry::now(SystemTime::now()))
             .return_values(ReturnValue::AllNew);
         if conversation_key.is_public() {
-            // Items of earlier versions have it.
+            // Items of earlier versions have an owner.
             update = update.expression_attribute_names("#owner", "owner");
         }
         match update.customize().config_override(within(call)).send().await {

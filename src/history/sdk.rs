@@ -1,4 +1,4 @@
-//! The SDK's client of the table.
+//! The SDK's client for the table.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -13,7 +13,7 @@ use http::Uri;
 use super::Settings;
 use crate::http_client;
 
-/// How often a call is attempted at most, within its time.
+/// The most attempts of a call, within its time.
 const MAX_ATTEMPTS: u32 = 6;
 
 pub(super) fn client(http: http_client::Client, settings: &Settings) -> Client {
@@ -26,8 +26,8 @@ pub(super) fn client(http: http_client::Client, settings: &Settings) -> Client {
         .retry_config(
             RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS).with_initial_backoff(Duration::from_millis(50)),
         )
-        // The SDK's bucket is for a fleet that outlives an outage. Here it would stay empty for
-        // long after one, and each call has its own time limit.
+        // The SDK's token bucket is for a fleet that outlives an outage. Here it would stay empty long after
+        // one, and each call has its own time limit anyway.
         .retry_partition(RetryPartition::custom("history").token_bucket(TokenBucket::unlimited()).build())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     config.set_endpoint_url(settings.endpoint_url.clone());

@@ -1,8 +1,8 @@
-//! Counters of tokens, one item for each caller and day, or for each shard of the total.
+//! Counters of tokens: for each day, one item for each caller and one for each shard of the total.
 //!
-//! `used` is what was spent and what is reserved. Each reservation that is not settled yet is an
-//! attribute of its own, `r#<id>` = `<tokens> <expiry>`, so that nothing is settled twice and what a killed
-//! process has reserved comes back when it has expired.
+//! `used` is the sum of the spent and the reserved tokens. Each reservation that is not settled yet has its own
+//! attribute, `r#<id>` = `<tokens> <expiry>`. So nothing is settled twice, and what a killed process has
+//! reserved is freed when it expires.
 
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -21,30 +21,31 @@ use crate::timestamp::{DAY, unix_seconds};
 /// The sort key of a counter.
 const USAGE: &str = "usage";
 
-/// What the name of a reservation begins with.
+/// The prefix of a reservation's name.
 const RESERVATION: &str = "r#";
 
-/// The most expired reservations that one call removes, each with three operators and operands. An
-/// update may have 300 of them ("Service, account, and table quotas in Amazon DynamoDB").
+/// The most expired reservations that one call removes, each of which takes three operators and operands. An
+/// update may have 300 of these ("Service, account, and table quotas in Amazon DynamoDB").
 const MOST_REMOVED: usize = 90;
 
-/// For how many seconds it is remembered that the total is spent. What is reserved then may come back.
+/// For how many seconds the process remembers that the total is spent. It is short, because reserved tokens may
+/// be freed.
 const REMEMBERED: u64 = 5;
 
-/// A counter's address.
+/// What identifies a counter.
 #[derive(Clone, Copy, Debug)]
 pub struct Counter<'a> {
     /// Whose tokens it counts.
     pub of: &'a str,
     /// The day, as `YYYY-MM-DD`.
     pub date: &'a str,
-    /// Its number among those that share a limit.
+    /// Its number among the counters that share a limit.
     pub shard: Option<u64>,
     /// When it expires, in seconds since the Unix epoch.
     pub forget_at: u64,
 }
 
-/// What a counter holds for a request.
+/// What a counter has reserved for a request.
 #[derive(Debug)]
 pub struct Reservation {
     pk: String,
@@ -53,14 +54,14 @@ pub struct Reservation {
     tokens: u64,
     /// What others have reserved and not settled in time.
     expired: Vec<(String, u64)>,
-    /// What the counter says, or would say when it is settled.
+    /// What the counter shows, or will show when this is settled.
     pub used: u64,
 }
 
-/// What came of a reservation.
+/// The result of reserving tokens.
 #[derive(Debug)]
 pub enum Reserved {
-    /// It is made.
+    /// The tokens are reserved.
     Held(Reservation),
     /// Nothing is left.
     Full,
@@ -77,7 +78,7 @@ impl Counter<'_> {
 }
 
 impl History {
-    /// Adds `tokens` to a counter, as long as it is below `limit`. It comes back at `expiry`, in seconds
+    /// Reserves `tokens` on a counter if it is below `limit`. The reservation expires at `expiry`, in seconds
     /// since the Unix epoch, unless it is settled before.
     ///
     /// # Errors
@@ -144,7 +145,7 @@ impl History {
         }
     }
 
-    /// Turns a reservation into `spent` tokens. One that is not there any more has been settled.
+    /// Replaces a reservation by `spent` tokens. A reservation that no longer exists has been settled already.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; the reservation stays until it expires.
@@ -172,7 +173,7 @@ impl History {
         }
     }
 
-    /// Whether the total of the day was spent a moment ago.
+    /// Whether the total of the day was found to be spent a moment ago.
     pub fn total_is_full(&self) -> bool {
         unix_seconds(SystemTime::now()) < self.total_full_until.load(Ordering::Relaxed)
     }
@@ -194,7 +195,7 @@ impl History {
     }
 }
 
-/// Reservations that a call removes, in the words of its expressions.
+/// Reservations that a call removes, as parts of its expressions.
 struct Removed<'a>(&'a [(String, u64)]);
 
 impl<'a> Removed<'a> {
@@ -219,12 +220,12 @@ impl<'a> Removed<'a> {
         self.listed(|index| format!(", #e{index}"))
     }
 
-    /// A clause of its own that removes them.
+    /// A separate clause that removes them.
     fn clause(&self) -> String {
         self.names().strip_prefix(", ").map_or_else(String::new, |names| format!(" REMOVE {names}"))
     }
 
-    /// All of them are there.
+    /// The condition that all of them exist.
     fn condition(&self) -> String {
         self.listed(|index| format!(" AND attribute_exists(#e{index})"))
     }

@@ -1,4 +1,4 @@
-//! How a connection comes to be: its server's name is looked up once in a while, and it may be opened
+//! How connections are opened. A server's addresses are cached for a while, and a connection may be opened
 //! ahead of the call that needs it.
 
 use std::fmt;
@@ -18,20 +18,21 @@ use super::dns::{self, Cause};
 use super::ureq_assumptions::{Progress, of_the_agent, set_progress};
 use super::{CONNECT_TIMEOUT, MAX_IDLE_AGE};
 
-/// How long a name's addresses are used for new connections; one that fails is looked up at once.
+/// How long a name's addresses are used for new connections. After a failed connection the name is looked up
+/// again at once.
 const NAME_LIFETIME: Duration = Duration::from_secs(30);
 
 /// How many addresses of a server ureq can take.
 const MAX_ADDRESSES: usize = 16;
 
-/// What is known of the servers that are called. Clones share it.
+/// What is known about the servers that are called. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Servers(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     servers: Mutex<Vec<Server>>,
-    /// A connection has been opened ahead, or has not.
+    /// An attempt to preconnect has ended.
     opened: Condvar,
 }
 
@@ -39,14 +40,14 @@ struct Shared {
 #[derive(Debug)]
 struct Server {
     uri: Uri,
-    /// Since when they are known.
+    /// The addresses, and when they were looked up.
     addresses: Option<(ResolvedSocketAddrs, Instant)>,
-    /// When a call last ended well: for a while after it the pool has a connection.
-    called: Option<Instant>,
+    /// When a call last succeeded: for a while afterwards the pool has a connection.
+    last_success: Option<Instant>,
     preconnect: Preconnect,
 }
 
-/// The connection that is opened ahead, with the time at which that began.
+/// The connection that is opened ahead of a call, and since when it has been in this state.
 enum Preconnect {
     None,
     Opening(Instant),
@@ -68,23 +69,23 @@ impl Servers {
         self.0.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call to `uri` has ended well, and its connection is in the pool.
-    pub(super) fn called(&self, uri: &Uri) {
-        find(&mut self.lock(), uri).called = Some(Instant::now());
+    /// Notes that a call to `uri` has succeeded, so that its connection is in the pool.
+    pub(super) fn note_success(&self, uri: &Uri) {
+        find(&mut self.lock(), uri).last_success = Some(Instant::now());
     }
 
-    /// Whether a connection to `uri` is to be opened ahead: none is, and none can be in the pool.
-    /// If so, [`PreconnectingConnector::preconnect`] is to follow.
+    /// Whether a connection to `uri` should be opened now: none has been opened recently or is being opened,
+    /// and none can be in the pool. If so, the caller must call [`PreconnectingConnector::preconnect`].
     pub(super) fn begin_preconnect(&self, uri: &Uri) -> bool {
         let mut servers = self.lock();
         let server = find(&mut servers, uri);
-        let is_called = server.called.is_some_and(|since| since.elapsed() < MAX_IDLE_AGE);
+        let may_be_pooled = server.last_success.is_some_and(|since| since.elapsed() < MAX_IDLE_AGE);
         let is_preconnected = match server.preconnect {
             Preconnect::None => false,
             Preconnect::Opening(since) => since.elapsed() < CONNECT_TIMEOUT,
             Preconnect::Open(_, since) => since.elapsed() < MAX_IDLE_AGE,
         };
-        if is_called || is_preconnected {
+        if may_be_pooled || is_preconnected {
             return false;
         }
         server.preconnect = Preconnect::Opening(Instant::now());
@@ -97,7 +98,7 @@ impl Servers {
         self.0.opened.notify_all();
     }
 
-    /// The connection to `uri` that was opened ahead; waits for one that is being opened.
+    /// Takes the connection to `uri` that was opened ahead. Waits for one that is still being opened.
     fn take_preconnected(&self, uri: &Uri, timeout: Duration) -> Option<Box<dyn Transport>> {
         let started = Instant::now();
         let mut servers = self.lock();
@@ -109,8 +110,8 @@ impl Servers {
                 servers = self.0.opened.wait_timeout(servers, left).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            // Not asked whether it is still open: with TLS 1.3 a server's first tickets, which are
-            // not read yet, look like an end.
+            // It is not checked whether the connection is still open: with TLS 1.3, a server's first tickets,
+            // which have not been read yet, would look like its end.
             let Preconnect::Open(connection, since) = std::mem::replace(&mut server.preconnect, Preconnect::None)
             else {
                 return None;
@@ -120,19 +121,19 @@ impl Servers {
     }
 }
 
-/// The server of `uri`, which is remembered from now on.
+/// The entry for the server of `uri`, which is added if it is missing.
 fn find<'a>(servers: &'a mut Vec<Server>, uri: &Uri) -> &'a mut Server {
     let known = servers
         .iter()
         .position(|server| server.uri.scheme() == uri.scheme() && server.uri.authority() == uri.authority());
     let position = known.unwrap_or_else(|| {
-        servers.push(Server { uri: uri.clone(), addresses: None, called: None, preconnect: Preconnect::None });
+        servers.push(Server { uri: uri.clone(), addresses: None, last_success: None, preconnect: Preconnect::None });
         servers.len() - 1
     });
     &mut servers[position]
 }
 
-/// Looks names up, and remembers them: ureq asks with every call, also where the pool has a
+/// Looks up names and caches their addresses, because ureq asks for them on every call, even if the pool has a
 /// connection.
 #[derive(Debug)]
 pub(super) struct CachingResolver(pub(super) Servers);
@@ -147,7 +148,7 @@ impl CachingResolver {
         let (Some(host), Some(port)) = (uri.host(), uri.port_u16().or(usual_port)) else {
             return Err(ureq::Error::BadUri(uri.to_string()));
         };
-        // Without a time limit the sum overflows.
+        // Without a time limit the sum overflows, and there is no deadline.
         let deadline = Instant::now().checked_add(*timeout.after);
         let addresses = dns::Resolver::of_system().look_up(host, deadline).map_err(|error| match error.cause {
             Cause::OutOfTime => ureq::Error::Timeout(timeout.reason),
@@ -177,7 +178,7 @@ impl Resolver for CachingResolver {
     }
 }
 
-/// Opens a connection, or takes one that was opened ahead; asked only where the pool has none.
+/// Opens a connection, or takes one that was opened ahead. ureq calls it only if the pool has none.
 #[derive(Clone, Debug)]
 pub(super) struct PreconnectingConnector {
     connector: Arc<DefaultConnector>,
@@ -198,8 +199,8 @@ impl PreconnectingConnector {
         connection
     }
 
-    /// Opens a connection to the server of `uri` for the next call to it, which waits for it. What
-    /// fails here is left to that call to meet.
+    /// Opens a connection to the server of `uri` for the next call to it, which waits for it. A failure is
+    /// ignored: that call tries again and reports it.
     pub(super) fn preconnect(&self, uri: &Uri, config: &Config) {
         let timeout =
             NextTimeout { after: CONNECT_TIMEOUT.into(), reason: Timeout::Connect, per_read: None, per_write: None };

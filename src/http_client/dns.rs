@@ -23,23 +23,22 @@
 //! - It has no deadline. It asks again after 5 s, and a connection may take 3 s. So a lost query uses up
 //!   the time of one connection, and a silent first name server fails the call. ureq has to start a thread
 //!   for each look-up to be able to stop waiting, and that thread runs until the C library gives up.
-//! - A static program has the sources `files` and `dns` in it, and needs no library for them. But where
-//!   `nsswitch.conf` names another source (`mdns4_minimal`, `resolve`, `myhostname`), it loads the library
-//!   of that source and with it a second C library. They may be of another version, and the program may
-//!   crash.
+//! - A static program contains the sources `files` and `dns`, and needs no library for them. But if
+//!   `nsswitch.conf` names another source (`mdns4_minimal`, `resolve`, `myhostname`), it loads the library of
+//!   that source and with it a second C library. They may be of another version, and the program may crash.
 //! - Its error says neither which name server failed nor how.
 //!
-//! Using it only where the program is linked dynamically would save 12,064 bytes of that zip (0.6 %), and
-//! nothing in the static program, which is the usual one. All of this code would stay, the two programs
-//! would fail in different ways, and everything would have to be tested with both.
+//! Using it only if the program is linked dynamically would save 12,064 bytes of that zip (0.6 %), and nothing
+//! in the static program, which is the usual one. All of this code would stay, the two programs would fail in
+//! different ways, and everything would have to be tested with both.
 //!
 //! `hickory-resolver` recovers sooner from a lost query, because it asks again earlier and asks several
 //! name servers at once. It is not worth a tenth of the zip.
 //!
-//! musl's resolver needs no library of the machine. With Rust's musl target the zip is 0.39 MB smaller
-//! and the start takes 0.61 times as long, but a toolchain that is not on every machine has to be
-//! installed for it. If the program is built that way one day and musl's resolver keeps the time limits
-//! (`tests/dns.rs` has the cases), this module can go.
+//! musl's resolver needs no library from the machine. With Rust's musl target the zip is 0.39 MB smaller and
+//! the start takes 0.61 times as long, but a toolchain that is not on every machine has to be installed for it.
+//! If the program is built that way one day and musl's resolver keeps the time limits (`tests/dns.rs` has the
+//! cases), this module can go.
 //!
 //! # What differs from the C library's
 //!
@@ -75,7 +74,7 @@ const MAX_NDOTS: u32 = 15;
 /// The most addresses of one family that are used.
 const MAX_ADDRESSES: usize = 16;
 
-/// Looks hosts up.
+/// Looks up hosts.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     /// The text of a hosts file.
@@ -98,7 +97,7 @@ pub struct Error {
 /// The reason of an [`Error`].
 #[derive(Debug)]
 pub enum Cause {
-    /// The host cannot be a name.
+    /// The host cannot be a valid name.
     NoName,
     /// There is no such name.
     NoSuchName,
@@ -106,7 +105,7 @@ pub enum Cause {
     NoAddress,
     /// The deadline has passed.
     OutOfTime,
-    /// No name server gave an answer: the last one that was asked, and why it did not.
+    /// No name server gave an answer. Holds the last one that was asked, and why it gave none.
     NotKnown(SocketAddr, Failure),
 }
 

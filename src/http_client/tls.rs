@@ -1,5 +1,5 @@
-//! Which cryptography TLS uses: what servers of the public internet need, and nothing else. What is
-//! listed here is in the binary; what is not is left out of it.
+//! The cryptography that TLS uses: what servers on the public internet need, and nothing else. Only what is
+//! listed here is in the binary.
 
 use std::sync::Arc;
 
@@ -29,11 +29,12 @@ const CIPHER_SUITES: [SupportedCipherSuite; 6] = [
     TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 ];
 
-/// A key share for the first is in the first message; a server that wants another costs a round trip.
+/// The first message holds a key share for the first group. A server that wants another group costs a round
+/// trip.
 const KEY_EXCHANGES: [&dyn SupportedKxGroup; 3] = [X25519, SECP256R1, SECP384R1];
 
-/// RSA and the curves P-256 and P-384: what a publicly trusted certificate may have (CA/Browser Forum,
-/// Baseline Requirements for TLS Server Certificates, section 7.1.3). And Ed25519, for private ones.
+/// RSA and the curves P-256 and P-384, which publicly trusted certificates may use (CA/Browser Forum, Baseline
+/// Requirements for TLS Server Certificates, section 7.1.3). Ed25519 is for private certificates.
 static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
         algorithm::ECDSA_P256_SHA256,
@@ -51,7 +52,7 @@ static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
         algorithm::RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS,
         algorithm::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
     ],
-    // TLS 1.2 leaves the curve open, so each hash has both.
+    // TLS 1.2 does not fix the curve, so each hash has both curves.
     mapping: &[
         (SignatureScheme::ECDSA_NISTP256_SHA256, &[algorithm::ECDSA_P256_SHA256, algorithm::ECDSA_P384_SHA256]),
         (SignatureScheme::ECDSA_NISTP384_SHA384, &[algorithm::ECDSA_P384_SHA384, algorithm::ECDSA_P256_SHA384]),
@@ -75,7 +76,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// What the provider gets from elsewhere.
+/// Where the provider gets random numbers and keys from.
 #[derive(Debug)]
 struct System;
 
@@ -86,7 +87,8 @@ impl SecureRandom for System {
 }
 
 impl KeyProvider for System {
-    /// Never called: no client certificate is configured. So the code that signs is not in the binary.
+    /// Never called, because no client certificate is configured. This keeps the code that signs out of the
+    /// binary.
     fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
         Err(Error::General("client certificates are not supported".to_owned()))
     }

@@ -1,17 +1,16 @@
-//! What this client relies on in ureq that its types do not promise. The tests below hold ureq to
-//! it: look here first when a new version of ureq behaves differently.
+//! What this client relies on although ureq's types do not promise it. The tests below check it: look here
+//! first when a new version of ureq behaves differently.
 //!
-//! 1. **One thread makes a whole call.** ureq resolves the name, asks the pool for a connection, opens
-//!    one where the pool has none, and sends the request, in this order and on the thread that called
-//!    it. So a value of the thread tells how far its call has come when it fails, which ureq's errors
-//!    do not: whether anything was sent, and whether the connection had been idle.
-//! 2. **The resolver is asked for each call, the connector only for a new connection.** So a call that
-//!    was resolved and not connected has a connection from the pool.
-//! 3. **A request that says nothing about TLS may use the agent's TLS configuration.** ureq makes a new
-//!    one for each request with settings of its own, such as a timeout, and with it the sessions for
-//!    resumption are gone. [`of_the_agent`] tells it that the settings are the agent's.
-//! 4. **An answer's head is limited**, by the agent's setting in bytes and, without a setting, to 128
-//!    headers.
+//! 1. **One thread makes a whole call.** ureq resolves the name, asks the pool for a connection, opens one if
+//!    the pool has none, and sends the request, in this order and on the thread that called it. So a
+//!    thread-local value shows how far a failed call got: whether anything was sent, and whether the connection
+//!    had been idle. ureq's errors do not say that.
+//! 2. **ureq calls the resolver for each call, and the connector only for a new connection.** So a call that
+//!    has passed the resolver but not the connector has a connection from the pool.
+//! 3. **A request that sets nothing about TLS may use the agent's TLS configuration.** For each request with
+//!    its own settings, such as a timeout, ureq makes a new TLS configuration, which has no sessions to resume.
+//!    [`of_the_agent`] makes it use the agent's.
+//! 4. **The head of an answer is limited**: in bytes by the agent's setting, and always to 128 headers.
 
 use std::cell::Cell;
 
@@ -22,11 +21,11 @@ use ureq::unversioned::transport::ConnectionDetails;
 pub(super) enum Progress {
     /// The server's name is being resolved.
     Resolving,
-    /// It has a connection that was opened before it.
+    /// The call has a connection that was opened earlier.
     Kept,
-    /// It is opening one.
+    /// It is opening a connection.
     Opening,
-    /// It has opened one.
+    /// It has opened a connection.
     Opened,
 }
 
@@ -34,12 +33,12 @@ thread_local! {
     static PROGRESS: Cell<Progress> = const { Cell::new(Progress::Resolving) };
 }
 
-/// This thread begins a call.
+/// Records that this thread begins a call.
 pub(super) fn begin_call() {
     set_progress(Progress::Resolving);
 }
 
-/// How far this thread's call has come, or came.
+/// How far this thread's current or last call has come.
 pub(super) fn progress() -> Progress {
     PROGRESS.get()
 }
@@ -49,7 +48,7 @@ pub(super) fn set_progress(progress: Progress) {
     PROGRESS.set(progress);
 }
 
-/// `details` as for a request without settings of its own.
+/// `details`, as they are for a request without its own settings.
 pub(super) fn of_the_agent<'a>(details: &ConnectionDetails<'a>) -> ConnectionDetails<'a> {
     ConnectionDetails {
         uri: details.uri,
@@ -89,7 +88,7 @@ mod tests {
         client.send(Request::get(url).body(&b""[..]).expect("a request"), TIMEOUT).map(drop)
     }
 
-    /// Reads a request without a body; whether there was one.
+    /// Reads a request without a body. Returns whether there was one.
     fn read_request(stream: &mut impl Read) -> bool {
         let (mut request, mut byte) = (Vec::new(), [0]);
         while !request.ends_with(b"\r\n\r\n") {
@@ -101,7 +100,7 @@ mod tests {
         true
     }
 
-    /// A server that answers so many requests on each connection, and then closes it.
+    /// A server that answers `requests` requests on each connection and then closes it.
     fn serve(requests: usize) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}/", listener.local_addr().expect("an address"));
@@ -140,11 +139,11 @@ mod tests {
 
         let outcome = get(&client, "http://no-such-host.invalid:1/");
         assert!(matches!(outcome, Err(Error::NotConnected(_))), "{outcome:?}");
-        assert_eq!(progress(), Progress::Resolving, "a name that nobody has");
+        assert_eq!(progress(), Progress::Resolving, "a name that does not exist");
     }
 
     #[test]
-    fn a_connection_that_breaks_is_told_by_whether_it_had_been_kept() {
+    fn a_broken_connection_is_stale_only_if_it_was_kept() {
         let url = serve(0);
         let fresh = get(&Client::new(None), &url);
         assert!(matches!(fresh, Err(Error::Broken(_))), "{fresh:?}");
@@ -175,7 +174,7 @@ mod tests {
             (of_length(MAX_HEAD + 1), "too long"),
             (of_length(20 * MAX_HEAD), "too long"),
             ("a: b\r\n".repeat(127), "read"),
-            ("a: b\r\n".repeat(128), "no HTTP"),
+            ("a: b\r\n".repeat(128), "not valid HTTP"),
         ];
         for (lines, expected) in rows {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -190,7 +189,7 @@ mod tests {
             let outcome = match get(&Client::new(None), &url) {
                 Ok(()) => "read",
                 Err(Error::TooLong(_)) => "too long",
-                Err(Error::Invalid(_)) => "no HTTP",
+                Err(Error::Invalid(_)) => "not valid HTTP",
                 Err(error) => panic!("{error:?}"),
             };
             assert_eq!(outcome, expected, "{} bytes", lines.len());

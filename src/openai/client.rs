@@ -17,16 +17,16 @@ use crate::http_client;
 use crate::secret::Secret;
 use crate::secrets::{Fetch, Held, Holder};
 
-/// How often a call is repeated at most.
+/// The most retries of a call.
 const MAX_RETRIES: u32 = 2;
 
-/// The wait before the first repetition when the server names none; it doubles with each.
+/// The wait before the first retry, if the server names none. It doubles with each retry.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 
-/// The longest wait for a retry. A caller who has to wait longer is told so, and can decide.
+/// The longest wait for a retry. If the wait would be longer, the caller gets the error and can decide.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
-/// What an attempt needs at least: where less is left after a wait, it is not begun.
+/// The least time that an attempt needs. If less would be left after a wait, there is no retry.
 const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// The client of one model server. It lives as long as the process.
@@ -35,7 +35,7 @@ pub struct Client {
     http: http_client::Client,
     settings: Settings,
     key: Option<Holder>,
-    /// How streams are requested: in the simplest mode that has turned out to be needed.
+    /// How streams are requested. It becomes simpler if the server turns out to need that.
     mode: Mutex<StreamMode>,
 }
 
@@ -43,7 +43,7 @@ pub struct Client {
 #[derive(Debug)]
 pub struct StreamedAnswer {
     source: Source,
-    /// The key, which no error may repeat.
+    /// The key, which no error may contain.
     key: Option<Secret>,
 }
 
@@ -69,7 +69,7 @@ impl Client {
         Self { http, settings, key, mode: Mutex::new(StreamMode::StreamedWithUsage) }
     }
 
-    /// The name of the model that is asked.
+    /// The name of the model.
     #[must_use]
     pub fn model(&self) -> &str {
         &self.settings.model
@@ -81,20 +81,19 @@ impl Client {
         self.settings.max_output_tokens.into()
     }
 
-    /// Begins to open a connection for the next call, so that it takes less time. Does nothing
-    /// where there is one.
+    /// Starts to open a connection for the next call, so that it takes less time. Does nothing if there is one
+    /// already.
     pub fn warm_up(&self) {
         self.http.preconnect(&self.settings.base_url);
     }
 
-    /// Gives the key for a call, or begins to read it, which takes until `deadline` at the longest.
+    /// Returns the key for a call, or starts to read it, which ends by `deadline` at the latest.
     #[must_use]
     pub fn fetch_key(&self, deadline: Instant) -> Fetch {
         self.key.as_ref().map_or(Fetch::Done(None), |holder| holder.fetch(deadline))
     }
 
-    /// Asks the model, with this key, to answer `messages`. Blocks, at the longest until the call's
-    /// deadline.
+    /// Asks the model, with this key, to answer `messages`. Blocks until the call's deadline at the latest.
     ///
     /// # Errors
     /// [`Error`] with its [`Cause`].
@@ -108,13 +107,13 @@ impl Client {
         })
     }
 
-    /// As [`Client::complete`], but returns when the model has begun to speak: `take` gets the first
-    /// deltas of the text, [`StreamedAnswer::next`] hands on the rest. Until then a failed attempt is
-    /// repeated. A server that does not stream gives its answer in one delta. The first `keep` bytes
-    /// of the text are kept for [`StreamedAnswer::completion`].
+    /// As [`Client::complete`], but returns as soon as there is text: `take` gets the first deltas of it, and
+    /// [`StreamedAnswer::next`] passes on the rest. Until then a failed attempt is retried. A server that does
+    /// not stream gives its answer in one delta. The first `keep` bytes of the text are kept for
+    /// [`StreamedAnswer::completion`].
     ///
     /// # Errors
-    /// [`Error`] with its [`Cause`]; nothing was taken then.
+    /// [`Error`] with its [`Cause`]; `take` has not been called then.
     pub fn stream(
         &self,
         key: Option<&Held>,
@@ -129,7 +128,8 @@ impl Client {
                 let body = request_body(&self.settings, messages, mode);
                 match retrying(call, || self.begin(key, &body, mode, keep, call, &mut take))? {
                     Started::Answer(answer) => {
-                        // Remembered when it has helped: the request may have been rejected for another reason.
+                        // Remembered only when it has helped: the request may have been rejected for another
+                        // reason.
                         *self.mode() = mode;
                         return Ok(answer);
                     }
@@ -142,7 +142,7 @@ impl Client {
         })
     }
 
-    /// Runs `ask` with the key, and if the model refuses it, once more with the one that has taken its place.
+    /// Runs `ask` with the key and, if the model rejects it, once more with the key that has replaced it.
     fn with_key<T>(
         &self,
         key: Option<&Held>,
@@ -153,8 +153,8 @@ impl Client {
             Err(error) if error.cause == Cause::AuthFailed => error,
             outcome => return outcome,
         };
-        let (Some(holder), Some(refused)) = (&self.key, key) else { return Err(error) };
-        match holder.newer(refused, call) {
+        let (Some(holder), Some(rejected)) = (&self.key, key) else { return Err(error) };
+        match holder.newer(rejected, call) {
             Ok(Some(newer)) => {
                 call.count_retry();
                 ask(Some(&newer.secret))
@@ -215,11 +215,11 @@ impl Client {
 }
 
 impl StreamedAnswer {
-    /// Waits for more of the text, and hands its deltas to `take` when they are read; whether there
-    /// may be more. Blocks, at the longest until the call's deadline.
+    /// Waits for more of the text, and passes its deltas to `take`. Returns whether there may be more. Blocks
+    /// until the call's deadline at the latest.
     ///
     /// # Errors
-    /// [`Error`], when the answer broke off or was refused.
+    /// [`Error`], if the answer broke off or was refused.
     pub fn next(&mut self, take: impl FnMut(&str)) -> Result<bool, Error> {
         match &mut self.source {
             Source::Stream(stream) => stream.next(take).map_err(|error| error.redacted(self.key.as_ref())),
@@ -227,7 +227,7 @@ impl StreamedAnswer {
         }
     }
 
-    /// The answer, when there is no more: its text as far as it is kept.
+    /// The answer, once it has ended, with as much of its text as was kept.
     pub fn completion(&mut self) -> Completion {
         match &mut self.source {
             Source::Stream(stream) => stream.completion(),
@@ -244,8 +244,8 @@ impl StreamedAnswer {
         }
     }
 
-    /// Reads what the server still sends after the answer, so that the connection can be used again.
-    /// Blocks, at the longest until the call's deadline.
+    /// Reads what the server still sends after the answer, so that the connection can be used again. Blocks
+    /// until the call's deadline at the latest.
     pub fn release(self) {
         if let Source::Stream(stream) = self.source {
             stream.release();
@@ -253,8 +253,8 @@ impl StreamedAnswer {
     }
 }
 
-/// Runs `attempt`, and repeats it at most [`MAX_RETRIES`] times while the failure is a passing one and
-/// the time is enough for the wait and another attempt.
+/// Runs `attempt`, and retries it at most [`MAX_RETRIES`] times while the failure is transient and there is
+/// enough time for the wait and another attempt.
 fn retrying<T>(call: &Call, mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     let mut backoff = FIRST_BACKOFF;
     let mut retries = 0;

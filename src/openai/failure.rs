@@ -15,54 +15,55 @@ use serde_json::Value;
 use crate::http_client;
 use crate::secret::Secret;
 
-/// How many characters of a server's own words are kept for the log.
+/// How many characters of a server's message are kept for the log.
 const LONGEST_DETAIL: usize = 500;
 
 /// Why there is no answer. Each variant's status and code are in [`crate::error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The key was refused: 401 or 403.
+    /// The key was rejected: 401 or 403.
     AuthFailed,
     /// The model or the path is unknown: 404.
     ModelNotFound,
-    /// The rate limit still held after the retries: 429.
+    /// The rate limit was still exceeded after the retries: 429.
     RateLimited {
         /// How long the server asked to wait.
         retry_after: Option<Duration>,
     },
-    /// Quota or credit is used up: 402, or 429 with `insufficient_quota` or its kin.
+    /// Quota or credit is used up: 402, or 429 with `insufficient_quota` or a similar code.
     QuotaExhausted,
-    /// The messages are longer than the model reads.
+    /// The messages are too long for the model.
     ContextTooLong,
     /// The content was refused, before or after it was written.
     ContentRefused {
-        /// The model's own words to the caller, if it said any.
+        /// The model's own explanation to the caller, if it gave one.
         refusal: Option<String>,
     },
-    /// The server failed, was overloaded or was not reached.
+    /// The server failed, was overloaded or could not be reached.
     Unavailable {
         /// How long the server asked to wait.
         retry_after: Option<Duration>,
     },
     /// There was no answer in time.
     TimedOut,
-    /// The output limit was reached before a word was said, as reasoning models do.
+    /// The output limit was reached before there was any text, as happens with reasoning models.
     OutputLimitReached,
-    /// The answer is none: no JSON, no text, cut off, or an error that fits no other cause.
+    /// The answer cannot be used: it is not JSON, has no text, is cut off, or is an error that fits no other
+    /// cause.
     BadResponse,
     /// The request was rejected: any other 4xx.
     Rejected,
 }
 
-/// A failure: its cause, and for the log what the server said.
+/// A failure: its cause and, for the log, what the server said.
 #[derive(Debug)]
 pub struct Error {
     /// What went wrong.
     pub cause: Cause,
-    /// The server's status and words, without the key; empty where `source` says it.
+    /// The server's status and message, without the key; empty if `source` says it.
     detail: Box<str>,
     source: Option<http_client::Error>,
-    /// Whether the request may cost tokens all the same.
+    /// Whether the request may have cost tokens anyway.
     pub may_be_billed: bool,
 }
 
@@ -84,13 +85,13 @@ impl Error {
         Self { cause, detail: detail.into().into(), source: None, may_be_billed: true }
     }
 
-    /// The same failure of a request that the server has not begun to answer.
+    /// The same failure, for a request that the server has not begun to answer.
     pub(super) fn unbilled(self) -> Self {
         Self { may_be_billed: false, ..self }
     }
 
-    /// The same failure where nothing of the answer has been handed on. A connection that broke then is
-    /// one that broke before the answer began, although the head of the response was there.
+    /// The same failure, for an answer of which nothing has been passed on. A connection that broke then counts
+    /// as broken before the answer began, although the head of the response had arrived.
     pub(super) fn before_the_first_word(mut self) -> Self {
         if matches!(self.source, Some(http_client::Error::Cut(_))) {
             self.cause = Cause::Unavailable { retry_after: None };
@@ -98,12 +99,12 @@ impl Error {
         self
     }
 
-    /// Whether the same request may do better later.
+    /// Whether the same request may succeed later.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self.cause, Cause::RateLimited { .. } | Cause::Unavailable { .. })
     }
 
-    /// The same failure, of which the log is told more.
+    /// The same failure, with more detail for the log.
     pub(super) fn and(self, more: &str) -> Self {
         Self { detail: format!("{}, {more}", self.detail).into(), ..self }
     }
@@ -112,7 +113,7 @@ impl Error {
     pub(super) fn redacted(mut self, key: Option<&Secret>) -> Self {
         let redact = |text: &str| -> String {
             let text = key.map_or_else(|| text.to_owned(), |key| text.replace(key.expose(), "[key]"));
-            // Cut afterwards, or a part of the key could be left at the end.
+            // Cut after the key is replaced. Otherwise a part of the key could be left at the end.
             text.chars().take(LONGEST_DETAIL).collect()
         };
         self.detail = redact(&self.detail).into();
@@ -149,32 +150,32 @@ impl From<http_client::Error> for Error {
     }
 }
 
-/// Why an answer has no text. `detail` is for the log where neither a refusal nor its end says why.
+/// Why an answer has no text. `detail` is for the log, if neither a refusal nor the finish reason says why.
 pub(super) fn without_text(refusal: &str, finish_reason: Option<&str>, detail: impl FnOnce() -> String) -> Error {
     match finish_reason {
         _ if !refusal.is_empty() => {
             Error::new(Cause::ContentRefused { refusal: Some(refusal.to_owned()) }, "a refusal")
         }
         Some("content_filter") => {
-            Error::new(Cause::ContentRefused { refusal: None }, "the content filter left nothing")
+            Error::new(Cause::ContentRefused { refusal: None }, "the content filter removed the whole text")
         }
         Some("length") => Error::new(Cause::OutputLimitReached, "the output limit was reached before a word was said"),
         _ => Error::new(Cause::BadResponse, detail()),
     }
 }
 
-/// What an error answer means: its own code first, because servers differ in the status that
-/// they give it, then its words, then the status.
+/// Finds the cause of an error answer: from its code first, because servers differ in the status that they send
+/// with it, then from its message, then from the status.
 pub(super) fn classify(status: StatusCode, headers: &HeaderMap, answer: &Value) -> Error {
-    // Gemini's wraps it into an array.
+    // Gemini wraps it in an array.
     let answer = if answer.is_array() { &answer[0] } else { answer };
-    // Nested, flat, or a string; FastAPI's servers say `detail`.
+    // Nested, flat, or a string; servers that use FastAPI call it `detail`.
     let error =
         ["error", "detail"].map(|name| &answer[name]).into_iter().find(|error| !error.is_null()).unwrap_or(answer);
     let word = |name: &str| error[name].as_str().or_else(|| answer[name].as_str()).unwrap_or_default();
     let (code, kind) = (word("code"), word("type"));
     let message = error.as_str().unwrap_or_else(|| word("message"));
-    // An aggregator's error inside a 200 has the status that the model's own server gave.
+    // An aggregator's error inside a 200 contains the status of the model's own server.
     let inner = error["code"].as_u64().or_else(|| error["status"].as_u64()).and_then(|code| u16::try_from(code).ok());
     let effective =
         inner.and_then(|code| StatusCode::from_u16(code).ok()).filter(|_| status.is_success()).unwrap_or(status);
@@ -190,7 +191,7 @@ pub(super) fn classify(status: StatusCode, headers: &HeaderMap, answer: &Value) 
         || said(&CONTEXT_WORDS)
         || (rejected && mentions(&CONTEXT_PHRASES))
     {
-        // A request that is too large for a limit by the minute does not fit later either.
+        // A request that is too large for a limit per minute does not fit later either.
         Cause::ContextTooLong
     } else if said(&["content_filter", "content_policy_violation", "moderation_blocked", "invalid_prompt"])
         || (rejected && mentions(&["content management policy", "usage policy", "flagged", "requires moderation"]))
@@ -232,11 +233,11 @@ const QUOTA_WORDS: [&str; 6] = [
     "quota_exceeded",
 ];
 
-/// How servers call messages that are longer than the model reads.
+/// The codes of servers for messages that are too long for the model.
 const CONTEXT_WORDS: [&str; 4] =
     ["context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "request_too_large"];
 
-/// How those say it that have no word for it.
+/// Phrases in the messages of servers that have no such code.
 const CONTEXT_PHRASES: [&str; 10] = [
     "context length",
     "context limit",
@@ -264,22 +265,22 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let date = SystemTime::try_from(DateTime::from_str(value, Format::HttpDate).ok()?).ok()?;
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
-/// `answer` with the length of every text in its place, for it may be what was said or answered;
-/// only the words of [`TELLING`] members stay.
+/// `answer` with each text replaced by its length, because it may be the text of a conversation. Only the texts
+/// of [`LOGGED_MEMBERS`] stay.
 pub(super) fn outline(answer: &Value) -> Value {
     match answer {
         Value::String(text) => Value::String(format!("({} bytes)", text.len())),
         Value::Array(items) => items.iter().map(outline).collect(),
         Value::Object(members) => {
-            let tells = |name: &str, value: &Value| value.is_string() && TELLING.contains(&name);
-            let outlined = members
-                .iter()
-                .map(|(name, value)| (name.clone(), if tells(name, value) { value.clone() } else { outline(value) }));
+            let is_logged = |name: &str, value: &Value| value.is_string() && LOGGED_MEMBERS.contains(&name);
+            let outlined = members.iter().map(|(name, value)| {
+                (name.clone(), if is_logged(name, value) { value.clone() } else { outline(value) })
+            });
             outlined.collect()
         }
         other => other.clone(),
     }
 }
 
-/// Members whose texts are words of the API.
-const TELLING: [&str; 6] = ["code", "finish_reason", "object", "param", "status", "type"];
+/// Members whose texts are words of the API, so that they may be logged.
+const LOGGED_MEMBERS: [&str; 6] = ["code", "finish_reason", "object", "param", "status", "type"];

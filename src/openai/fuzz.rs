@@ -1,4 +1,4 @@
-//! What holds for everything that a model's server can send.
+//! What must hold for everything that a model's server can send.
 
 use std::io::{self, Read};
 use std::ops::ControlFlow;
@@ -24,13 +24,13 @@ const KEEP: usize = 64;
 /// The statuses of answers that come whole.
 const STATUSES: [u16; 12] = [200, 201, 400, 401, 402, 403, 404, 408, 413, 422, 429, 503];
 
-/// The most characters of a server's words that are told.
+/// The most characters of a server's message that an error contains.
 const LONGEST_DETAIL: usize = 500;
 
 /// The names and data of events.
 type Events = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What an answer came to: its deltas, and how it ended.
+/// The outcome of an answer: its deltas, and how it ended.
 type Outcome = (String, Result<Completion, String>);
 
 /// `input` without its head, which says in what pieces the rest arrives: a count from 0 to 15 and as
@@ -76,8 +76,8 @@ fn parsed(pieces: &[&[u8]], most: usize) -> Events {
     events
 }
 
-/// The events of a whole stream, written from the steps of the standard. Its last event counts without
-/// an empty line after it.
+/// The events of a whole stream, read by the steps of the standard. Its last event counts without an empty line
+/// after it.
 fn expected(stream: &[u8]) -> Events {
     let stream = stream.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(stream);
     let mut lines = vec![Vec::new()];
@@ -108,7 +108,7 @@ fn expected(stream: &[u8]) -> Events {
     events
 }
 
-/// The events of a stream: they are those of the standard, in whatever pieces the stream arrives, and
+/// Checks the events of a stream: they are those of the standard, in whatever pieces the stream arrives, and
 /// nothing follows a break.
 pub fn sse(input: &[u8]) {
     let (lengths, stream) = pieces(input);
@@ -137,7 +137,7 @@ impl Read for Pieces {
     }
 }
 
-fn told(error: Error) -> String {
+fn redacted(error: Error) -> String {
     let error = error.redacted(Some(&Secret::new(KEY.to_owned())));
     let text = format!("{error} {:?} billed: {}", error.cause, error.may_be_billed);
     assert!(!text.contains(KEY), "{text}");
@@ -157,14 +157,14 @@ fn streamed(head: &Response<()>, pieces: &[&[u8]]) -> Outcome {
         text.push_str(delta);
     };
     if let Err(error) = stream.begin(&mut take) {
-        assert!(text.is_empty(), "nothing is taken of an answer that does not begin");
-        return (text, Err(told(error)));
+        assert!(text.is_empty(), "an answer that does not begin gives no text");
+        return (text, Err(redacted(error)));
     }
     loop {
         match stream.next(&mut take) {
             Ok(true) => {}
             Ok(false) => break,
-            Err(error) => return (text, Err(told(error))),
+            Err(error) => return (text, Err(redacted(error))),
         }
     }
     let (bytes, completion) = (stream.text_bytes(), stream.completion());
@@ -173,14 +173,14 @@ fn streamed(head: &Response<()>, pieces: &[&[u8]]) -> Outcome {
     (text, Ok(completion))
 }
 
-/// `stream` with every chunk written anew: members that are there twice once, and what is no object
-/// without a member. `None` for a stream with an event that this could change.
-fn written_anew(stream: &[u8]) -> Option<Vec<u8>> {
-    // Behind a `finish_reason` an event without an end does not count.
+/// `stream` with every chunk rewritten: a member that is there twice is written once, and what is not an object
+/// becomes an empty one. `None` for a stream with an event whose meaning this could change.
+fn rewritten(stream: &[u8]) -> Option<Vec<u8>> {
+    // After a `finish_reason`, an event without an end does not count.
     if !stream.ends_with(b"\n\n") {
         return None;
     }
-    let mut anew = Vec::new();
+    let mut output = Vec::new();
     for (name, data) in parsed(&[stream], usize::MAX) {
         let chunk = match serde_json::from_slice(&data) {
             Ok(Value::Object(members)) => Value::Object(members).to_string(),
@@ -193,13 +193,13 @@ fn written_anew(stream: &[u8]) -> Option<Vec<u8>> {
         if name == b"error" {
             return None;
         }
-        anew.extend_from_slice(format!("data: {chunk}\n\n").as_bytes());
+        output.extend_from_slice(format!("data: {chunk}\n\n").as_bytes());
     }
-    Some(anew)
+    Some(output)
 }
 
-/// A model's answer, whole or streamed: an answer has text, a failure tells neither the key nor more
-/// than a limited text, and the pieces in which a stream arrives change nothing.
+/// Checks a model's answer, whole or streamed: an answer has text, a failure contains neither the key nor more
+/// text than the limit, and the pieces in which a stream arrives make no difference.
 pub fn model(input: &[u8]) {
     let Some(([kind, status], rest)) = input.split_first_chunk() else { return };
     let mut head = Response::new(());
@@ -217,17 +217,17 @@ pub fn model(input: &[u8]) {
     if kind & 1 == 0 {
         match read_answer(&head.map(|()| body.to_vec()), "asked") {
             Ok(completion) => assert!(!completion.content.trim().is_empty() && !completion.model.is_empty()),
-            Err(error) => drop(told(error)),
+            Err(error) => drop(redacted(error)),
         }
         return;
     }
-    // Otherwise what is left of the time until a date is told, which differs from one to the next.
+    // Otherwise a failure could contain the time left until a date, which is different in each run.
     head.headers_mut().clear();
     let whole = streamed(&head, &[body]);
     assert_eq!(streamed(&head, &cut(body, &lengths)), whole, "in pieces of {lengths:?}");
     assert_eq!(streamed(&head, &cut(body, &[1])), whole, "byte by byte");
-    if let Some(anew) = written_anew(body) {
-        let (text, ending) = streamed(&head, &[&anew]);
-        assert_eq!((text, ending.is_ok()), (whole.0, whole.1.is_ok()), "{}", anew.escape_ascii());
+    if let Some(rewritten) = rewritten(body) {
+        let (text, ending) = streamed(&head, &[&rewritten]);
+        assert_eq!((text, ending.is_ok()), (whole.0, whole.1.is_ok()), "{}", rewritten.escape_ascii());
     }
 }

@@ -1,10 +1,10 @@
-//! Server-Sent Events as they arrive, in pieces of any size (WHATWG HTML §9.2.5 "Parsing an event
-//! stream", §9.2.6 "Interpreting an event stream"). `id` and `retry` are for clients that
-//! reconnect, so they are passed over.
+//! Server-Sent Events as they arrive, in pieces of any size (WHATWG HTML §9.2.5 "Parsing an event stream",
+//! §9.2.6 "Interpreting an event stream"). `id` and `retry` are for clients that reconnect, so they are
+//! ignored.
 
 use std::ops::ControlFlow;
 
-/// The longest line and the longest event that are taken, in bytes.
+/// The longest line and the longest event that are accepted, in bytes.
 const LONGEST_EVENT: usize = 8 * 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -12,7 +12,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// One event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Event<'a> {
-    /// The field `event`; empty where there is none.
+    /// The field `event`; empty if there is none.
     pub(super) name: &'a [u8],
     /// The fields `data`, with a line feed between them. UTF-8 is not checked: the reader of the
     /// data does that.
@@ -39,7 +39,7 @@ pub(super) struct Parser {
 }
 
 impl Parser {
-    /// Hands the events that `bytes` complete to `take`, until it breaks.
+    /// Passes the events that `bytes` complete to `take`, until `take` breaks.
     ///
     /// # Errors
     /// [`TooLong`].
@@ -80,8 +80,8 @@ impl Parser {
         if self.line.len() > LONGEST_EVENT { Err(TooLong) } else { Ok(()) }
     }
 
-    /// Hands on what the end of the stream completes. The standard drops an event without an empty
-    /// line after it; servers of models have been seen to end like that.
+    /// Passes on the event that the end of the stream completes. The standard drops an event without an empty
+    /// line after it, but some model servers end like that.
     pub(super) fn end(&mut self, mut take: impl FnMut(Event<'_>) -> ControlFlow<()>) {
         let rest = std::mem::take(&mut self.line);
         if self.line(&rest, &mut take).is_continue() {
@@ -129,7 +129,7 @@ impl Parser {
 mod tests {
     use super::*;
 
-    /// Names and data of the events of a text that arrives in these pieces.
+    /// The names and data of the events in a text that arrives in these pieces.
     fn parsed(pieces: &[&[u8]]) -> Vec<(String, String)> {
         let mut events = Vec::new();
         let mut take = |event: Event<'_>| {
@@ -182,16 +182,16 @@ mod tests {
         let mut parser = Parser::default();
         let megabyte = vec![b'a'; 1024 * 1024];
         let mut take = |_: Event<'_>| panic!("no event ends here");
-        let refused = (0..9).position(|_| parser.push(&megabyte, &mut take).is_err());
-        assert_eq!(refused, Some(8), "one line");
+        let rejected = (0..9).position(|_| parser.push(&megabyte, &mut take).is_err());
+        assert_eq!(rejected, Some(8), "one line");
         let mut parser = Parser::default();
         let line = [b"data: ", &megabyte[..], b"\n"].concat();
-        let refused = (0..9).position(|_| parser.push(&line, &mut take).is_err());
-        assert_eq!(refused, Some(7), "many lines");
+        let rejected = (0..9).position(|_| parser.push(&line, &mut take).is_err());
+        assert_eq!(rejected, Some(7), "many lines");
     }
 
     #[test]
-    fn nothing_is_handed_on_after_a_break() {
+    fn no_event_is_passed_on_after_a_break() {
         let mut seen = 0;
         let mut take = |_: Event<'_>| {
             seen += 1;

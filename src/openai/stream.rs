@@ -1,8 +1,8 @@
 //! An answer that is read as it is written: the chunks of `"stream": true` (OpenAI API reference,
 //! "Chat completion chunk object").
 //!
-//! An answer is whole when a `finish_reason` or `[DONE]` has come. Servers leave out either; where
-//! both are missing the answer broke off, however cleanly the connection ended.
+//! An answer is complete when a `finish_reason` or `[DONE]` has arrived. Some servers leave out one of the two.
+//! If both are missing, the answer broke off, however cleanly the connection ended.
 
 use std::ops::ControlFlow;
 
@@ -16,7 +16,7 @@ use super::wire::{text_of, usage};
 use crate::completion::Completion;
 use crate::http_client;
 
-/// The most text of an answer, in bytes of UTF-8: as much as of an answer that comes whole.
+/// The most text in an answer, in bytes of UTF-8: as much as in an answer that comes whole.
 const LONGEST_TEXT: usize = 8 * 1024 * 1024;
 
 /// How many bytes are read at a time.
@@ -48,15 +48,16 @@ struct Written {
     completion: Completion,
     /// The length of all text, kept or not.
     bytes: usize,
-    /// There is more than white space. Until then nothing is handed on: the answer may turn out blank.
-    has_spoken: bool,
+    /// There is more than white space. Until then nothing is passed on, because the answer may turn out to be
+    /// blank.
+    has_text: bool,
     refusal: String,
-    /// `[DONE]` has come.
+    /// `[DONE]` has arrived.
     is_done: bool,
 }
 
 impl Stream {
-    /// The answer of `model` whose head has been read. Of its text `keep` bytes are kept.
+    /// An answer of `model` whose head has been read. The first `keep` bytes of its text are kept.
     pub(super) fn new(response: http::Response<http_client::Incoming>, model: &str, keep: usize) -> Self {
         let (parts, body) = response.into_parts();
         let completion = Completion { model: model.to_owned(), ..Completion::default() };
@@ -73,22 +74,22 @@ impl Stream {
         }
     }
 
-    /// Waits until the model has begun to speak. `take` gets the deltas that have come by then.
+    /// Waits until there is text. `take` gets the deltas that have arrived by then.
     ///
     /// # Errors
-    /// [`Error`], when the answer ended before it began; nothing was taken then.
+    /// [`Error`], if the answer ended before it began; `take` has not been called then.
     pub(super) fn begin(&mut self, mut take: impl FnMut(&str)) -> Result<(), Error> {
-        while !self.written.has_spoken {
+        while !self.written.has_text {
             self.next(&mut take).map_err(Error::before_the_first_word)?;
         }
         Ok(())
     }
 
-    /// Waits for the next bytes, and hands the deltas that they complete to `take`; whether there may
+    /// Waits for the next bytes, and passes the deltas that they complete to `take`. Returns whether there may
     /// be more. The first delta has more than white space.
     ///
     /// # Errors
-    /// [`Error`], when the answer broke off, was refused, or never began.
+    /// [`Error`], if the answer broke off, was refused, or never began.
     pub(super) fn next(&mut self, mut take: impl FnMut(&str)) -> Result<bool, Error> {
         if let Some(error) = self.failure.take() {
             return Err(error);
@@ -103,7 +104,7 @@ impl Stream {
         });
         match outcome {
             Err(error) if taken => {
-                // What came before the failure counts, even where both came in one piece.
+                // What came before the failure counts, even if both arrived in one piece.
                 self.failure = Some(error);
                 Ok(true)
             }
@@ -123,7 +124,8 @@ impl Stream {
             if outcome.is_err() || self.written.is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         if read == 0 {
-            // Behind a finish_reason only token counts follow. Half of them are no reason to lose the answer.
+            // After a finish_reason only token counts follow. If they are cut off, the answer is still
+            // complete.
             if !has_finished {
                 self.parser.end(event);
             }
@@ -160,7 +162,7 @@ impl Stream {
     }
 }
 
-/// The members of a chunk that are read. The others are most of it, and would cost most of the time.
+/// The members of a chunk that are read. The others are most of it, and would take most of the time.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Chunk {
@@ -207,7 +209,7 @@ impl Written {
         }
         let chunk = match serde_json::from_slice(data) {
             Ok(chunk) => chunk,
-            // What is not an object, or has a member twice, is read as it was written.
+            // What is not an object, or has a member twice, is read as generic JSON.
             Err(_) => whole().map(Chunk::from).map_err(|error| {
                 Error::new(Cause::BadResponse, format!("an event of the answer is not JSON ({error})"))
             })?,
@@ -263,14 +265,14 @@ impl Written {
         if self.bytes > LONGEST_TEXT {
             return Err(Error::new(Cause::BadResponse, format!("an answer of more than {LONGEST_TEXT} bytes")));
         }
-        if self.has_spoken {
+        if self.has_text {
             take(delta);
         } else if !delta.trim().is_empty() {
-            self.has_spoken = true;
+            self.has_text = true;
             take(&format!("{}{delta}", self.completion.content));
         }
         let kept = &mut self.completion.content;
-        // What follows a text that was cut is not kept.
+        // Once the text has been cut, nothing more is kept.
         if kept.len() == before {
             kept.push_str(&delta[..delta.floor_char_boundary(keep.saturating_sub(before))]);
         }
@@ -280,12 +282,12 @@ impl Written {
     /// Checks that the ended stream is a complete answer.
     fn check(&self) -> Result<(), Error> {
         let reason = self.completion.finish_reason.as_deref();
-        if !self.has_spoken {
+        if !self.has_text {
             return Err(without_text(&self.refusal, reason, || "a stream without text".to_owned()));
         }
         if self.is_done || reason.is_some() {
             return Ok(());
         }
-        Err(Error::new(Cause::BadResponse, "the answer broke off: neither finish_reason nor [DONE] came"))
+        Err(Error::new(Cause::BadResponse, "the answer broke off: neither finish_reason nor [DONE] arrived"))
     }
 }

@@ -10,7 +10,7 @@ use super::Settings;
 use super::failure::{Cause, Error, classify, outline, without_text};
 use crate::completion::{Completion, Usage};
 
-/// Who said a message.
+/// Who wrote a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -25,9 +25,9 @@ pub enum Role {
 /// One message of a conversation.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Message<'a> {
-    /// Who said it.
+    /// Who wrote it.
     pub role: Role,
-    /// What was said.
+    /// Its text.
     pub content: &'a str,
 }
 
@@ -83,10 +83,10 @@ pub(super) fn request_body(settings: &Settings, messages: &[Message<'_>], mode: 
     serde_json::to_vec(&body).expect("a request serialises")
 }
 
-/// The answer in a `response` that has come whole; `asked_model` is its model where it names none.
+/// Reads the answer in a whole `response`. `asked_model` is its model if it names none.
 ///
 /// # Errors
-/// [`Error`] when it is not an answer.
+/// [`Error`], if it is not an answer.
 pub(super) fn read_answer(response: &Response<Vec<u8>>, asked_model: &str) -> Result<Completion, Error> {
     let status = response.status();
     let answer: Result<Value, _> = serde_json::from_slice(response.body());

@@ -1,4 +1,4 @@
-//! How long a value is used, and who reads it.
+//! How long a value is used, and which thread reads it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use crate::call::Call;
 use crate::http_client;
 use crate::secret::Secret;
 
-/// How long a read may take where there is an older value to fall back on.
+/// How long a read may take if there is an older value to fall back on.
 const LONGEST_RENEWAL: Duration = Duration::from_secs(2);
 
-/// How long an older value is used before the store, which did not answer, is asked again.
+/// How long an older value is used after the store has not answered, before it is asked again.
 const REST: Duration = Duration::from_secs(30);
 
-/// A value of a store, read when it is needed. Only one thread reads it at a time; the others wait.
+/// A value from a store, read when it is needed. Only one thread reads it at a time; the others wait.
 #[derive(Debug)]
 pub struct Cache {
     http: http_client::Client,
@@ -47,13 +47,13 @@ impl State {
         self.kept.as_ref().filter(|kept| now < kept.fresh_until)
     }
 
-    /// Takes in a value that has been read.
+    /// Stores a value that has been read.
     fn put(&mut self, secret: Secret, fresh_until: Instant) -> &Kept {
         let version = self.version() + 1;
         self.kept.insert(Kept { secret, version, fresh_until })
     }
 
-    /// Has the value that there is, if there is one, count as fresh for longer.
+    /// Makes the current value, if there is one, count as fresh for longer.
     fn extend(&mut self, fresh_until: Instant) -> Option<&Kept> {
         let kept = self.kept.as_mut()?;
         kept.fresh_until = fresh_until;
@@ -82,12 +82,12 @@ impl Cache {
         Self { http, settings, state: Mutex::default(), ended: Condvar::new() }
     }
 
-    /// The value, where it need not be read.
+    /// The value, if it need not be read.
     pub(super) fn fresh(&self) -> Option<Held> {
         self.lock().fresh(Instant::now()).map(|kept| kept.held(true))
     }
 
-    /// The value, read where it is not fresh. An older one is used where the store does not answer.
+    /// The value, which is read if it is not fresh. If the store does not answer, an older value is used.
     pub(super) fn get(&self, call: &Call) -> Fetched {
         let began = Instant::now();
         let (held, not_renewed) = match self.read(None, call) {
@@ -100,21 +100,21 @@ impl Cache {
         Fetched { held: held.map(Some), time: Some(began.elapsed()), not_renewed }
     }
 
-    /// The value after `refused`: one that was read since, or is read now.
-    pub(super) fn newer(&self, refused: &Held, call: &Call) -> Result<Held, Error> {
-        self.read(refused.version, call)
+    /// The value after `rejected`: one that has been read since, or is read now.
+    pub(super) fn newer(&self, rejected: &Held, call: &Call) -> Result<Held, Error> {
+        self.read(rejected.version, call)
     }
 
-    /// Reads the value, unless it is fresh or another thread has read it meanwhile, and is not the
-    /// version `refused`.
-    fn read(&self, refused: Option<u64>, call: &Call) -> Result<Held, Error> {
+    /// Reads the value, unless it is fresh or another thread has read it meanwhile. The version `rejected` is
+    /// never returned.
+    fn read(&self, rejected: Option<u64>, call: &Call) -> Result<Held, Error> {
         let mut state = self.lock();
-        let before = refused.unwrap_or(state.version());
+        let before = rejected.unwrap_or(state.version());
         loop {
-            // What another thread has read while this one waited is as new as can be.
+            // A value that another thread has read while this one waited is as new as can be.
             let is_newer = state.version() != before;
             let kept =
-                if is_newer { state.kept.as_ref() } else { state.fresh(Instant::now()).filter(|_| refused.is_none()) };
+                if is_newer { state.kept.as_ref() } else { state.fresh(Instant::now()).filter(|_| rejected.is_none()) };
             if let Some(kept) = kept {
                 return Ok(kept.held(false));
             }
@@ -131,7 +131,7 @@ impl Cache {
         let has_older = state.kept.is_some();
         drop(state);
         let _turn = Turn(self);
-        let secret = if has_older && refused.is_none() {
+        let secret = if has_older && rejected.is_none() {
             let renewal = Call::new(call.deadline.min(Instant::now() + LONGEST_RENEWAL));
             store::read(&self.http, &self.settings, &renewal)?
         } else {

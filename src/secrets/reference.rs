@@ -14,7 +14,7 @@ pub struct Reference {
     pub arn: String,
     /// The region.
     pub region: String,
-    /// Where AWS has its endpoints in this partition.
+    /// The domain of the endpoints in this partition.
     domain: &'static str,
     /// What the ARN names.
     pub service: Service,
@@ -25,9 +25,9 @@ pub struct Reference {
 pub enum Service {
     /// The Parameter Store of AWS Systems Manager.
     ParameterStore,
-    /// AWS Secrets Manager. What is empty in the reference is `None`.
+    /// AWS Secrets Manager. What the reference leaves empty is `None`.
     SecretsManager {
-        /// The member of the secret's JSON that is meant.
+        /// The member of the secret's JSON that holds the value.
         json_key: Option<String>,
         /// The staging label of the version.
         version_stage: Option<String>,
@@ -69,7 +69,7 @@ impl FromStr for Reference {
     fn from_str(arn: &str) -> Result<Self, String> {
         let wrong = |reason: &str| format!("{reason}; {EXPECTED}");
         if !Self::is_meant_by(arn) {
-            return Err(wrong("it is no ARN"));
+            return Err(wrong("it is not an ARN"));
         }
         let mut parts = arn.splitn(6, ':');
         let mut part = || parts.next().unwrap_or_default();
@@ -79,13 +79,13 @@ impl FromStr for Reference {
             "aws-cn" => "amazonaws.com.cn",
             _ => return Err(wrong("it has an unknown partition")),
         };
-        // The region becomes a part of a host's name.
+        // The region becomes part of a host name.
         let is_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if region.is_empty() || region.len() > 32 || !region.chars().all(is_label) {
             return Err(wrong("it has no region"));
         }
         if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(wrong("it has no account of 12 digits"));
+            return Err(wrong("its account does not have 12 digits"));
         }
         let (service, length) = match service {
             "ssm" => (Service::ParameterStore, parameter(resource).map_err(wrong)?),
@@ -97,12 +97,12 @@ impl FromStr for Reference {
     }
 }
 
-/// Checks the resource of a parameter; the length of its part of the ARN.
+/// Checks the resource of a parameter. Returns the length of its part of the ARN.
 fn parameter(resource: &str) -> Result<usize, &'static str> {
     let name = resource.strip_prefix("parameter/").ok_or("it names no parameter")?;
     let is_legal = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
     if name.is_empty() || !name.chars().all(is_legal) {
-        return Err("the parameter's name has other characters than letters, digits, _, ., - and /, or none");
+        return Err("the parameter's name is empty or has characters other than letters, digits, _, ., - and /");
     }
     Ok(resource.len())
 }
@@ -114,14 +114,14 @@ fn secret(resource: &str) -> Result<(Service, usize), &'static str> {
     let name = parts.next().unwrap_or_default();
     let is_legal = |c: char| c.is_ascii_alphanumeric() || "/_+=.@-".contains(c);
     if name.is_empty() || !name.chars().all(is_legal) {
-        return Err("the secret's name has other characters than letters, digits, /, _, +, =, ., @ and -, or none");
+        return Err("the secret's name is empty or has characters other than letters, digits, /, _, +, =, ., @ and -");
     }
     let rest: Vec<_> = parts.map(|part| Some(part.to_owned()).filter(|part| !part.is_empty())).collect();
     let [json_key, version_stage, version_id] = match rest.len() {
         0 => [None, None, None],
         _ => rest
             .try_into()
-            .map_err(|_| "there are not three parts, of which each may be empty, after the secret's name")?,
+            .map_err(|_| "the secret's name must be followed by three parts, each of which may be empty, or by none")?,
     };
     let length = resource.len() - resource["secret:".len() + name.len()..].len();
     Ok((Service::SecretsManager { json_key, version_stage, version_id }, length))
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_is_taken_apart_as_amazon_ecs_does_it() {
+    fn a_reference_is_parsed_as_amazon_ecs_does() {
         let parameter = "arn:aws:ssm:us-east-1:123456789012:parameter/team/openai.key_1-x";
         let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:team/openai+=.@-AbCdEf";
         let government = "arn:aws-us-gov:ssm:us-gov-west-1:123456789012:parameter/key";
@@ -168,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_is_refused_with_its_reason() {
+    fn what_is_not_a_reference_is_rejected_with_a_reason() {
         let rows = [
-            ("barn:aws:ssm:us-east-1:123456789012:parameter/key", "no ARN"),
+            ("barn:aws:ssm:us-east-1:123456789012:parameter/key", "not an ARN"),
             ("arn:", "partition"),
             ("arn:aws", "region"),
             ("arn:aws-iso:ssm:us-iso-east-1:123456789012:parameter/key", "partition"),

@@ -17,22 +17,22 @@ use crate::secret::Secret;
 
 const X_AMZ_TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 
-/// How often a call is repeated at most.
+/// The most retries of a call.
 const MAX_RETRIES: u32 = 2;
 
-/// The same for calls on connections that turn out to be closed, which cost no time.
+/// The most retries on other connections after one that turned out to be closed, which cost no time.
 const MAX_STALE: u32 = 3;
 
-/// The longest wait before the first repetition; it doubles with each.
+/// The longest wait before the first retry. It doubles with each retry.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
-/// How long one attempt may take: a call that is not answered by then is better repeated.
+/// How long one attempt may take. If there is no answer by then, it is better to retry.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
 
-/// How long one attempt is given at least, where there is that much.
+/// The least time that one attempt gets, if that much is left.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
 
-/// How many characters of a store's own words are kept for the log.
+/// How many characters of a store's message are kept for the log.
 const LONGEST_DETAIL: usize = 500;
 
 /// Reads the value that `settings` name, within the call's time.
@@ -44,7 +44,7 @@ pub(super) fn read(http: &http_client::Client, settings: &Settings, call: &Call)
     let (mut retries, mut stale, mut backoff) = (0, 0, FIRST_BACKOFF);
     loop {
         let left = call.time_left();
-        // Half of what is left, so that a request that hangs can be repeated.
+        // Half of what is left, so that a request that hangs can be retried.
         let timeout = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
         let error = match http.send(request(settings, &body)?, timeout) {
             Ok(answer) => match value(settings, &answer) {
@@ -60,7 +60,7 @@ pub(super) fn read(http: &http_client::Client, settings: &Settings, call: &Call)
         // Jitter, so that processes that are throttled do not all retry at once.
         let wait = backoff.mul_f64(0.5 + 0.5 * fastrand::f64());
         if retries == MAX_RETRIES || wait + SHORTEST_ATTEMPT > call.time_left() {
-            return Err(Error::Unavailable(told(settings, "", &error)));
+            return Err(Error::Unavailable(describe(settings, "", &error)));
         }
         thread::sleep(wait);
         call.count_retry();
@@ -76,8 +76,8 @@ fn operation(settings: &Settings) -> &'static str {
     }
 }
 
-/// A reason for the log.
-fn told(settings: &Settings, advice: &str, reason: &str) -> String {
+/// Describes a failed request for the log.
+fn describe(settings: &Settings, advice: &str, reason: &str) -> String {
     let (variable, arn) = (settings.variable, &settings.reference.arn);
     format!("{variable} is {arn}, and {} failed: {advice}{reason}", operation(settings))
 }
@@ -109,7 +109,7 @@ fn question(settings: &Settings) -> Vec<u8> {
 /// The request with `body`, signed (IAM User Guide, "AWS Signature Version 4 for API requests").
 fn request<'a>(settings: &Settings, body: &'a [u8]) -> Result<Request<&'a [u8]>, Error> {
     let failed = |error: &dyn std::error::Error| {
-        let reason = told(settings, "", &format!("the request could not be made: {error}"));
+        let reason = describe(settings, "", &format!("the request could not be made: {error}"));
         Error::Unusable { variable: settings.variable, reason }
     };
     let (reference, keys) = (&settings.reference, &settings.keys);
@@ -145,14 +145,14 @@ fn request<'a>(settings: &Settings, body: &'a [u8]) -> Result<Request<&'a [u8]>,
     Ok(request)
 }
 
-/// The value that the store has answered with.
+/// The value in the store's answer.
 fn value(settings: &Settings, answer: &Response<Vec<u8>>) -> Result<Secret, Error> {
     let (status, body) = (answer.status(), answer.body());
     let answer = serde_json::from_slice::<Value>(body);
     if !status.is_success() {
-        return Err(refused(settings, status, &answer.unwrap_or_default()));
+        return Err(failure(settings, status, &answer.unwrap_or_default()));
     }
-    // What is wrong with it is not told: it may be the value.
+    // The parser's error is left out, because it may quote the value.
     let answer = answer.map_err(|_| Error::Unavailable("the answer is not JSON".to_owned()))?;
     let found = answer["Parameter"]["Value"].as_str().or_else(|| answer["SecretString"].as_str());
     let Some(text) = found else {
@@ -177,29 +177,32 @@ fn value(settings: &Settings, answer: &Response<Vec<u8>>) -> Result<Secret, Erro
     Ok(Secret::new(text.to_owned()))
 }
 
-/// The member `json_key` of the secret `text`; `None` where the text itself is meant.
+/// The member `json_key` of the secret `text`; `None` if the text itself is the value.
 fn member(settings: &Settings, text: &str, json_key: Option<&str>) -> Result<Option<String>, Error> {
     let object = serde_json::from_str::<Value>(text).ok().filter(Value::is_object);
     match (json_key, object) {
         (None, None) => Ok(None),
-        // The console makes a secret of key-value pairs unless it is told otherwise.
+        // By default the console stores a secret as key-value pairs.
         (None, Some(_)) => {
-            Err(unusable(settings, "it is a JSON object; say which of its keys, as in the ARN with :KEY::"))
+            Err(unusable(settings, "it is a JSON object; name one of its keys, as in the ARN with :KEY::"))
         }
-        (Some(key), None) => Err(unusable(settings, &format!("it is no JSON object, so it has no JSON key {key:?}"))),
+        (Some(key), None) => {
+            Err(unusable(settings, &format!("it is not a JSON object, so it has no JSON key {key:?}")))
+        }
         (Some(key), Some(mut object)) => match object.get_mut(key).map(Value::take) {
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(unusable(settings, &format!("its JSON key {key:?} has no text"))),
+            Some(_) => Err(unusable(settings, &format!("its JSON key {key:?} does not hold a string"))),
             None => Err(unusable(settings, &format!("it has no JSON key {key:?}"))),
         },
     }
 }
 
-/// Why the store refuses ("Common errors" and the operations' own of both API references).
-fn refused(settings: &Settings, status: StatusCode, refusal: &Value) -> Error {
-    let word = |name: &str| refusal[name].as_str();
+/// What an error answer of the store means ("Common errors" and each operation's own errors in both API
+/// references).
+fn failure(settings: &Settings, status: StatusCode, answer: &Value) -> Error {
+    let word = |name: &str| answer[name].as_str();
     let kind = word("__type").and_then(|kind| kind.rsplit('#').next()).unwrap_or_default();
-    // The two services spell it differently.
+    // The two services spell the name differently.
     let message = word("message").or_else(|| word("Message")).unwrap_or_default();
     let message: String = message.chars().take(LONGEST_DETAIL).collect();
     let reason = format!("{status}, {kind:?}: {message}");
@@ -232,9 +235,9 @@ fn refused(settings: &Settings, status: StatusCode, refusal: &Value) -> Error {
                 .to_owned()
         }
         "UnrecognizedClientException" | "ExpiredTokenException" | "InvalidSignatureException" => {
-            "the access keys are refused: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; ".to_owned()
+            "the access keys were rejected: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; ".to_owned()
         }
         _ => String::new(),
     };
-    Error::Unusable { variable: settings.variable, reason: told(settings, &advice, &reason) }
+    Error::Unusable { variable: settings.variable, reason: describe(settings, &advice, &reason) }
 }

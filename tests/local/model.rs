@@ -6,7 +6,7 @@
 //! | `Hello` | `You have said 1 thing: "Hello".` |
 //! | `Hello`, `And then?` | `You have said 2 things; before this: "Hello". Now: "And then?".` |
 //!
-//! A request is checked, and refused, as OpenAI does it (OpenAI API reference, "Create chat
+//! A request is checked and rejected as OpenAI does it (OpenAI API reference, "Create chat
 //! completion" and "Error codes"). A streamed answer comes word by word ("Streaming events").
 
 use std::io;
@@ -119,7 +119,7 @@ impl Service for ChatCompletions {
     async fn answer(&self, call: &Call) -> Answer {
         let mut answer = match self.complete(call) {
             Ok(answer) => answer,
-            Err(Refusal { status, message, kind, param, code }) => {
+            Err(ApiError { status, message, kind, param, code }) => {
                 let error = json!({"error": {"message": message, "type": kind, "param": param, "code": code}});
                 Answer::Whole(response(status, "application/json", error.to_string()))
             }
@@ -135,7 +135,7 @@ impl Service for ChatCompletions {
 }
 
 /// Why a request gets no completion.
-struct Refusal {
+struct ApiError {
     status: StatusCode,
     message: String,
     kind: &'static str,
@@ -143,7 +143,7 @@ struct Refusal {
     code: Option<&'static str>,
 }
 
-impl Refusal {
+impl ApiError {
     /// 400 `invalid_request_error`.
     fn new(message: impl Into<String>) -> Self {
         let message = message.into();
@@ -164,14 +164,14 @@ impl Refusal {
 }
 
 impl ChatCompletions {
-    fn complete(&self, call: &Call) -> Result<Answer, Refusal> {
+    fn complete(&self, call: &Call) -> Result<Answer, ApiError> {
         if call.operation != CHAT_COMPLETION {
             let message = format!("Invalid URL ({} {})", call.method, call.uri.path());
-            return Err(Refusal::new(message).with_status(StatusCode::NOT_FOUND));
+            return Err(ApiError::new(message).with_status(StatusCode::NOT_FOUND));
         }
         self.check_key(call)?;
         let request: Value = serde_json::from_slice(&call.body).map_err(|_| {
-            Refusal::new(
+            ApiError::new(
                 "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP \
                  library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)",
             )
@@ -213,39 +213,39 @@ impl ChatCompletions {
         Stream::new("text/event-stream; charset=utf-8", steps)
     }
 
-    fn check_key(&self, call: &Call) -> Result<(), Refusal> {
+    fn check_key(&self, call: &Call) -> Result<(), ApiError> {
         let Some(key) = &self.key else { return Ok(()) };
         let sent = call.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         match sent.strip_prefix("Bearer ").unwrap_or_default() {
             sent if sent == key => Ok(()),
-            "" => Err(Refusal::new(
+            "" => Err(ApiError::new(
                 "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth \
                  (i.e. Authorization: Bearer YOUR_KEY).",
             )),
-            _ => Err(Refusal::new("Incorrect API key provided.").with_code("invalid_api_key")),
+            _ => Err(ApiError::new("Incorrect API key provided.").with_code("invalid_api_key")),
         }
-        .map_err(|refusal| refusal.with_status(StatusCode::UNAUTHORIZED))
+        .map_err(|error| error.with_status(StatusCode::UNAUTHORIZED))
     }
 }
 
-fn check(request: &Value) -> Result<(), Refusal> {
+fn check(request: &Value) -> Result<(), ApiError> {
     let parameters =
-        request.as_object().ok_or_else(|| Refusal::new("The body of the request has to be a JSON object."))?;
+        request.as_object().ok_or_else(|| ApiError::new("The body of the request has to be a JSON object."))?;
     if request["model"].as_str().is_none_or(str::is_empty) {
-        return Err(Refusal::new("you must provide a model parameter"));
+        return Err(ApiError::new("you must provide a model parameter"));
     }
     if let Some(name) = parameters.keys().find(|name| !PARAMETERS.contains(&name.as_str())) {
-        return Err(Refusal::new(format!("Unknown parameter: '{name}'.")).at(name).with_code("unknown_parameter"));
+        return Err(ApiError::new(format!("Unknown parameter: '{name}'.")).at(name).with_code("unknown_parameter"));
     }
     let messages = match &request["messages"] {
         Value::Null => {
-            return Err(Refusal::new("Missing required parameter: 'messages'.")
+            return Err(ApiError::new("Missing required parameter: 'messages'.")
                 .at("messages")
                 .with_code("missing_required_parameter"));
         }
         Value::Array(messages) => messages,
         _ => {
-            return Err(Refusal::new("Invalid type for 'messages': expected an array of objects.")
+            return Err(ApiError::new("Invalid type for 'messages': expected an array of objects.")
                 .at("messages")
                 .with_code("invalid_type"));
         }
@@ -253,16 +253,16 @@ fn check(request: &Value) -> Result<(), Refusal> {
     if messages.is_empty() {
         let message =
             "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.";
-        return Err(Refusal::new(message).at("messages").with_code("empty_array"));
+        return Err(ApiError::new(message).at("messages").with_code("empty_array"));
     }
     messages.iter().enumerate().try_for_each(|(index, message)| check_message(index, message))?;
     check_stream(request)
 }
 
-fn check_stream(request: &Value) -> Result<(), Refusal> {
+fn check_stream(request: &Value) -> Result<(), ApiError> {
     let invalid_type = |name: &str, expected| {
         let message = format!("Invalid type for '{name}': expected {expected}.");
-        Err(Refusal::new(message).at(name).with_code("invalid_type"))
+        Err(ApiError::new(message).at(name).with_code("invalid_type"))
     };
     if !matches!(request["stream"], Value::Null | Value::Bool(_)) {
         return invalid_type("stream", "a boolean");
@@ -275,7 +275,7 @@ fn check_stream(request: &Value) -> Result<(), Refusal> {
     for (option, value) in options {
         let name = format!("stream_options.{option}");
         if !STREAM_OPTIONS.contains(&option.as_str()) {
-            return Err(Refusal::new(format!("Unknown parameter: '{name}'.")).at(name).with_code("unknown_parameter"));
+            return Err(ApiError::new(format!("Unknown parameter: '{name}'.")).at(name).with_code("unknown_parameter"));
         }
         if !value.is_boolean() {
             return invalid_type(&name, "a boolean");
@@ -283,17 +283,17 @@ fn check_stream(request: &Value) -> Result<(), Refusal> {
     }
     if request["stream"] != true {
         let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
-        return Err(Refusal::new(message).at("stream_options"));
+        return Err(ApiError::new(message).at("stream_options"));
     }
     Ok(())
 }
 
-fn check_message(index: usize, message: &Value) -> Result<(), Refusal> {
+fn check_message(index: usize, message: &Value) -> Result<(), ApiError> {
     let role = message["role"].as_str().unwrap_or_default();
     if !ROLES.contains(&role) {
         let supported = ROLES.map(|role| format!("'{role}'")).join(", ");
         let message = format!("Invalid value: '{role}'. Supported values are: {supported}.");
-        return Err(Refusal::new(message).at(format!("messages[{index}].role")).with_code("invalid_value"));
+        return Err(ApiError::new(message).at(format!("messages[{index}].role")).with_code("invalid_value"));
     }
     match &message["content"] {
         Value::String(_) | Value::Array(_) => Ok(()),
@@ -302,7 +302,7 @@ fn check_message(index: usize, message: &Value) -> Result<(), Refusal> {
         _ => {
             let message =
                 format!("Invalid type for 'messages[{index}].content': expected a string or an array of objects.");
-            Err(Refusal::new(message).at(format!("messages[{index}].content")).with_code("invalid_type"))
+            Err(ApiError::new(message).at(format!("messages[{index}].content")).with_code("invalid_type"))
         }
     }
 }
@@ -700,7 +700,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_is_refused_as_the_api_refuses_it() {
+    async fn a_request_is_rejected_as_the_api_rejects_it() {
         let path = "/v1/chat/completions";
         let whole = r#"{"model":"m","messages":[{"role":"user","content":"Hello"}]}"#;
         let rows = [

@@ -83,29 +83,29 @@ impl Service for Stores {
     async fn answer(&self, call: &Call) -> Answer {
         Answer::Whole(match self.find(call) {
             Ok(found) => response(StatusCode::OK, JSON, found.to_string()),
-            Err(Refusal(kind, message)) => error(400, kind, &message),
+            Err(ApiError(kind, message)) => error(400, kind, &message),
         })
     }
 }
 
 /// An error's type and its message.
-struct Refusal(&'static str, String);
+struct ApiError(&'static str, String);
 
 impl Stores {
-    fn find(&self, call: &Call) -> Result<Value, Refusal> {
-        let refuse = |kind, message: &str| Refusal(kind, message.to_owned());
-        let invalid = |message: &str| refuse("ValidationException", message);
+    fn find(&self, call: &Call) -> Result<Value, ApiError> {
+        let reject = |kind, message: &str| ApiError(kind, message.to_owned());
+        let invalid = |message: &str| reject("ValidationException", message);
         let (service, name, members): (_, _, &[&str]) = match call.operation.as_str() {
             GET_PARAMETER => ("ssm", "Name", &["Name", "WithDecryption"]),
             GET_SECRET_VALUE => ("secretsmanager", "SecretId", &["SecretId", "VersionStage", "VersionId"]),
-            other => return Err(refuse("UnknownOperationException", other)),
+            other => return Err(reject("UnknownOperationException", other)),
         };
         if header(&call.headers, "content-type") != JSON || call.method != "POST" || call.uri.path() != "/" {
             return Err(invalid("not a POST of that JSON to /"));
         }
-        check_signature(call, service).map_err(|reason| Refusal("InvalidSignatureException", reason))?;
+        check_signature(call, service).map_err(|reason| ApiError("InvalidSignatureException", reason))?;
         let question: Map<String, Value> =
-            serde_json::from_slice(&call.body).map_err(|_| refuse("SerializationException", ""))?;
+            serde_json::from_slice(&call.body).map_err(|_| reject("SerializationException", ""))?;
         if let Some(member) = question.keys().find(|member| !members.contains(&member.as_str())) {
             return Err(invalid(&format!("unknown member {member}")));
         }
@@ -114,7 +114,7 @@ impl Stores {
         }
         let arn = question[name].as_str().unwrap_or_default();
         let missing = if service == "ssm" { "ParameterNotFound" } else { "ResourceNotFoundException" };
-        lock(&self.values).get(arn).cloned().ok_or_else(|| refuse(missing, "can't find it"))
+        lock(&self.values).get(arn).cloned().ok_or_else(|| reject(missing, "can't find it"))
     }
 }
 

@@ -33,7 +33,8 @@ impl Question {
         }
     }
 
-    /// Whether the addresses that are tried first are known, so that the others are not worth a long wait.
+    /// Whether the addresses that are tried first are known, so that it is not worth waiting long for the
+    /// others.
     pub(super) fn is_enough(&self) -> bool {
         self.family == Family::V4 && !self.addresses().is_empty()
     }
@@ -145,7 +146,7 @@ fn receive(socket: &UdpSocket, datagram: &mut [u8], until: Instant) -> io::Resul
 
 fn read_exact(stream: &mut TcpStream, mut buffer: &mut [u8], until: Instant) -> io::Result<()> {
     while !buffer.is_empty() {
-        // Before each read, or a server could keep sending for ever.
+        // Set before each read. Otherwise a server could keep sending for ever.
         stream.set_read_timeout(Some(left(until)?))?;
         match stream.read(buffer) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),

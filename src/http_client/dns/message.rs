@@ -34,7 +34,7 @@ pub struct Query {
 pub enum Reply {
     /// It answers the question.
     Answer(Answer),
-    /// The answer is too long for a datagram, and has to be asked for by TCP.
+    /// The answer is too long for a datagram, so the question must be asked over TCP.
     Truncated,
     /// It does not answer the question.
     Unusable(Unusable),
@@ -102,7 +102,7 @@ impl Query {
         let header = message.header();
         let code = header.rcode();
         let is_known = matches!(code, Rcode::NOERROR | Rcode::NXDOMAIN);
-        // Some name servers leave the question out of a refusal.
+        // Some name servers leave the question out when they refuse it.
         let is_bare =
             message.header_counts().qdcount() == 0 && header.qr() && header.id() == self.message.header().id();
         if header.opcode() != Opcode::QUERY || !(message.is_answer(&self.message) || is_bare && !is_known) {
