@@ -63,9 +63,9 @@ impl App {
         self.http.get_or_init(|| http_client::Client::new(self.config.roots.as_deref()))
     }
 
-    /// Answers one invocation, and blocks its thread while it waits for an upstream. Whatever the payload, and whatever happens on the way, the answer
-    /// is an HTTP response. Returns the answer, or `None` if it was already sent by `sender`, as those
-    /// are to whom responses are streamed.
+    /// Answers one invocation, and blocks its thread while it waits for an upstream. Whatever the payload, and
+    /// whatever happens on the way, the answer is an HTTP response. Returns the answer, or `None` if it was
+    /// already sent by `sender`, as those are to whom responses are streamed.
     ///
     /// # Errors
     /// A response did not reach the Runtime API.

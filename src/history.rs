@@ -96,7 +96,8 @@ impl History {
     /// The history in the table that `settings` names.
     #[must_use]
     pub fn new(http: http_client::Client, settings: Settings) -> Self {
-        let endpoint = sdk::given_endpoint(&settings).map(Some).map_or_else(OnceLock::new, OnceLock::from);
+        let given = settings.endpoint_url.as_ref();
+        let endpoint = given.map_or_else(OnceLock::new, |url| OnceLock::from(url.parse().ok()));
         Self { http, settings, client: OnceLock::new(), endpoint, total_full_until: AtomicU64::new(0) }
     }
 

@@ -34,16 +34,10 @@ pub(super) fn client(http: http_client::Client, settings: &Settings) -> Client {
     Client::from_conf(config.build())
 }
 
-/// Where the client calls the table, if the configuration says so.
-pub(super) fn given_endpoint(settings: &Settings) -> Option<Uri> {
-    settings.endpoint_url.as_ref()?.parse().ok()
-}
-
-/// Where the client calls the table, by the SDK's own rules. They wait for nothing.
+/// Where the client calls the table if no address is given, by the SDK's own rules. They wait for nothing.
 pub(super) fn endpoint(settings: &Settings) -> Option<Uri> {
     let params = Params::builder()
         .region(&settings.region)
-        .set_endpoint(settings.endpoint_url.clone())
         .resource_arn(&settings.table)
         .account_id_endpoint_mode("preferred")
         .build();

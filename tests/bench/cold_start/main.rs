@@ -83,6 +83,8 @@ mod run;
 mod shared;
 mod tls;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -142,8 +144,7 @@ fn measure(CommandLine { options, continued, no_floor, counts, first_use }: &Com
     let servers = Servers { plain: runtime.block_on(Backends::start()), tls: runtime.block_on(tls::start())? };
     if *first_use {
         for subject in &subjects {
-            let requests = [(servers.plain(subject), &requests.health), (servers.tls(subject), &requests.chat)];
-            for name in first_use::of(&subject.program, requests)? {
+            for name in first_use::of(&subject.program, firsts(subject, &servers, &requests))? {
                 println!("{name}");
             }
         }
@@ -186,15 +187,24 @@ fn measure(CommandLine { options, continued, no_floor, counts, first_use }: &Com
     Ok(())
 }
 
+/// The variables and the request of a first health, and of a first chat over TLS.
+fn firsts<'a>(
+    subject: &Subject,
+    servers: &Servers,
+    Requests { health, chat }: &'a Requests,
+) -> [(BTreeMap<String, OsString>, &'a Request); 2] {
+    [(servers.plain(subject), health), (servers.tls(subject), chat)]
+}
+
 /// What `subject` does for its first health, and for its first chat over TLS.
 fn count(
     counters: &Counters,
     subject: &Subject,
     servers: &Servers,
-    Requests { health, chat }: &Requests,
+    requests: &Requests,
 ) -> Result<[Counts; 2], Failure> {
-    let requests = [(servers.plain(subject), health), (servers.tls(subject), chat)];
-    let [health, chat] = requests.map(|(variables, request)| counters.count(&subject.program, &variables, request));
+    let [health, chat] = firsts(subject, servers, requests)
+        .map(|(variables, request)| counters.count(&subject.program, &variables, request));
     let of_subject = |error| format!("{}: {error}", subject.name);
     Ok([health.map_err(of_subject)?, chat.map_err(of_subject)?])
 }
