@@ -89,13 +89,13 @@ impl FromStr for Tokens {
             hex::decode_to_slice(digest, &mut sha256)
                 .map_err(|_| format!("the digest of entry {position} does not have 64 hex digits"))?;
             if tokens.iter().any(|token| token.name == name) {
-                return Err(format!("the name {name} is there twice"));
+                return Err(format!("the name {name} occurs twice"));
             }
             if let Some(other) = tokens.iter().find(|token| token.sha256 == sha256) {
                 return Err(format!("{} and {name} have the same token", other.name));
             }
             tokens.push(Token { name: name.to_owned(), sha256 });
         }
-        if tokens.is_empty() { Err("it has no entry".to_owned()) } else { Ok(Self(tokens)) }
+        if tokens.is_empty() { Err("it has no entries".to_owned()) } else { Ok(Self(tokens)) }
     }
 }

@@ -119,7 +119,7 @@ impl Config {
             parsed.map_err(|reason| roots.error(format!("{reason}; expected the path of a file of PEM certificates")))
         });
         let limit = |variable: Variable| {
-            let expected = format!("a number of tokens from 0, which sets no limit, to {}", quota::GREATEST_LIMIT);
+            let expected = format!("a number of tokens from 0, which means no limit, to {}", quota::GREATEST_LIMIT);
             let limit = variable.within(0..=quota::GREATEST_LIMIT, 0, &expected)?;
             Ok((limit > 0).then_some(limit))
         };
@@ -190,7 +190,7 @@ impl Config {
         let reference: Reference = match arn.parse() {
             Ok(reference) => reference,
             Err(reason) => {
-                let reason = format!("{name} begins with arn: and is no reference to a secret: {reason}");
+                let reason = format!("{name} begins with arn: but is not a reference to a secret: {reason}");
                 return Ok(Err(NotConfigured::Secret(name, reason)));
             }
         };
@@ -228,7 +228,7 @@ impl Config {
     ) -> Result<Result<history::Settings, &'static str>, Error> {
         let table = variable("HISTORY_TABLE")?.table()?;
         let days: u32 =
-            variable("HISTORY_TTL_DAYS")?.scalar(30, "a number of days from 0, which keeps for ever, to 4294967295")?;
+            variable("HISTORY_TTL_DAYS")?.scalar(30, "a number of days from 0, which means for ever, to 4294967295")?;
         let endpoint_url = Self::endpoint_url(&variable("AWS_ENDPOINT_URL_DYNAMODB")?, &variable)?;
         let Some(table) = table else { return Ok(Err("HISTORY_TABLE")) };
         // Lambda always sets it.
@@ -308,7 +308,7 @@ impl Variable {
     fn header_value(self) -> Result<Option<String>, Error> {
         match &self.value {
             Some(value) if HeaderValue::from_str(value).is_err() => Err(self.error_of_a_secret(
-                "it has characters that no key has, such as line breaks or quotes; expected the key alone".to_owned(),
+                "it has characters that a key cannot have, such as line breaks or quotes; expected the key alone".to_owned(),
             )),
             _ => Ok(self.value),
         }

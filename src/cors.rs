@@ -180,7 +180,7 @@ impl Origin {
             Some((host, port)) if !port.ends_with(']') => {
                 let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
                 let port = digits.then(|| port.parse::<u16>().ok()).flatten();
-                (host, Some(port.ok_or("has a port that is no number up to 65535")?))
+                (host, Some(port.ok_or("has a port that is not a number up to 65535")?))
             }
             _ => (authority, None),
         };
@@ -212,7 +212,7 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.eq_ignore_ascii_case("null") {
-            return Err("is sent by sandboxed pages and local files of anybody, and is never allowed");
+            return Err("is the origin of every sandboxed page and local file, and is never allowed");
         }
         let text = text.strip_suffix('/').filter(|text| !text.ends_with('/')).unwrap_or(text);
         let (scheme, host) = text.split_once("://").ok_or(NO_SCHEME)?;
@@ -241,7 +241,7 @@ impl fmt::Display for BadEntry {
 /// The entries of a comma-separated list; empty ones are skipped.
 fn entries(list: &str) -> Result<Vec<&str>, BadEntry> {
     let entries: Vec<_> = list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
-    if entries.is_empty() { Err(BadEntry { entry: list.to_owned(), reason: "names nothing" }) } else { Ok(entries) }
+    if entries.is_empty() { Err(BadEntry { entry: list.to_owned(), reason: "has no entries" }) } else { Ok(entries) }
 }
 
 impl FromStr for Origins {

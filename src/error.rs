@@ -228,11 +228,11 @@ impl Error {
             Self::InvalidParameter { name, expected } => {
                 format!("The query parameter {name:?} cannot be used: send {expected}.").into()
             }
-            Self::UnsupportedMediaType => "The body has to be JSON: send the header content-type: application/json.".into(),
+            Self::UnsupportedMediaType => "The body must be JSON: send the header content-type: application/json.".into(),
             Self::InvalidJson(reason) => format!("The body cannot be read as JSON: {reason}.").into(),
             Self::InvalidField { name, found, expected } => format!("The field {name:?} is {found}: send {expected}.").into(),
             Self::MessageTooLong { bytes, limit } => {
-                format!("The message has {bytes} bytes of UTF-8, and at most {limit} are taken: send a shorter one.").into()
+                format!("The message has {bytes} bytes of UTF-8, and at most {limit} are allowed: send a shorter one.").into()
             }
             Self::InvalidIdempotencyKey => "The header Idempotency-Key is not a UUID: send a fresh one with each new message.".into(),
             Self::IdempotencyKeyReused => {
@@ -245,14 +245,14 @@ impl Error {
                 "The access token in the header Authorization is not accepted. Check that it is complete, or ask for a new one.".into()
             }
             Self::AuthenticationRequired(Denied::Anonymous) => {
-                "Only a caller with an identity has a list of conversations, and this request has none. The server's operator has to set ACCESS_TOKENS, or to put an authorizer in front."
+                "Only a caller with an identity has a list of conversations, and this request has no identity. The server's operator has to set ACCESS_TOKENS or put an authorizer in front."
                     .into()
             }
             Self::QuotaExceeded(Exceeded { total: false, .. }) => {
-                "You have used up your tokens of today. There are new ones at 00:00 UTC.".into()
+                "You have used up today's tokens. You get new ones at 00:00 UTC.".into()
             }
             Self::QuotaExceeded(Exceeded { total: true, .. }) => {
-                "The server has used up its tokens of today. There are new ones at 00:00 UTC.".into()
+                "The server has used up today's tokens. It gets new ones at 00:00 UTC.".into()
             }
             Self::ConversationNotFound => {
                 "There is no such conversation. It may have been deleted or have expired; leave conversation_id out to begin one.".into()
@@ -267,14 +267,14 @@ impl Error {
                     .into()
             }
             Self::History(history::Error::Deleted) => {
-                "The conversation was deleted while the answer was made, and the answer was not kept.".into()
+                "The conversation was deleted while the answer was being made, and the answer was not saved.".into()
             }
             Self::NotFound => {
                 "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.".into()
             }
             Self::MethodNotAllowed { allow } => format!("This path does not answer that method. It answers {allow}.").into(),
             Self::UriTooLong => format!(
-                "The address is too long: at most {LONGEST_PATH} bytes of path and {LONGEST_QUERY} bytes of query are taken."
+                "The address is too long: at most {LONGEST_PATH} bytes of path and {LONGEST_QUERY} bytes of query are allowed."
             )
             .into(),
             Self::Panic(_) => "The server failed while it answered. Try again; if it happens again, report the request_id.".into(),
@@ -358,7 +358,7 @@ fn not_configured_detail(missing: &NotConfigured) -> Cow<'static, str> {
         NotConfigured::Index(fault, _) => {
             let fault = if *fault == IndexFault::Missing { "has no index" } else { "has another kind of index" };
             format!(
-                "The server is not set up for this: its table {fault} {INDEX}. Its operator finds the command that makes it in the server's log."
+                "The server is not set up for this: its table {fault} {INDEX}. Its operator finds the command that creates it in the server's log."
             )
             .into()
         }
@@ -371,15 +371,15 @@ fn model_detail(cause: &Cause) -> Cow<'static, str> {
         Cause::ModelNotFound => {
             "The model server does not know the model. Its operator has to check OPENAI_MODEL and OPENAI_BASE_URL.".into()
         }
-        Cause::RateLimited { .. } => "The model takes no more requests for now. Try again later.".into(),
+        Cause::RateLimited { .. } => "The model accepts no more requests for now. Try again later.".into(),
         Cause::QuotaExhausted => "The server's quota with the model is used up. Its operator has to raise it.".into(),
         Cause::ContextTooLong => "The conversation is longer than the model can read. Send a shorter message, or begin a new one.".into(),
-        Cause::ContentRefused { refusal: None } => "The model refused to answer this. Say it in another way.".into(),
+        Cause::ContentRefused { refusal: None } => "The model refused to answer this. Put it another way.".into(),
         Cause::ContentRefused { refusal: Some(refusal) } => format!("The model refused to answer this: {refusal}").into(),
         Cause::Unavailable { .. } => "The model cannot be reached. Try again later.".into(),
         Cause::TimedOut => "The model did not answer in time. Try again, perhaps with a shorter message.".into(),
         Cause::OutputLimitReached => {
-            "The model used up its output limit before it said a word. Ask for less, or have the operator raise OPENAI_MAX_OUTPUT_TOKENS."
+            "The model used up its output limit before it wrote a word. Ask for less, or have the operator raise OPENAI_MAX_OUTPUT_TOKENS."
                 .into()
         }
         Cause::BadResponse => "The model's answer could not be used. Try again.".into(),

@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 pub(crate) fn main() -> ExitCode {
     let Some(runtime_api) = config::runtime_api() else {
-        eprintln!("kus-aws-backend is an AWS Lambda function: Lambda starts it and hands it events.");
+        eprintln!("kus-aws-backend is an AWS Lambda function: Lambda starts it and sends it events.");
         eprintln!("To run it on this machine: cargo run --example local");
         return ExitCode::from(2);
     };
