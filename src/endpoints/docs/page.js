@@ -241,7 +241,7 @@ function security(operation) {
   });
   return [
     element("h4", {}, "Access"),
-    definitions([["none", "", "Where the operator has put no authorizer on the API."], ...rows]),
+    definitions([["none", "", "If the operator has put no authorizer on the API."], ...rows]),
   ];
 }
 
