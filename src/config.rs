@@ -308,7 +308,8 @@ impl Variable {
     fn header_value(self) -> Result<Option<String>, Error> {
         match &self.value {
             Some(value) if HeaderValue::from_str(value).is_err() => Err(self.error_of_a_secret(
-                "it has characters that a key cannot have, such as line breaks or quotes; expected the key alone".to_owned(),
+                "it has characters that a key cannot have, such as line breaks or quotes; expected the key alone"
+                    .to_owned(),
             )),
             _ => Ok(self.value),
         }
