@@ -283,6 +283,7 @@ fn the_document_has_the_routes_of_the_router_and_no_others() {
     let told: BTreeSet<_> = told.map(|(method, path)| format!("{method} {path}")).collect();
     assert_eq!(documented_routes(&section(&page("api"), "# The API")), told);
     assert_eq!(documented_routes(&section(&policy::read("README.md"), "The API")), told);
+    assert_eq!(documented_routes(&section(&policy::read(".github/README.ko.md"), "API")), told);
 }
 
 #[test]

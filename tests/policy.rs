@@ -32,7 +32,7 @@ pub(crate) fn page(name: &str) -> String {
 pub(crate) fn pages() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages = Vec::new();
-    for folder in ["", ".github/", ".github/docs/", ".aws/"] {
+    for folder in ["", ".github/", ".github/docs/", ".github/docs/ko/", ".aws/"] {
         let entries = fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
         let paths = entries.map(|entry| entry.expect("an entry").path());
         for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
