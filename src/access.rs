@@ -1,4 +1,4 @@
-//! Access tokens: who may call without an identity provider in front.
+//! Access tokens, for deployments without an identity provider in front.
 //!
 //! A caller sends a token as `Authorization: Bearer` (RFC 6750 §2.1). The function knows only the
 //! SHA-256 digests of the tokens.
@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 
 use crate::owner::Owner;
 
-/// The most characters of a name.
+/// The most characters in a name.
 const LONGEST_NAME: usize = 64;
 
 /// The tokens that are accepted, each with a name.
@@ -33,14 +33,14 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why a caller is not let in.
+/// Why a caller is denied access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// There is no token.
+    /// The request has no token.
     Missing,
-    /// The token is not one of those that are accepted.
+    /// The token is not accepted.
     Invalid,
-    /// The request is only for callers who have an identity, and this one has none.
+    /// The request needs a caller with an identity, and this caller has none.
     Anonymous,
 }
 
@@ -56,7 +56,7 @@ impl Tokens {
             return Err(Denied::Missing);
         }
         let sha256 = Sha256::digest(token.trim());
-        // Every token is compared, and each in constant time, so that the time tells nothing.
+        // Every token is compared, each in constant time, so that the time reveals nothing.
         let mut found = None;
         for token in &self.0 {
             if bool::from(token.sha256.as_slice().ct_eq(sha256.as_slice())) {
@@ -84,18 +84,18 @@ impl FromStr for Tokens {
             if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_legal) {
                 return Err(format!("entry {position} has no name of 1 to 64 letters, digits, ., _ and -"));
             }
-            // The name is told only where it is followed by a digest: it could be a token in the wrong place.
+            // The error shows the name only if a digest follows it. Otherwise it could be a token in the wrong place.
             let mut sha256 = [0; 32];
             hex::decode_to_slice(digest, &mut sha256)
                 .map_err(|_| format!("the digest of entry {position} does not have 64 hex digits"))?;
             if tokens.iter().any(|token| token.name == name) {
-                return Err(format!("the name {name} is there twice"));
+                return Err(format!("the name {name} occurs twice"));
             }
             if let Some(other) = tokens.iter().find(|token| token.sha256 == sha256) {
                 return Err(format!("{} and {name} have the same token", other.name));
             }
             tokens.push(Token { name: name.to_owned(), sha256 });
         }
-        if tokens.is_empty() { Err("it has no entry".to_owned()) } else { Ok(Self(tokens)) }
+        if tokens.is_empty() { Err("it has no entries".to_owned()) } else { Ok(Self(tokens)) }
     }
 }

@@ -1,4 +1,4 @@
-//! The pipeline: what happens to every request, in its order.
+//! The pipeline: what happens to every request, in order.
 
 use std::future::poll_fn;
 use std::io::Read;
@@ -28,7 +28,7 @@ use crate::{http_client, log, openai, ui_message_stream};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The application: what lives as long as the process.
+/// The application. It lives as long as the process.
 #[derive(Debug)]
 pub struct App {
     config: Config,
@@ -45,7 +45,7 @@ struct Upstreams {
 }
 
 impl App {
-    /// An application of this configuration.
+    /// An application with this configuration.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self { config, http: OnceLock::new(), upstreams: OnceLock::new(), was_invoked: AtomicBool::new(false) }
@@ -57,15 +57,15 @@ impl App {
         self.config.response_stream
     }
 
-    /// The HTTP client of all calls, created on first use: where nothing is streamed, `/health` and
-    /// `/api/v1/echo` do without.
+    /// The HTTP client for all calls, created on first use: if nothing is streamed, `/health` and `/api/v1/echo`
+    /// do not need it.
     pub fn http(&self) -> &http_client::Client {
         self.http.get_or_init(|| http_client::Client::new(self.config.roots.as_deref()))
     }
 
     /// Answers one invocation, and blocks its thread while it waits for an upstream. Whatever the payload, and
-    /// whatever happens on the way, the answer is an HTTP response. Returns the answer, or `None` if it was
-    /// already sent by `sender`, as those are to whom responses are streamed.
+    /// whatever happens on the way, the answer is an HTTP response. Returns the answer, or `None` if `sender` has
+    /// already sent it, as it does if responses are streamed to the caller.
     ///
     /// # Errors
     /// A response did not reach the Runtime API.
@@ -105,8 +105,8 @@ impl App {
         Ok(None)
     }
 
-    /// Lets the request in, if its path and query are no longer than is taken. Where access tokens are
-    /// needed, its token decides who the owner is, unless the gateway has identified the caller already.
+    /// Admits the request unless its path or query is too long. If access tokens are required, the token decides
+    /// who the owner is, unless the gateway has already identified the caller.
     fn admit(&self, request: &mut Request, record: &Record) -> Result<(), Error> {
         if Policy::is_preflight(&request.method, &request.headers) {
             record.note(|notes| notes.route = Some("preflight"));
@@ -127,7 +127,7 @@ impl App {
         Ok(())
     }
 
-    /// What the request asks for.
+    /// The reply to the request, before the headers that every answer gets.
     async fn respond<'a>(&'a self, request: &'a Request, record: &'a Record) -> Result<Reply<'a>, Error> {
         if Policy::is_preflight(&request.method, &request.headers) {
             return Ok(Reply::Whole(response::no_content()));
@@ -163,8 +163,7 @@ impl App {
         Ok(Reply::Whole(response))
     }
 
-    /// Asks the model and delivers its answer. Returns the whole response, or `None` if it was
-    /// streamed by `sender`.
+    /// Asks the model and delivers its answer. Returns the whole response, or `None` if `sender` has streamed it.
     async fn stream(
         &self,
         stream: chat::Stream<'_>,
@@ -199,7 +198,7 @@ impl App {
             return delivery.end(end).await.map(|text| Some(response::with_body(head, text)));
         }
         self.log(invocation, &request.method, StatusCode::OK);
-        // Where the delivery panicked the stream broke off, and more cannot be told to anybody.
+        // If the delivery panicked, the stream broke off and the caller can be told nothing more.
         let _ = delivery.end(end).await;
         Ok(None)
     }
@@ -223,8 +222,8 @@ impl App {
         })
     }
 
-    /// The answer to an invocation with this method and these headers: a failure becomes a problem,
-    /// every answer gets the headers that all of them carry, and the log its line.
+    /// The answer to an invocation with this method and these headers. A failure becomes a problem, every answer
+    /// gets the common headers, and the log gets its line.
     fn complete(
         &self,
         outcome: Result<Response, Error>,
@@ -266,8 +265,8 @@ impl App {
         response
     }
 
-    /// Writes the log line. This must happen before the answer is complete: Lambda may freeze the
-    /// process right after that.
+    /// Writes the log line. This must happen before the answer is complete, because Lambda may freeze the process
+    /// right afterwards.
     fn log(&self, invocation: &Invocation<'_>, method: &str, status: StatusCode) {
         if let Some(line) = invocation.line(self.config.log_level, method, status) {
             log::write(&line);
@@ -275,8 +274,8 @@ impl App {
     }
 }
 
-/// What `work` returns, on the heap. It is not inlined, so that only the requests that need such a large
-/// future touch the pages of memory that it takes.
+/// The future that `work` returns, on the heap. It is not inlined, so that only the requests that need such a
+/// large future touch the memory pages that it takes.
 #[inline(never)]
 fn on_heap<'a, F: Future + 'a>(work: impl FnOnce() -> F) -> Pin<Box<dyn Future<Output = F::Output> + 'a>> {
     Box::pin(work())

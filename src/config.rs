@@ -1,6 +1,6 @@
-//! The configuration: the only reader of the environment.
+//! The configuration. Nothing else reads the environment.
 //!
-//! A variable that is empty counts as not set, so that a copied `.env.example` works as it is.
+//! An empty variable counts as not set, so that a copied `.env.example` works as it is.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,13 +20,13 @@ use crate::secret::{AccessKeys, Secret};
 use crate::secrets::{self, Reference, Service};
 use crate::{cors, history, http_client, log, openai, quota};
 
-/// The base URL when none is set; it is the only one that a key is needed for.
+/// The default base URL, and the only one that needs a key.
 const OPENAI: &str = "https://api.openai.com/v1";
 
-/// What is missing where requests to AWS cannot be signed.
+/// What is missing if requests to AWS cannot be signed.
 const ACCESS_KEYS: &str = "AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY";
 
-/// What an error says in the place of a value that may be a secret.
+/// What an error shows instead of a value that may be a secret.
 const NOT_SHOWN: &str = "(not shown)";
 
 /// Everything that can be set from outside.
@@ -35,7 +35,7 @@ pub struct Config {
     /// `ALLOWED_ORIGINS`, `ALLOWED_METHODS`, `ALLOWED_HEADERS`, `CORS_ALLOW_CREDENTIALS` and
     /// `CORS_MAX_AGE`.
     pub cors: cors::Policy,
-    /// `BASE_PATH` without leading and trailing slash; empty when there is none.
+    /// `BASE_PATH` without leading and trailing slash; empty if it is not set.
     pub base_path: String,
     /// `DOCS`: whether the API shows its pages and its documentation.
     pub docs: bool,
@@ -43,15 +43,15 @@ pub struct Config {
     pub response_stream: bool,
     /// `AWS_CA_BUNDLE`: the certificates that replace the built-in roots.
     pub roots: Option<Vec<Certificate<'static>>>,
-    /// `OPENAI_*`; what is missing or cannot be used when there is no model to ask.
+    /// `OPENAI_*`, or what is missing or cannot be used, in which case there is no model to ask.
     pub openai: Result<openai::Settings, NotConfigured>,
-    /// `HISTORY_TABLE`, `HISTORY_TTL_DAYS` and the platform's own; the name of the variable that is
-    /// missing when there is no table.
+    /// `HISTORY_TABLE`, `HISTORY_TTL_DAYS` and the variables that Lambda sets, or the name of the one that is
+    /// missing, in which case there is no table.
     pub history: Result<history::Settings, &'static str>,
     /// `SYSTEM_PROMPT`, `HISTORY_WINDOW_TURNS`, `HISTORY_WINDOW_CHARS`, `DAILY_TOKEN_LIMIT` and
     /// `DAILY_TOKEN_LIMIT_TOTAL`.
     pub chat: chat::Settings,
-    /// `ACCESS_TOKENS`: the tokens that callers need; `None` where they need none.
+    /// `ACCESS_TOKENS`: the tokens that are accepted; `None` if callers do not need one.
     pub access_tokens: Option<access::Tokens>,
     /// `AWS_LAMBDA_LOG_LEVEL`: lines below it are not written.
     pub log_level: log::Level,
@@ -82,7 +82,7 @@ pub fn runtime_api() -> Option<String> {
 }
 
 impl Config {
-    /// The configuration of this process's environment.
+    /// The configuration from this process's environment.
     ///
     /// # Errors
     /// The first variable that cannot be used.
@@ -90,7 +90,7 @@ impl Config {
         Self::from_lookup(|name| env::var_os(name))
     }
 
-    /// The configuration of the variables that `lookup` finds.
+    /// The configuration from the variables that `lookup` finds.
     ///
     /// # Errors
     /// The first variable that cannot be used.
@@ -119,7 +119,7 @@ impl Config {
             parsed.map_err(|reason| roots.error(format!("{reason}; expected the path of a file of PEM certificates")))
         });
         let limit = |variable: Variable| {
-            let expected = format!("a number of tokens from 0, which sets no limit, to {}", quota::GREATEST_LIMIT);
+            let expected = format!("a number of tokens from 0, which means no limit, to {}", quota::GREATEST_LIMIT);
             let limit = variable.within(0..=quota::GREATEST_LIMIT, 0, &expected)?;
             Ok((limit > 0).then_some(limit))
         };
@@ -190,7 +190,7 @@ impl Config {
         let reference: Reference = match arn.parse() {
             Ok(reference) => reference,
             Err(reason) => {
-                let reason = format!("{name} begins with arn: and is no reference to a secret: {reason}");
+                let reason = format!("{name} begins with arn: but is not a reference to a secret: {reason}");
                 return Ok(Err(NotConfigured::Secret(name, reason)));
             }
         };
@@ -203,7 +203,7 @@ impl Config {
         Ok(Ok(secrets::Settings { variable: name, reference, endpoint_url, keys, lifetime: secrets::LIFETIME }))
     }
 
-    /// The address of an AWS service: that of the service's `own` variable, otherwise the one of all services
+    /// The address of an AWS service: from the service's `own` variable, otherwise from the one for all services
     /// (AWS SDKs and Tools Reference Guide, "Service-specific endpoints").
     fn endpoint_url(
         own: &Variable,
@@ -228,7 +228,7 @@ impl Config {
     ) -> Result<Result<history::Settings, &'static str>, Error> {
         let table = variable("HISTORY_TABLE")?.table()?;
         let days: u32 =
-            variable("HISTORY_TTL_DAYS")?.scalar(30, "a number of days from 0, which keeps for ever, to 4294967295")?;
+            variable("HISTORY_TTL_DAYS")?.scalar(30, "a number of days from 0, which means for ever, to 4294967295")?;
         let endpoint_url = Self::endpoint_url(&variable("AWS_ENDPOINT_URL_DYNAMODB")?, &variable)?;
         let Some(table) = table else { return Ok(Err("HISTORY_TABLE")) };
         // Lambda always sets it.
@@ -245,7 +245,7 @@ impl Config {
     }
 }
 
-/// A variable's name and its value, `None` when it is not set or empty.
+/// A variable's name and its value, which is `None` if it is not set or empty.
 struct Variable {
     name: &'static str,
     value: Option<String>,
@@ -262,7 +262,7 @@ impl Variable {
         Ok(Self { name, value: value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()) })
     }
 
-    /// The value, or `default`, as a list; `expected` ends the sentence of the error.
+    /// The value, or `default`, as a list; the error message ends with `expected`.
     fn list<T: FromStr<Err = cors::BadEntry>>(&self, default: &str, expected: &str) -> Result<T, Error> {
         let value = self.value.as_deref().unwrap_or(default);
         value.parse().map_err(|bad| self.error(format!("{bad}; expected {expected}")))
@@ -308,7 +308,8 @@ impl Variable {
     fn header_value(self) -> Result<Option<String>, Error> {
         match &self.value {
             Some(value) if HeaderValue::from_str(value).is_err() => Err(self.error_of_a_secret(
-                "it has characters that no key has, such as line breaks or quotes; expected the key alone".to_owned(),
+                "it has characters that a key cannot have, such as line breaks or quotes; expected the key alone"
+                    .to_owned(),
             )),
             _ => Ok(self.value),
         }
@@ -323,7 +324,7 @@ impl Variable {
         })
     }
 
-    /// The value as a table's name or ARN ("Naming rules" of the DynamoDB Developer Guide).
+    /// The value as a table's name or ARN (DynamoDB Developer Guide, "Naming rules").
     fn table(self) -> Result<Option<String>, Error> {
         let legal = |name: &str| {
             (3..=255).contains(&name.len())
@@ -348,7 +349,7 @@ impl Variable {
         Ok(path.to_owned())
     }
 
-    /// The same error without the value.
+    /// The error for `reason`, without the value.
     fn error_of_a_secret(&self, reason: String) -> Error {
         Error { value: NOT_SHOWN.to_owned(), ..self.error(reason) }
     }

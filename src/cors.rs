@@ -1,8 +1,8 @@
-//! Cross-origin resource sharing, as the Fetch standard's CORS protocol has it
+//! Cross-origin resource sharing by the Fetch standard's CORS protocol
 //! (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
 //!
-//! An origin that is not allowed gets the answer without CORS headers, and the browser keeps it
-//! from the page. A preflight is never refused by status: browsers look at the headers only.
+//! An origin that is not allowed gets the answer without CORS headers, so the browser does not let the page read
+//! it. The status of a preflight never says no: browsers look only at the headers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,13 +14,13 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// The response headers that a page may read beside the safelisted ones.
+/// The response headers that a page may read in addition to the safelisted ones.
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id");
 
 const NO_SCHEME: &str = "has no scheme such as https://";
 
-/// Who may call from which page, and how.
+/// Which pages may call the API, and how.
 #[derive(Debug)]
 pub struct Policy {
     origins: Origins,
@@ -35,10 +35,10 @@ pub struct Policy {
 pub struct CredentialsForAnyOrigin;
 
 impl Policy {
-    /// The policy of these parts; `max_age` is in seconds.
+    /// The policy with these parts; `max_age` is in seconds.
     ///
     /// # Errors
-    /// [`CredentialsForAnyOrigin`] for credentials together with [`Origins::Any`].
+    /// [`CredentialsForAnyOrigin`], if credentials are allowed for [`Origins::Any`].
     pub fn new(
         origins: Origins,
         methods: Methods,
@@ -61,12 +61,12 @@ impl Policy {
             && request.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// Adds the CORS headers of the answer to a request with the method `method` and the headers
-    /// `request` to the answer's headers `response`.
+    /// Adds CORS headers to `response`, the headers of the answer to a request with the method `method` and the
+    /// headers `request`.
     pub fn decorate(&self, method: &str, request: &HeaderMap, response: &mut HeaderMap) {
         let mut vary = Vec::new();
         if matches!(self.origins, Origins::Listed(_)) {
-            // Also where the origin is not allowed, or a cache would give that answer to others.
+            // Even if the origin is not allowed. Otherwise a cache would give that answer to allowed origins.
             vary.push(ORIGIN);
         }
         let allowed_origin = self.allowed_origin(request);
@@ -75,8 +75,8 @@ impl Policy {
                 (&self.methods.0, ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS),
                 (&self.headers.0, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS),
             ] {
-                // `*` is answered with what was asked for, because a literal `*` does not cover
-                // `Authorization`, nor anything at all in a request with credentials.
+                // For `*` the answer repeats what was asked for, because a literal `*` does not cover
+                // `Authorization`, and covers nothing at all in a request with credentials.
                 let value = match names {
                     Names::Any => request.get(&asked).cloned(),
                     Names::Listed(listed) => Some(listed.clone()),
@@ -101,7 +101,7 @@ impl Policy {
             }
         }
         if !vary.is_empty() {
-            // One field line, because the answer's headers are a map of single values.
+            // One field line, because a header can have only one value in the answer.
             let mut vary: Vec<&str> = vary.iter().map(HeaderName::as_str).collect();
             let of_the_answer = response.get(VARY).cloned();
             vary.extend(of_the_answer.as_ref().and_then(|names| names.to_str().ok()));
@@ -134,11 +134,11 @@ pub enum Origins {
     Listed(Vec<Pattern>),
 }
 
-/// One origin, or with `subdomains` every origin below it.
+/// One origin, or with `subdomains` all of its subdomains.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pattern {
     origin: Origin,
-    /// Whether it stands for one or more labels before the host instead of the host itself.
+    /// Whether it matches the host with one or more labels in front, instead of the host itself.
     subdomains: bool,
 }
 
@@ -180,7 +180,7 @@ impl Origin {
             Some((host, port)) if !port.ends_with(']') => {
                 let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
                 let port = digits.then(|| port.parse::<u16>().ok()).flatten();
-                (host, Some(port.ok_or("has a port that is no number up to 65535")?))
+                (host, Some(port.ok_or("has a port that is not a number up to 65535")?))
             }
             _ => (authority, None),
         };
@@ -212,7 +212,7 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.eq_ignore_ascii_case("null") {
-            return Err("is sent by sandboxed pages and local files of anybody, and is never allowed");
+            return Err("is the origin of every sandboxed page and local file, and is never allowed");
         }
         let text = text.strip_suffix('/').filter(|text| !text.ends_with('/')).unwrap_or(text);
         let (scheme, host) = text.split_once("://").ok_or(NO_SCHEME)?;
@@ -225,7 +225,7 @@ impl FromStr for Pattern {
     }
 }
 
-/// A list that cannot be used: the entry and what is wrong with it.
+/// The entry because of which a list cannot be used, and what is wrong with it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadEntry {
     entry: String,
@@ -238,10 +238,10 @@ impl fmt::Display for BadEntry {
     }
 }
 
-/// The entries of a comma-separated list; empty ones are passed over.
+/// The entries of a comma-separated list; empty ones are skipped.
 fn entries(list: &str) -> Result<Vec<&str>, BadEntry> {
     let entries: Vec<_> = list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
-    if entries.is_empty() { Err(BadEntry { entry: list.to_owned(), reason: "names nothing" }) } else { Ok(entries) }
+    if entries.is_empty() { Err(BadEntry { entry: list.to_owned(), reason: "has no entries" }) } else { Ok(entries) }
 }
 
 impl FromStr for Origins {
@@ -284,7 +284,7 @@ impl FromStr for Methods {
     type Err = BadEntry;
 
     fn from_str(list: &str) -> Result<Self, BadEntry> {
-        // Methods are case-sensitive, and all that a route can have are in upper case.
+        // Methods are case-sensitive, and those of all routes are in upper case.
         let canonical =
             |name: &str| Method::from_bytes(name.to_ascii_uppercase().as_bytes()).ok().map(|method| method.to_string());
         Names::parse(list, canonical).map(Self)

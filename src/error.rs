@@ -1,4 +1,4 @@
-//! The one place where a failure becomes an HTTP problem (RFC 9457).
+//! Turns every failure into an HTTP problem (RFC 9457). No other module does.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -17,10 +17,10 @@ use crate::response::{self, Response};
 use crate::router::Miss;
 use crate::{history, openai, secrets, ui_message_stream};
 
-/// Why a request is not answered as asked. Each variant names the status and code it becomes.
+/// Why a request failed. The comment on each variant names its status and code.
 #[derive(Debug)]
 pub enum Error {
-    /// The invocation is no HTTP event: 400 `unsupported_event`. The text says what was wrong.
+    /// The invocation is not an HTTP event: 400 `unsupported_event`. The text says what was wrong.
     UnsupportedEvent(String),
     /// A query parameter is missing: 400 `missing_parameter`.
     MissingParameter {
@@ -36,15 +36,15 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
     },
-    /// The body is no JSON: 415 `unsupported_media_type`.
+    /// The media type of the body is not JSON: 415 `unsupported_media_type`.
     UnsupportedMediaType,
-    /// The body is said to be JSON and is none: 400 `invalid_json`. The text says what is wrong.
+    /// The body is declared as JSON but is not a JSON object: 400 `invalid_json`. The text says what is wrong.
     InvalidJson(String),
     /// A member of the body is missing or of another type: 400 `invalid_field`.
     InvalidField {
         /// The member's name.
         name: &'static str,
-        /// What it is.
+        /// What was found.
         found: &'static str,
         /// What it should be.
         expected: &'static str,
@@ -53,16 +53,16 @@ pub enum Error {
     MessageTooLong {
         /// Its length in bytes of UTF-8.
         bytes: usize,
-        /// The most bytes that are taken.
+        /// The most bytes that are accepted.
         limit: usize,
     },
-    /// The header `Idempotency-Key` is no UUID: 400 `invalid_idempotency_key`.
+    /// The header `Idempotency-Key` is not a UUID: 400 `invalid_idempotency_key`.
     InvalidIdempotencyKey,
     /// The key was used with another message: 422 `idempotency_key_reused`.
     IdempotencyKeyReused,
-    /// The caller has to identify themselves: 401 `authentication_required` with `WWW-Authenticate`.
+    /// The caller must identify themselves: 401 `authentication_required` with `WWW-Authenticate`.
     AuthenticationRequired(Denied),
-    /// The tokens of the day are used up: 429 `quota_exceeded`.
+    /// Today's tokens are used up: 429 `quota_exceeded`.
     QuotaExceeded(Exceeded),
     /// The owner has no such conversation: 404 `conversation_not_found`.
     ConversationNotFound,
@@ -74,20 +74,20 @@ pub enum Error {
     Model(openai::Error),
     /// The table did not do what was asked.
     History(history::Error),
-    /// The model has answered and the turn could not be stored. The caller gets the answer, which says
-    /// so; in the log it is `not_saved`.
+    /// The model answered, but the turn could not be stored. The caller gets the answer, which says so; in the
+    /// log it is `not_saved`.
     NotSaved(history::Error),
-    /// Another request with the same key was answered first, with a different text than the one that
-    /// was already streamed: 409 `idempotency_conflict`.
+    /// Another request with the same key was answered first, and this request had already streamed a different
+    /// text: 409 `idempotency_conflict`.
     IdempotencyConflict,
-    /// No route has the path: 404 `not_found`.
+    /// No route has this path: 404 `not_found`.
     NotFound,
-    /// The path has other methods: 405 `method_not_allowed` with `Allow`.
+    /// The path does not allow the method: 405 `method_not_allowed` with `Allow`.
     MethodNotAllowed {
         /// The value of `Allow`.
         allow: String,
     },
-    /// The path or the query is longer than is taken: 414 `uri_too_long`.
+    /// The path or the query is too long: 414 `uri_too_long`.
     UriTooLong,
     /// A panic: 500 `internal_error`. The text is for the log.
     Panic(String),
@@ -98,20 +98,20 @@ pub enum Error {
 pub enum NotConfigured {
     /// This variable is not set.
     Variable(&'static str),
-    /// The secret that this variable names cannot be used. The text says for the log why, and what to do.
+    /// The secret that this variable names cannot be used. The text, for the log, says why and what to do.
     Secret(&'static str, String),
-    /// The table has no index by which conversations can be listed. The text says for the log what to do.
+    /// The table has no index for listing conversations. The text, for the log, says what to do.
     Index(IndexFault, String),
 }
 
-/// A failure, as the log tells it.
+/// A failure as it appears in the log.
 #[derive(Debug)]
 pub struct Failure {
     /// The status: that of the response, or of the problem within a stream.
     pub status: StatusCode,
-    /// The stable word.
+    /// The error code, which never changes.
     pub code: &'static str,
-    /// What an upstream or a panic said. `None` where the caller has been told everything.
+    /// What an upstream or a panic said. `None` if the answer to the caller already says everything.
     pub detail: Option<String>,
 }
 
@@ -126,20 +126,21 @@ struct Problem<'a> {
     request_id: &'a str,
 }
 
-/// The code, in the log only, of an answered turn that was not stored.
+/// The code of an answered turn that was not stored. It appears only in the log.
 const NOT_SAVED: &str = "not_saved";
 
-/// The code, in the log only, of a secret that is used although it should have been read again.
+/// The code of a secret that is still used because it could not be read again. It appears only in the log.
 const SECRET_NOT_RENEWED: &str = "secret_not_renewed";
-/// When a caller is asked to come back while the table's index is being built. That takes minutes.
+
+/// `Retry-After` while the table's index is being built, which takes minutes.
 const INDEX_RETRY_AFTER: Duration = Duration::from_mins(1);
 
-/// After how many seconds a caller is asked to come back where the upstream does not say.
+/// `Retry-After`, in seconds, if the upstream gives no time.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 impl Failure {
-    /// A secret that is used although it should have been read again, because of this. It fails no
-    /// request, so it has a status below 500.
+    /// A secret that is still used because it could not be read again, for this reason. No request fails because
+    /// of it, so its status is below 500.
     #[must_use]
     pub fn secret_not_renewed(reason: String) -> Self {
         Self { status: StatusCode::OK, code: SECRET_NOT_RENEWED, detail: Some(reason) }
@@ -147,7 +148,7 @@ impl Failure {
 }
 
 impl Error {
-    /// The HTTP status and the stable word that a client can switch on.
+    /// The HTTP status, and the code by which a client can tell errors apart.
     #[must_use]
     pub fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
@@ -188,7 +189,7 @@ impl Error {
         }
     }
 
-    /// What the log says about it.
+    /// What the log says about this error.
     #[must_use]
     pub fn failure(&self) -> Failure {
         let (status, code) = self.status_and_code();
@@ -212,7 +213,7 @@ impl Error {
         Self::Panic(text.unwrap_or_else(|| "no message".to_owned()))
     }
 
-    /// What the caller can do about it; nothing internal.
+    /// What the caller can do about it. It never contains internals.
     fn detail(&self) -> Cow<'static, str> {
         match self {
             Self::UnsupportedEvent(reason) => format!(
@@ -227,11 +228,11 @@ impl Error {
             Self::InvalidParameter { name, expected } => {
                 format!("The query parameter {name:?} cannot be used: send {expected}.").into()
             }
-            Self::UnsupportedMediaType => "The body has to be JSON: send the header content-type: application/json.".into(),
+            Self::UnsupportedMediaType => "The body must be JSON: send the header content-type: application/json.".into(),
             Self::InvalidJson(reason) => format!("The body cannot be read as JSON: {reason}.").into(),
             Self::InvalidField { name, found, expected } => format!("The field {name:?} is {found}: send {expected}.").into(),
             Self::MessageTooLong { bytes, limit } => {
-                format!("The message has {bytes} bytes of UTF-8, and at most {limit} are taken: send a shorter one.").into()
+                format!("The message has {bytes} bytes of UTF-8, and at most {limit} are allowed: send a shorter one.").into()
             }
             Self::InvalidIdempotencyKey => "The header Idempotency-Key is not a UUID: send a fresh one with each new message.".into(),
             Self::IdempotencyKeyReused => {
@@ -244,14 +245,14 @@ impl Error {
                 "The access token in the header Authorization is not accepted. Check that it is complete, or ask for a new one.".into()
             }
             Self::AuthenticationRequired(Denied::Anonymous) => {
-                "Only a caller with an identity has a list of conversations, and this request has none. The server's operator has to set ACCESS_TOKENS, or to put an authorizer in front."
+                "Only a caller with an identity has a list of conversations, and this request has no identity. The server's operator has to set ACCESS_TOKENS or put an authorizer in front."
                     .into()
             }
             Self::QuotaExceeded(Exceeded { total: false, .. }) => {
-                "You have used up your tokens of today. There are new ones at 00:00 UTC.".into()
+                "You have used up today's tokens. You get new ones at 00:00 UTC.".into()
             }
             Self::QuotaExceeded(Exceeded { total: true, .. }) => {
-                "The server has used up its tokens of today. There are new ones at 00:00 UTC.".into()
+                "The server has used up today's tokens. It gets new ones at 00:00 UTC.".into()
             }
             Self::ConversationNotFound => {
                 "There is no such conversation. It may have been deleted or have expired; leave conversation_id out to begin one.".into()
@@ -266,21 +267,21 @@ impl Error {
                     .into()
             }
             Self::History(history::Error::Deleted) => {
-                "The conversation was deleted while the answer was made, and the answer was not kept.".into()
+                "The conversation was deleted while the answer was being made, and the answer was not saved.".into()
             }
             Self::NotFound => {
                 "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.".into()
             }
             Self::MethodNotAllowed { allow } => format!("This path does not answer that method. It answers {allow}.").into(),
             Self::UriTooLong => format!(
-                "The address is too long: at most {LONGEST_PATH} bytes of path and {LONGEST_QUERY} bytes of query are taken."
+                "The address is too long: at most {LONGEST_PATH} bytes of path and {LONGEST_QUERY} bytes of query are allowed."
             )
             .into(),
             Self::Panic(_) => "The server failed while it answered. Try again; if it happens again, report the request_id.".into(),
         }
     }
 
-    /// After how many seconds the caller may try again; `None` where waiting does not help.
+    /// After how many seconds the caller may try again; `None` if waiting does not help.
     fn retry_after(&self) -> Option<u64> {
         let asked = match self {
             Self::Model(error) if matches!(error.cause, Cause::RateLimited { .. } | Cause::Unavailable { .. }) => {
@@ -334,7 +335,7 @@ impl Error {
     }
 }
 
-/// The challenge to a caller who was denied (RFC 6750 §3).
+/// The challenge for a caller who was denied access (RFC 6750 §3).
 fn challenge(denied: Denied) -> HeaderValue {
     HeaderValue::from_static(match denied {
         Denied::Missing | Denied::Anonymous => "Bearer realm=\"kus-aws-backend\"",
@@ -357,7 +358,7 @@ fn not_configured_detail(missing: &NotConfigured) -> Cow<'static, str> {
         NotConfigured::Index(fault, _) => {
             let fault = if *fault == IndexFault::Missing { "has no index" } else { "has another kind of index" };
             format!(
-                "The server is not set up for this: its table {fault} {INDEX}. Its operator finds the command that makes it in the server's log."
+                "The server is not set up for this: its table {fault} {INDEX}. Its operator finds the command that creates it in the server's log."
             )
             .into()
         }
@@ -370,15 +371,15 @@ fn model_detail(cause: &Cause) -> Cow<'static, str> {
         Cause::ModelNotFound => {
             "The model server does not know the model. Its operator has to check OPENAI_MODEL and OPENAI_BASE_URL.".into()
         }
-        Cause::RateLimited { .. } => "The model takes no more requests for now. Try again later.".into(),
+        Cause::RateLimited { .. } => "The model accepts no more requests for now. Try again later.".into(),
         Cause::QuotaExhausted => "The server's quota with the model is used up. Its operator has to raise it.".into(),
         Cause::ContextTooLong => "The conversation is longer than the model can read. Send a shorter message, or begin a new one.".into(),
-        Cause::ContentRefused { refusal: None } => "The model refused to answer this. Say it in another way.".into(),
+        Cause::ContentRefused { refusal: None } => "The model refused to answer this. Put it another way.".into(),
         Cause::ContentRefused { refusal: Some(refusal) } => format!("The model refused to answer this: {refusal}").into(),
         Cause::Unavailable { .. } => "The model cannot be reached. Try again later.".into(),
         Cause::TimedOut => "The model did not answer in time. Try again, perhaps with a shorter message.".into(),
         Cause::OutputLimitReached => {
-            "The model used up its output limit before it said a word. Ask for less, or have the operator raise OPENAI_MAX_OUTPUT_TOKENS."
+            "The model used up its output limit before it wrote a word. Ask for less, or have the operator raise OPENAI_MAX_OUTPUT_TOKENS."
                 .into()
         }
         Cause::BadResponse => "The model's answer could not be used. Try again.".into(),

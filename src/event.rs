@@ -1,9 +1,9 @@
-//! The edge: API Gateway's payload format 2.0 in, its answer out.
+//! Reads API Gateway's payload format 2.0, and writes the answers to it.
 //!
-//! The format is that of an HTTP API's Lambda proxy integration and of a Function URL
-//! (API Gateway Developer Guide, "Create AWS Lambda proxy integrations for HTTP APIs"). An
-//! invocation can carry any JSON at all, from the console's test event to a queue's records, so
-//! nothing here fails: what is no HTTP request becomes an error that says what to send.
+//! HTTP APIs with a Lambda proxy integration and Function URLs use this format (API Gateway Developer Guide,
+//! "Create AWS Lambda proxy integrations for HTTP APIs"). An invocation can carry any JSON at all, from the
+//! console's test event to a queue's records. So reading never fails: anything that is not an HTTP request is
+//! answered with an error that says what to send.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,22 +26,22 @@ use crate::owner::Owner;
 use crate::request::{Body, READ_HEADERS, Request};
 use crate::response::Response;
 
-/// API Gateway ends an HTTP API's integration after 30 s at most; its answer has to be on its way
-/// before ("Quotas for HTTP APIs").
+/// API Gateway waits at most 30 s for the answer of an HTTP API's integration ("Quotas for HTTP APIs"), so the
+/// function has to answer sooner.
 const LONGEST_ANSWER: Duration = Duration::from_secs(29);
 
 /// Far longer than an invocation can take, which is 15 minutes.
 const A_DAY: Duration = Duration::from_hours(24);
 
-/// The longest value of a header that is read, in bytes: the request line and all headers together have
-/// no more ("Quotas for HTTP APIs").
+/// The longest header value that is read, in bytes. The request line and all headers together cannot be longer
+/// ("Quotas for HTTP APIs").
 const LONGEST_HEADER: usize = 10 * 1024;
 
-/// How much is told of why an event is none, in bytes. The reason can repeat a text of the event, and
-/// Lambda takes no answer of more than 6 MB.
+/// The longest explanation of why an event is not supported, in bytes. It can quote a text from the event, and
+/// Lambda accepts answers of at most 6 MB.
 const LONGEST_REASON: usize = 200;
 
-/// What is kept of an invocation's time to write the answer, at most; of a short one less.
+/// How much of an invocation's time is kept for writing the answer. A short invocation keeps less.
 const TO_ANSWER: Duration = Duration::from_millis(250);
 
 /// An invocation's payload, whatever it is. Deserialising one never fails, because a payload that
@@ -56,7 +56,7 @@ impl<'de> Deserialize<'de> for Payload {
     }
 }
 
-/// A `T` from a JSON object; a derived `Deserialize` also takes an array of its fields.
+/// A `T` from a JSON object. A derived `Deserialize` would also accept an array of the fields.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -79,7 +79,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// What is read of a payload format 2.0 event. Every field may be missing or null.
+/// The parts of a payload format 2.0 event that are read. Every field may be missing or null.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {
@@ -102,7 +102,7 @@ struct RequestContext {
     #[serde(default, deserialize_with = "lenient")]
     domain_name: Option<String>,
     http: Option<Object<Http>>,
-    /// Its form differs with the authorizer, so it is read as it comes.
+    /// Its shape depends on the authorizer.
     #[serde(default)]
     authorizer: Value,
 }
@@ -111,8 +111,8 @@ impl RequestContext {
     /// The caller that the API's authorizer has identified, or the public.
     ///
     /// A JWT authorizer's claims are in `jwt.claims`, an IAM caller is in `iam` ("Working with
-    /// AWS Lambda proxy integrations for HTTP APIs"). What a Lambda authorizer returns as its context is in
-    /// `lambda`, whichever its response format; the names beside it are those of payload format 1.0.
+    /// AWS Lambda proxy integrations for HTTP APIs"). The context that a Lambda authorizer returns is in `lambda`,
+    /// whatever its response format. Payload format 1.0 has the same names without `lambda`.
     fn owner(&self) -> Owner {
         let Value::Object(_) = self.authorizer else { return Owner::public() };
         let claims = &self.authorizer["jwt"]["claims"];
@@ -128,8 +128,8 @@ impl RequestContext {
     }
 }
 
-/// What identifies a caller: a text that is not empty, or an integer. A number that becomes floating-point
-/// loses digits, and two callers could become one.
+/// What identifies a caller: a text that is not empty, or an integer. A floating-point number would lose digits,
+/// so two callers could get the same identity.
 fn identifier(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) if !text.is_empty() => Some(Cow::Borrowed(text)),
@@ -146,11 +146,11 @@ struct Http {
     source_ip: Option<IpAddr>,
 }
 
-/// An invocation that is no HTTP request.
+/// An invocation that is not an HTTP request.
 pub struct Unsupported {
     /// [`Error::UnsupportedEvent`].
     pub error: Error,
-    /// The headers, as far as there are any: a page that sent them can then read the error.
+    /// The headers, if there are any. With them the answer gets its CORS headers, so that a page can read the error.
     pub headers: HeaderMap,
 }
 
@@ -163,12 +163,12 @@ impl Payload {
         payload.unwrap_or_else(|error| Self(Err(error.to_string())))
     }
 
-    /// The HTTP request that the payload carries. `base_path` is stripped from its path after the
-    /// stage; it has neither a leading nor a trailing slash and is empty when there is none.
-    /// `function_url_streams` says whether Function URLs stream responses.
+    /// The HTTP request that the payload carries. The stage is stripped from its path, and then `base_path`, which
+    /// has neither a leading nor a trailing slash and may be empty. `function_url_streams` says whether Function
+    /// URLs stream responses.
     ///
     /// # Errors
-    /// [`Unsupported`] when the payload is no payload format 2.0 event.
+    /// [`Unsupported`], if the payload is not a payload format 2.0 event.
     pub fn into_request(
         self,
         context: &Context,
@@ -190,7 +190,7 @@ impl Payload {
         };
         let owner = request_context.owner();
         let streams = function_url_streams && request_context.domain_name.as_deref().is_some_and(is_function_url);
-        // Only API Gateway has the cap.
+        // Only API Gateway limits the time.
         let longest = if streams { Duration::MAX } else { LONGEST_ANSWER };
         let Some(Object(Http { method: Some(method), source_ip })) = request_context.http else {
             return Err(unsupported(no_method.to_owned(), headers));
@@ -212,8 +212,8 @@ impl Payload {
     }
 }
 
-/// `path` without the leading segments `prefix` ("a/b"), or as it is when it does not begin with
-/// them. A prefix ends where a segment ends: `prod` is not stripped from `/products`.
+/// `path` without the leading segments `prefix` ("a/b"), or unchanged if it does not begin with them. Only whole
+/// segments are stripped: `prod` is not stripped from `/products`.
 fn strip_segments<'a>(path: &'a str, prefix: &str) -> &'a str {
     if prefix.is_empty() {
         return path;
@@ -224,16 +224,16 @@ fn strip_segments<'a>(path: &'a str, prefix: &str) -> &'a str {
     }
 }
 
-/// Whether an event with this `requestContext.domainName` came by a Function URL, whose host is
+/// Whether an event with this `requestContext.domainName` came through a Function URL, which has the host
 /// `<url-id>.lambda-url.<region>.on.aws` (Lambda Developer Guide, "Invoking Lambda function URLs").
 fn is_function_url(domain_name: &str) -> bool {
     let labels: Vec<&str> = domain_name.split('.').collect();
     matches!(labels.as_slice(), [id, "lambda-url", region, "on", "aws"] if !id.is_empty() && !region.is_empty())
 }
 
-/// The time until the invocation's deadline, given in milliseconds since the Unix epoch, at most
-/// `longest`. A deadline that has already passed, or is a day away, is no deadline: Lambda never hands
-/// out such an event, and local emulators send 1970. [`LONGEST_ANSWER`] stands for it.
+/// The time until the invocation's deadline, which is in milliseconds since the Unix epoch, but at most `longest`.
+/// If the deadline has passed or is a day away, the time is [`LONGEST_ANSWER`]: Lambda never sends such a
+/// deadline, but local emulators send 1970.
 fn time_left(deadline_ms: u64, now: SystemTime, longest: Duration) -> Duration {
     let deadline = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(deadline_ms));
     match deadline.map(|deadline| deadline.duration_since(now)) {
@@ -242,18 +242,18 @@ fn time_left(deadline_ms: u64, now: SystemTime, longest: Duration) -> Duration {
     }
 }
 
-/// What of the time `left` the upstreams may take.
+/// How much of the time `left` the upstreams may take.
 fn for_upstreams(left: Duration) -> Duration {
     left.saturating_sub((left / 20).min(TO_ANSWER))
 }
 
-/// A field that most requests do without, so that one of another type is as if it were missing.
+/// An optional field. A value of another type counts as missing.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }
 
-/// The [`READ_HEADERS`] of an object of strings. A value that is no legal HTTP field value, or is longer
-/// than [`LONGEST_HEADER`], is as if it had not been sent.
+/// The [`READ_HEADERS`] in an object of strings. A value that is not a legal HTTP field value, or is longer than
+/// [`LONGEST_HEADER`], is ignored.
 fn read_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap, D::Error> {
     struct Headers;
 
@@ -303,12 +303,12 @@ fn read_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap,
 pub enum Answer {
     /// Format 2.0.
     Http(ApiGatewayV2httpResponse),
-    /// Format 1.0, which REST APIs and load balancers read too. A REST API refuses an answer that
-    /// has the `cookies` of format 2.0.
+    /// Format 1.0, which REST APIs and load balancers read too. A REST API rejects an answer that has the
+    /// `cookies` of format 2.0.
     Unsupported(ApiGatewayProxyResponse),
 }
 
-/// `response` to a payload format 2.0 event.
+/// `response` as the answer to a payload format 2.0 event.
 #[must_use]
 pub fn answer(response: Response) -> Answer {
     let (mut parts, body) = response.into_parts();
@@ -320,7 +320,7 @@ pub fn answer(response: Response) -> Answer {
     Answer::Http(answer)
 }
 
-/// Takes the cookies out of `headers`: Lambda wants them separately.
+/// Takes the cookies out of `headers`, because Lambda expects them separately.
 pub fn take_cookies(headers: &mut HeaderMap) -> Vec<String> {
     let cookies = headers.get_all(SET_COOKIE).iter();
     let cookies = cookies.filter_map(|cookie| cookie.to_str().ok().map(ToOwned::to_owned)).collect();
@@ -328,7 +328,7 @@ pub fn take_cookies(headers: &mut HeaderMap) -> Vec<String> {
     cookies
 }
 
-/// `response` to an invocation that is no HTTP request as far as it is understood here.
+/// `response` as the answer to an invocation that is not a supported HTTP request.
 #[must_use]
 pub fn answer_unsupported(response: Response) -> Answer {
     let (parts, body) = response.into_parts();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_is_capped_and_a_deadline_in_the_past_is_none() {
+    fn the_time_left_is_capped_and_a_deadline_in_the_past_is_ignored() {
         let now_ms = 1_800_000_000_000;
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms);
         let rows = [
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_host_of_a_function_url_is_one() {
+    fn only_the_host_of_a_function_url_is_recognised_as_one() {
         let rows = [
             ("abc123.lambda-url.us-east-1.on.aws", true),
             ("abc123.lambda-url.ap-northeast-2.on.aws", true),

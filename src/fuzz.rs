@@ -1,5 +1,5 @@
-//! What holds for every input: one function for each fuzz target (`tests/fuzz`), which panics where it
-//! does not hold. The tests below replay the inputs of `tests/fuzz/corpus`.
+//! Properties that hold for every input. Each fuzz target (`tests/fuzz`) has a function here, which panics if its
+//! property does not hold. The tests below replay the inputs in `tests/fuzz/corpus`.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ use crate::request::{Body, LONGEST_PATH, LONGEST_QUERY, MOST_PARAMETERS, Request
 use crate::secrets::{Reference, Service};
 use crate::{App, Config};
 
-/// What is done with an input.
+/// Checks the property for an input.
 pub type Target = fn(&[u8]);
 
 /// Every target and its name.
@@ -48,7 +48,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("sse", sse),
 ];
 
-/// The configurations in which events are answered.
+/// The configurations with which events are answered.
 const CONFIGURATIONS: [&[(&str, &str)]; 2] = [
     &[],
     &[
@@ -61,10 +61,10 @@ const CONFIGURATIONS: [&[(&str, &str)]; 2] = [
     ],
 ];
 
-/// The statuses of answers that ask no upstream. 500 is a panic.
+/// The statuses of answers that need no upstream. 500 would be a panic.
 const STATUSES: [u64; 9] = [200, 204, 400, 401, 404, 405, 414, 415, 503];
 
-/// More than any answer tells about a failure, in bytes.
+/// Longer than the detail of any problem, in bytes.
 const LONGEST_DETAIL: usize = 700;
 
 /// The first line of `input`, and what follows it.
@@ -90,7 +90,7 @@ fn request(query: String) -> Request {
     }
 }
 
-/// An invocation's event, whatever it is: there is always an answer, and it is legal HTTP.
+/// An invocation's event, which may be anything: there is always an answer, and it is legal HTTP.
 pub fn event(input: &[u8]) {
     thread_local! {
         static APPS: OnceCell<[App; 2]> = const { OnceCell::new() };
@@ -102,7 +102,7 @@ pub fn event(input: &[u8]) {
         assert!(!owner.contains('#') && (request.owner.is_public() || owner.contains(':')), "{owner:?}");
         let kinds = ["public", "jwt:", "iam:", "authorizer:"];
         assert!(kinds.iter().any(|kind| owner.starts_with(kind)), "{owner:?}");
-        // A chat without a model or a table is not read.
+        // Called directly, because the application does not read a chat without a model and a table.
         chat(&request);
     }
     APPS.with(|apps| {
@@ -128,13 +128,13 @@ pub fn event(input: &[u8]) {
     });
 }
 
-/// Reads a request's chat: what it says is what the whole of the body's JSON says.
+/// Reads a request's chat: it gives the same message as parsing the whole body.
 fn chat(request: &Request) {
     let body = request.body.bytes().and_then(|body| serde_json::from_slice::<Value>(&body).ok());
     match ChatRequest::read(request) {
         Ok(chat) => {
             assert!(!chat.message.trim().is_empty());
-            // What is not read may be nested more deeply than is kept, or have numbers that are too large.
+            // A skipped member may be nested too deeply for `serde_json`, or have a number that is too large for it.
             assert!(body.is_none_or(|body| body["message"] == chat.message.as_str()));
         }
         Err(error) => {
@@ -165,9 +165,8 @@ fn check(answer: &Value) {
     }
 }
 
-/// A conversation's id, a turn, an owner's line and a text: a cursor leads back to its turn in its own
-/// conversation only, or to its place in its owner's list only, and a text is a cursor only if it was made as
-/// one.
+/// A conversation's id, a turn, an owner's line and a text: a cursor gives back its turn only in its own conversation,
+/// or its position only in its owner's list, and a text is accepted only if it was made as a cursor.
 pub fn cursor(input: &[u8]) {
     let Some((id, rest)) = input.split_first_chunk::<16>() else { return };
     let Some((turn, rest)) = rest.split_first_chunk::<8>() else { return };
@@ -199,7 +198,7 @@ pub fn cursor(input: &[u8]) {
     assert_eq!(position_of_cursor(&owner, &made), Some(position));
 }
 
-/// The percent-decoding of a form (WHATWG URL §5.1), written from its steps.
+/// Decodes a form by the steps of the standard (WHATWG URL §5.1).
 fn form_decoded(bytes: &[u8]) -> String {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let (mut decoded, mut at) = (Vec::new(), 0);
@@ -218,8 +217,8 @@ fn form_decoded(bytes: &[u8]) -> String {
     text(&decoded)
 }
 
-/// A name's line and a query: the parameter is that of the standard, and a query that was written
-/// properly says what was written.
+/// A name's line and a query: the parameter is the one that the standard gives, and a text that was encoded properly is
+/// decoded to the same text.
 pub fn query(input: &[u8]) {
     let (name, rest) = line(input);
     let (name, query) = (text(name), text(rest));
@@ -246,8 +245,8 @@ fn normal(origin: &str) -> (String, String, String) {
     (scheme.to_owned(), host.to_owned(), if is_default { "" } else { port }.to_owned())
 }
 
-/// A line with a list of origins, and an origin: one that is allowed is named in the list, or is below
-/// a host that the list names with `*.`, with the same scheme and port.
+/// A line with a list of origins, and an origin: if it is allowed, the list has it, or has a pattern with `*.` that it
+/// matches, with the same scheme and port.
 pub fn origins(input: &[u8]) {
     let (list, origin) = line(input);
     let (Ok(list), Ok(value)) = (std::str::from_utf8(list), HeaderValue::from_bytes(origin)) else { return };
@@ -275,13 +274,12 @@ pub fn origins(input: &[u8]) {
         (scheme == entry.0 && port == entry.2) && (host == entry.1 || is_below)
     });
     assert!(allowed.is_none() || is_named, "{origin:?} is not in {list:?}");
-    // With a `*` or a `/` at its end the entry is a pattern, and no origin.
+    // An entry with a `*`, or with a `/` at its end, is a pattern and not an origin.
     let is_listed = entries.contains(&origin) && !origin.contains('*') && !origin.ends_with('/');
     assert!(allowed.is_some() || !is_listed, "{origin:?} is in {list:?}");
 }
 
-/// The labels of the name at `at` in a DNS message, in lower case, and where what follows it begins
-/// (RFC 1035 §4.1.4).
+/// The labels of the name at `at` in a DNS message, in lower case, and where it ends (RFC 1035 §4.1.4).
 fn dns_name(message: &[u8], mut at: usize) -> Option<(Vec<Vec<u8>>, usize)> {
     let (mut labels, mut end, mut length) = (Vec::new(), None, 0);
     loop {
@@ -305,8 +303,8 @@ fn dns_name(message: &[u8], mut at: usize) -> Option<(Vec<Vec<u8>>, usize)> {
     }
 }
 
-/// The addresses that a DNS answer to `query` may give: those of the name asked and of its aliases. `None`
-/// where it answers another question.
+/// The addresses that a DNS answer to `query` may give: those of the name that was asked for and of its aliases. `None`
+/// if it answers another question.
 fn dns_addresses(query: &[u8], message: &[u8], family: Family) -> Option<BTreeSet<IpAddr>> {
     let number = |at: usize| Some(usize::from(u16::from_be_bytes(*message.get(at..)?.first_chunk()?)));
     let (asked, end) = dns_name(message, 12)?;
@@ -317,7 +315,7 @@ fn dns_addresses(query: &[u8], message: &[u8], family: Family) -> Option<BTreeSe
     }
     let (mut at, mut addresses, mut aliases) = (end + 4, Vec::new(), Vec::new());
     for _ in 0..number(6)? {
-        // A record that cannot be read ends what is known.
+        // Nothing after a record that cannot be read is known.
         let Some((owner, end)) = dns_name(message, at) else { break };
         let (Some(kind), Some(class), Some(length)) = (number(end), number(end + 2), number(end + 8)) else { break };
         let Some(data) = message.get(end + 10..end + 10 + length) else { break };
@@ -346,10 +344,11 @@ fn dns_addresses(query: &[u8], message: &[u8], family: Family) -> Option<BTreeSe
     Some(addresses.into_iter().filter(|(name, _)| names.contains(name)).map(|(_, address)| address).collect())
 }
 
-/// A reply to a question of the DNS: an address in it belongs to the name asked, or to an alias of it.
+/// A reply to a DNS query: every address that is read from it belongs to the name that was asked for, or to an alias of
+/// it.
 ///
-/// The first byte says the family and whether the input is the whole message or what follows its
-/// question; the next ten are the header but for the id.
+/// The first byte gives the family, and whether the rest is the whole message. Otherwise the next ten bytes are the
+/// header without the id, and the records follow.
 pub fn dns(input: &[u8]) {
     let Some((kind, rest)) = input.split_first() else { return };
     let family = if kind & 1 == 0 { Family::V4 } else { Family::V6 };
@@ -383,8 +382,8 @@ pub fn dns(input: &[u8]) {
     }
 }
 
-/// The ARN of a parameter or of a secret: it is the parts that are read, and leads to the service's own host
-/// and nowhere else. One that cannot be used is not repeated.
+/// The ARN of a parameter or a secret: the parts that are read make up the ARN, and the URL has the service's own host.
+/// The error for one that cannot be used does not repeat it.
 pub fn reference(input: &[u8]) {
     let value = text(input);
     let reference: Reference = match value.parse() {
@@ -409,7 +408,7 @@ pub fn reference(input: &[u8]) {
         Service::SecretsManager { json_key, version_stage, version_id } => {
             assert!(matches!(rest, ["secret", name] if !name.is_empty()), "{arn}");
             let parts = [json_key, version_stage, version_id].map(|part| part.as_deref());
-            assert!(!parts.contains(&Some("")), "what is empty is none");
+            assert!(!parts.contains(&Some("")), "an empty part counts as missing");
             parts.iter().flat_map(|part| [":", part.unwrap_or_default()]).collect()
         }
     };
@@ -417,11 +416,11 @@ pub fn reference(input: &[u8]) {
     assert!(rest == appended || rest.is_empty() && appended == ":::", "{value:?} is {reference:?}");
 }
 
-/// What a secret has in it and nothing else.
+/// A text that only secrets contain.
 const SECRET: &str = "s3cret";
 
-/// Variables, a `NAME=value` a line: either all of them can be used, or the first that cannot is named
-/// in one line. Neither that line nor the configuration shows a secret.
+/// Variables, one `NAME=value` on each line: either all of them can be used, or the error names the first that cannot,
+/// in one line. Neither the error nor the configuration shows a secret.
 pub fn config(input: &[u8]) {
     let lines: Vec<(&[u8], &[u8])> = input
         .split(|byte| *byte == b'\n')
@@ -432,7 +431,7 @@ pub fn config(input: &[u8]) {
     // Some values are read in lower case.
     let has_secret =
         |value: &[u8]| value.windows(SECRET.len()).any(|part| part.eq_ignore_ascii_case(SECRET.as_bytes()));
-    // The ARN of a secret is none, and neither is the name of a token.
+    // The ARN of a secret is not secret, and neither is the name of a token.
     let is_reference = |value: &[u8]| text(value).parse::<Reference>().is_ok();
     let is_name = |entry: &str| {
         let digest = entry.split_once(':').filter(|(name, _)| has_secret(name.as_bytes()));
@@ -468,8 +467,7 @@ pub fn config(input: &[u8]) {
     tokens(lines.first().map_or(&b""[..], |(_, value)| *value));
 }
 
-/// A list of access tokens that `token` is added to lets in the holder of `token`, and nobody with
-/// another.
+/// A list of access tokens to which `token` is added admits the holder of `token`, but nobody with another token.
 fn tokens(list: &[u8]) {
     let token = Sha256::digest(list);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
@@ -525,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn every_target_can_be_fuzzed_and_no_other_has_inputs() {
+    fn every_target_can_be_fuzzed_and_nothing_else_has_inputs() {
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
         let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).expect("a manifest");
         let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
@@ -540,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_no_legal_http_is_found() {
+    fn an_answer_that_is_not_legal_http_is_found() {
         let legal = serde_json::json!({
             "statusCode": 204, "headers": {"x-request-id": "request-1", "cache-control": "no-store"}, "body": null
         });

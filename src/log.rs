@@ -1,10 +1,10 @@
-//! The log: one line of JSON an invocation on standard output. It is a document of CloudWatch's
-//! embedded metric format (CloudWatch User Guide, "Specification: Embedded metric format"), so
-//! that CloudWatch Logs takes the metrics out of it, and it begins with the `timestamp` and the
-//! `level` by which Lambda filters (Lambda Developer Guide, "Log-level filtering").
+//! The log: one line of JSON for each invocation, on standard output. The line is a document in CloudWatch's
+//! embedded metric format (CloudWatch User Guide, "Specification: Embedded metric format"), so CloudWatch Logs
+//! extracts the metrics from it. It begins with the `timestamp` and the `level` by which Lambda filters (Lambda
+//! Developer Guide, "Log-level filtering").
 //!
-//! What is told of an invocation is noted in its [`Record`] on the way, so that it is there whatever
-//! becomes of the request. Of what was said and answered nothing is.
+//! What the line says is noted in the invocation's [`Record`] while the request is handled, so it is there even if
+//! the request fails. Messages and answers are never noted.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -24,37 +24,37 @@ use crate::timestamp::rfc3339;
 /// The namespace of the metrics.
 const NAMESPACE: &str = "kus-aws-backend";
 
-/// The route of a path that there is not.
+/// The route in the log if no route has the path.
 const UNMATCHED: &str = "unmatched";
 
-/// The most of a text from outside that is told, in bytes of UTF-8. CloudWatch Logs takes events of
-/// 256 KB, and JSON's escapes can make a text six times as long.
+/// The longest text from outside in a line, in bytes of UTF-8. CloudWatch Logs accepts events of 256 KB, and JSON's
+/// escapes can make a text six times as long.
 const LONGEST_DETAIL: usize = 4096;
 
-/// The same, of a text that is a name.
+/// The longest name from outside in a line, in bytes of UTF-8.
 const LONGEST_NAME: usize = 256;
 
-/// How much a line matters, the least first: the levels of Lambda's logs.
+/// The levels of Lambda's logs, the least important first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
-    /// Not written by the function itself.
+    /// The function itself never writes it.
     Trace,
-    /// Not written by the function itself.
+    /// The function itself never writes it.
     Debug,
     /// The request was answered as asked.
     Info,
-    /// The caller's request could not be answered: a status of 4xx, also of a problem within a stream.
-    /// Or it was, with a secret that should have been read again.
+    /// The caller's request could not be answered: a status of 4xx, in the response or in a problem within a stream.
+    /// Or it was answered, but with a secret that could not be read again when it was due.
     Warn,
-    /// The function could not do what it should: a status of 5xx, also of a problem within a stream, or
-    /// a turn that was not saved.
+    /// The function failed: a status of 5xx, in the response or in a problem within a stream, or a turn that was
+    /// not saved.
     Error,
-    /// Not written by the function itself.
+    /// The function itself never writes it.
     Fatal,
 }
 
-/// A text that names no [`Level`].
+/// A text that is not the name of a [`Level`].
 #[derive(Debug)]
 pub struct UnknownLevel;
 
@@ -75,28 +75,28 @@ impl FromStr for Level {
     }
 }
 
-/// What is noted of one invocation.
+/// What is noted about one invocation.
 #[derive(Debug, Default)]
 pub struct Notes {
-    /// The template of the request's path, or what it is instead of a request to a route.
+    /// The template of the request's path, or a word such as `preflight` if the request is not for a route.
     pub route: Option<&'static str>,
     /// What failed.
     pub failure: Option<Failure>,
-    /// What the operator is to know although nothing failed because of it.
+    /// What the operator should know even though the request succeeded.
     pub warning: Option<Failure>,
-    /// How long it took to read the model's key, where it was read before the model was asked.
+    /// How long it took to read the model's key, if it was read before the model was asked.
     pub secret_read: Option<Duration>,
-    /// The model that was asked, and that answered when it has.
+    /// The model that was asked, or once it has answered, the model that the answer names.
     pub model: Option<String>,
     /// The token counts of its answer.
     pub usage: Usage,
-    /// How many earlier turns it was sent, the last time that it was asked.
+    /// How many earlier turns were sent to the model, in the last attempt.
     pub remembered_turns: Option<usize>,
     /// Whether the caller asked for a stream.
     pub streamed: bool,
     /// When the first delta of a stream arrived.
     pub first_token: Option<Instant>,
-    /// What the answer is to tell about the token limits.
+    /// The token limits and what is left of them, for the answer's headers.
     pub balances: Option<Balances>,
     model_calls: Option<Calls>,
     history_reads: Option<Calls>,
@@ -115,42 +115,42 @@ struct Calls {
 pub enum Upstream {
     /// The model's answer.
     Model,
-    /// What the table holds.
+    /// A read of the table.
     HistoryRead,
-    /// A turn that is written, or a conversation that is deleted.
+    /// A write to the table, or a deletion.
     HistoryWrite,
 }
 
-/// The notes of one invocation, written by all who handle it on the runtime's own thread.
+/// The notes about one invocation. They are written only on the runtime's own thread.
 #[derive(Debug, Default)]
 pub struct Record(RefCell<Notes>);
 
 impl Record {
-    /// Has `note` write into the notes.
+    /// Lets `note` write the notes.
     pub fn note(&self, note: impl FnOnce(&mut Notes)) {
         note(&mut self.0.borrow_mut());
     }
 
-    /// What the answer is to tell about the token limits, as noted last.
+    /// The token limits and what is left of them, as last noted.
     pub fn balances(&self) -> Option<Balances> {
         self.0.borrow().balances
     }
 
-    /// Begins a call to `upstream` that has to be over by `deadline`. Its time and its retries are
-    /// noted when what is returned is dropped.
+    /// Begins a call to `upstream`, which must end by `deadline`. Its time and its retries are noted when the returned
+    /// value is dropped.
     #[must_use = "the call is over when it is dropped"]
     pub fn begin(&self, upstream: Upstream, deadline: Instant) -> UpstreamCall<'_> {
         UpstreamCall { record: self, upstream, started: Instant::now(), call: Call::new(deadline) }
     }
 }
 
-/// A call that has begun. It is over when this is dropped.
+/// A call that has begun. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct UpstreamCall<'a> {
     record: &'a Record,
     upstream: Upstream,
     started: Instant,
-    /// What the call carries with it.
+    /// The deadline and the retries.
     pub call: Call,
 }
 
@@ -177,11 +177,11 @@ pub struct Invocation<'a> {
     trace_id: Option<&'a str>,
     is_cold_start: bool,
     began: Instant,
-    /// What is noted of it.
+    /// What is noted about it.
     pub record: Record,
 }
 
-/// One figure that CloudWatch makes a metric of.
+/// The value of one metric.
 #[derive(Clone, Copy, Serialize)]
 #[serde(untagged)]
 enum Figure {
@@ -190,7 +190,7 @@ enum Figure {
 }
 
 impl Figure {
-    /// Its unit, as CloudWatch calls it.
+    /// Its unit, by CloudWatch's name.
     fn unit(self) -> &'static str {
         match self {
             Self::Count(_) => "Count",
@@ -199,7 +199,7 @@ impl Figure {
     }
 }
 
-/// The figures by their metrics' names; those that the invocation does not have are left out.
+/// The metrics by name; those without a value are left out.
 struct Metrics([(&'static str, Option<Figure>); 7]);
 
 impl Metrics {
@@ -213,7 +213,7 @@ impl Metrics {
 }
 
 impl Serialize for Metrics {
-    /// The members of the line that the definitions refer to.
+    /// Writes the members of the line that the definitions refer to.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut members = serializer.serialize_map(None)?;
         self.present().try_for_each(|(name, figure)| members.serialize_entry(name, &figure))?;
@@ -299,8 +299,8 @@ impl<'a> Invocation<'a> {
         Self { request_id, trace_id, is_cold_start, began: Instant::now(), record: Record::default() }
     }
 
-    /// The invocation's line with its end, when it is answered with `status` now; `None` where its
-    /// level is below `least`. `method` is empty for an invocation that is no HTTP request.
+    /// The invocation's line, with a line break, if it is answered with `status` now. `None` if its level is below
+    /// `least`. `method` is empty for an invocation that is not an HTTP request.
     #[must_use]
     pub fn line(&self, least: Level, method: &str, status: StatusCode) -> Option<Vec<u8>> {
         let notes = self.record.0.borrow();
@@ -377,7 +377,7 @@ impl<'a> Invocation<'a> {
 
 /// Writes a line, in one piece, to standard output.
 pub fn write(line: &[u8]) {
-    // A log that cannot be written is no reason to fail a request.
+    // A request must not fail because the log cannot be written.
     let _ = io::stdout().lock().write_all(line);
 }
 
@@ -395,7 +395,7 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// All tokens, as the server counts them or otherwise as the sum of what it counts.
+/// All tokens: the server's total, or the sum of the counts that it gives.
 fn tokens(usage: Usage) -> Option<u64> {
     usage.total().or(usage.prompt_tokens).or(usage.completion_tokens)
 }
@@ -405,7 +405,7 @@ fn milliseconds(time: Duration) -> f64 {
     f64::from(u32::try_from(time.as_micros()).unwrap_or(u32::MAX)) / 1000.0
 }
 
-/// At most `most` bytes of `text`, whole characters.
+/// The beginning of `text`: at most `most` bytes, in whole characters.
 fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_counted_as_far_as_the_server_tells_them() {
+    fn tokens_are_the_total_or_the_sum_of_what_the_server_counts() {
         let rows = [
             (Some(2), Some(3), Some(7), Some(7)),
             (Some(2), Some(3), None, Some(5)),
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_told_in_milliseconds_to_the_microsecond() {
+    fn a_time_is_in_milliseconds_to_the_microsecond() {
         let rows =
             [(Duration::from_nanos(1_234_567), "1.234"), (Duration::from_secs(29), "29000.0"), (Duration::ZERO, "0.0")];
         for (time, expected) in rows {

@@ -1,4 +1,4 @@
-//! The `bootstrap` that Lambda starts: configuration, application and runtime loop put together.
+//! The `bootstrap` that Lambda starts: reads the configuration, and runs the application in the runtime's loop.
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 pub(crate) fn main() -> ExitCode {
     let Some(runtime_api) = config::runtime_api() else {
-        eprintln!("kus-aws-backend is an AWS Lambda function: Lambda starts it and hands it events.");
+        eprintln!("kus-aws-backend is an AWS Lambda function: Lambda starts it and sends it events.");
         eprintln!("To run it on this machine: cargo run --example local");
         return ExitCode::from(2);
     };
@@ -31,16 +31,16 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Whether the Runtime API is named by an IP address: the client in `lambda_runtime` looks a name up by the C
-/// library's resolver, which `./build.sh` leaves out of a statically linked program.
+/// Whether the address of the Runtime API is an IP address. The client in `lambda_runtime` resolves a host name with
+/// the C library's resolver, which `./build.sh` leaves out of a statically linked program.
 fn has_ip_address(runtime_api: &str) -> bool {
     let authority = runtime_api.strip_prefix("http://").unwrap_or(runtime_api).split('/').next().unwrap_or_default();
     let host = authority.parse::<Authority>().map(|authority| authority.host().to_owned()).unwrap_or_default();
     host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }
 
-/// The application, which lives as long as the process. It is not inlined, so that the
-/// stack used to read the configuration can be reused.
+/// The application, which lives as long as the process. It is not inlined, so that the stack used for reading the
+/// configuration can be reused.
 #[inline(never)]
 fn application() -> Result<&'static App, lambda_runtime::Error> {
     Ok(Box::leak(Box::new(App::new(Config::from_env()?))))

@@ -10,28 +10,28 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 /// The text of [`Owner::public`].
 pub const PUBLIC: &str = "public";
 
-/// An owner of conversations. Each kind has a prefix of its own, and what comes from outside is
-/// percent-encoded, so that no owner of one kind can be one of another, whatever a token says.
+/// An owner of conversations. Each kind of owner has its own prefix, and texts from outside are percent-encoded. So
+/// whatever a token says, two owners of different kinds never have the same text.
 ///
 /// | owner | text |
 /// | --- | --- |
-/// | callers whom nobody has identified | `public` |
+/// | all callers who have not been identified | `public` |
 /// | the subject of a JSON Web Token | `jwt:<iss>:<sub>` |
 /// | an IAM user or role session | `iam:<userId>` |
-/// | whoever a Lambda authorizer has named | `authorizer:<principal>` |
+/// | the caller whom a Lambda authorizer has identified | `authorizer:<principal>` |
 /// | the holder of an access token | `token:<name>` |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner(String);
 
 impl Owner {
-    /// The owner of what callers write whom nobody has identified.
+    /// The owner that all callers share who have not been identified.
     #[must_use]
     pub fn public() -> Self {
         Self(PUBLIC.to_owned())
     }
 
-    /// The subject `sub` of tokens of the issuer `iss` (RFC 7519 §4.1). A subject is unique only
-    /// within its issuer.
+    /// The subject `sub` in tokens from the issuer `iss` (RFC 7519 §4.1). Another issuer may use the same subject
+    /// for somebody else.
     #[must_use]
     pub fn jwt(iss: &str, sub: &str) -> Self {
         Self(format!("jwt:{}:{}", encoded(iss), encoded(sub)))
@@ -43,7 +43,7 @@ impl Owner {
         Self(format!("iam:{}", encoded(user_id)))
     }
 
-    /// The caller that a Lambda authorizer has named.
+    /// The caller whom a Lambda authorizer has identified.
     #[must_use]
     pub fn authorizer(principal: &str) -> Self {
         Self(format!("authorizer:{}", encoded(principal)))
@@ -55,13 +55,13 @@ impl Owner {
         Self(format!("token:{}", encoded(name)))
     }
 
-    /// The text that stands for the owner in the table.
+    /// The owner's text, as it is stored in the table.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether nobody has identified the caller.
+    /// Whether the caller has not been identified.
     #[must_use]
     pub fn is_public(&self) -> bool {
         self.0 == PUBLIC
@@ -87,7 +87,7 @@ mod tests {
             let others = parts.map(|issuer| Owner::jwt(issuer, part));
             for owner in others.into_iter().chain([Owner::iam(part), Owner::authorizer(part), Owner::token(part)]) {
                 assert!(!owner.is_public() && !owner.as_str().contains('#'), "{owner:?}");
-                // So begins what stands in a key for an owner that is too long.
+                // Keys begin like this if the owner is too long for them.
                 assert!(!owner.as_str().starts_with("sha256:"), "{owner:?}");
                 texts.insert(owner.0);
                 owners += 1;

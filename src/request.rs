@@ -1,4 +1,4 @@
-//! An HTTP request as the endpoints see it.
+//! An HTTP request, as the endpoints see it.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -16,8 +16,8 @@ use crate::owner::Owner;
 /// Field").
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The headers that a [`Request`] carries. Most of an event is headers that nobody reads, so only
-/// these are copied out of it: a header that new code is to read must be named here.
+/// The headers that a [`Request`] carries. Most of an event consists of headers that are never read, so only these
+/// are copied. Add a header here before you read it.
 pub const READ_HEADERS: [HeaderName; 7] = [
     ACCEPT,
     ORIGIN,
@@ -28,13 +28,13 @@ pub const READ_HEADERS: [HeaderName; 7] = [
     IDEMPOTENCY_KEY,
 ];
 
-/// The longest path that is taken, in bytes.
+/// The longest path that is accepted, in bytes.
 pub const LONGEST_PATH: usize = 2048;
 
-/// The longest query that is taken, in bytes.
+/// The longest query that is accepted, in bytes.
 pub const LONGEST_QUERY: usize = 8 * 1024;
 
-/// How many parameters of a query are looked at.
+/// How many parameters of a query are read.
 pub const MOST_PARAMETERS: usize = 100;
 
 /// One HTTP request.
@@ -44,24 +44,24 @@ pub struct Request {
     pub method: String,
     /// The path below the stage and the base path, still percent-encoded; begins with `/`.
     pub path: String,
-    /// The query without its `?`, still encoded; empty when there is none.
+    /// The query without its `?`, still encoded; empty if there is none.
     pub query: String,
-    /// Those of [`READ_HEADERS`] that were sent with a legal value.
+    /// The [`READ_HEADERS`] that were sent with a legal value.
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
-    /// The caller, as the gateway's authorizer or an access token has identified them. Never what a
-    /// client says about itself.
+    /// The caller, identified by the gateway's authorizer or by an access token. Nothing that a client says about
+    /// itself is used.
     pub owner: Owner,
-    /// The address that the request came from. The gateway has seen it; no header is trusted.
+    /// The address that the request came from, as the gateway saw it. No header is trusted for this.
     pub source_ip: Option<IpAddr>,
-    /// When the upstreams have to be done; what the invocation has left then is for the answer.
+    /// When the upstreams must be done. The rest of the invocation's time is for the answer.
     pub deadline: Instant,
     /// Whether the response is streamed to the caller.
     pub streams: bool,
 }
 
-/// A body as it came; decoded by those who read it.
+/// A body as it was received. Whoever reads it decodes it.
 #[derive(Debug, Default)]
 pub struct Body {
     /// The body's text, or its bytes in base64.
@@ -71,7 +71,7 @@ pub struct Body {
 }
 
 impl Body {
-    /// The body's bytes; `None` when they are not the base64 that they are said to be.
+    /// The body's bytes; `None` if it is declared as base64 but is not valid base64.
     #[must_use]
     pub fn bytes(&self) -> Option<Cow<'_, [u8]>> {
         if self.is_base64 {
@@ -90,7 +90,7 @@ impl Request {
     }
 
     /// Whether the header `Accept` names the media type `wanted` with a weight above 0 (RFC 9110
-    /// §12.5.1). Ranges such as `*/*` do not name it.
+    /// §12.5.1). Ranges such as `*/*` do not count.
     #[must_use]
     pub fn accepts(&self, wanted: &str) -> bool {
         let accept = self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -103,9 +103,8 @@ impl Request {
     }
 
     /// The first value of the query parameter `name`, decoded as
-    /// `application/x-www-form-urlencoded` (WHATWG URL §5.1): percent-decoded once, `+` is a
-    /// space, bytes that are not UTF-8 become U+FFFD. `None` when the parameter is not among the first
-    /// [`MOST_PARAMETERS`].
+    /// `application/x-www-form-urlencoded` (WHATWG URL §5.1): percent-decoded once, `+` is a space, and bytes that
+    /// are not UTF-8 become U+FFFD. `None` if the parameter is not among the first [`MOST_PARAMETERS`].
     #[must_use]
     pub fn query_parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         let mut parameters = form_urlencoded::parse(self.query.as_bytes()).take(MOST_PARAMETERS);

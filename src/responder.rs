@@ -1,5 +1,5 @@
-//! Answers invocations instead of `lambda_runtime`'s own services, where responses are streamed.
-//! `lambda_runtime` still fetches the invocations.
+//! Answers invocations instead of `lambda_runtime`'s own services, if responses are streamed. `lambda_runtime` still
+//! fetches the invocations.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,8 +14,8 @@ use crate::App;
 use crate::event::Payload;
 use crate::runtime_api::{INVOCATION_ID, ResponseSender};
 
-/// Uses the [`Responder`] if there is one. One service type for both modes keeps a second copy of
-/// `lambda_runtime`'s loop out of the binary.
+/// Uses the [`Responder`] if there is one. Both modes share one service type, so that the binary contains
+/// `lambda_runtime`'s loop only once.
 #[derive(Clone, Debug)]
 pub struct Respond(pub Option<Responder>);
 

@@ -1,10 +1,10 @@
-//! An HTTP response as the endpoints write it.
+//! An HTTP response, as the endpoints write it.
 
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-/// An HTTP response; an empty body is none.
+/// An HTTP response. An empty string means that there is no body.
 pub type Response = http::Response<String>;
 
 /// `body` as `application/json` (RFC 8259).
@@ -17,7 +17,7 @@ pub fn problem(status: StatusCode, body: &impl Serialize) -> Response {
     with_type(status, "application/problem+json", body)
 }
 
-/// 200 with `body`, which is of the media type `content_type`.
+/// 200 with `body`, whose media type is `content_type`.
 #[must_use]
 pub fn text(content_type: &'static str, body: impl Into<String>) -> Response {
     let mut response = Response::new(body.into());
@@ -28,7 +28,7 @@ pub fn text(content_type: &'static str, body: impl Into<String>) -> Response {
 /// `head` with `body`.
 #[must_use]
 pub fn with_body(head: http::Response<()>, body: Vec<u8>) -> Response {
-    // What is written here is UTF-8.
+    // Everything that the function writes is UTF-8.
     head.map(|()| String::from_utf8(body).unwrap_or_default())
 }
 
@@ -50,7 +50,7 @@ pub fn allowing(mut response: Response, methods: &str) -> Response {
 }
 
 fn with_type(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response {
-    // A value of ours with string keys always serialises; a panic here would become a 500.
+    // Serialising our own types with string keys never fails. A panic here would become a 500.
     let body = serde_json::to_string(body).expect("an answer serialises");
     let mut response = text(content_type, body);
     *response.status_mut() = status;

@@ -1,4 +1,4 @@
-//! Which path and method is which [`Route`].
+//! Finds the [`Route`] for a method and a path.
 //!
 //! | method | path | route |
 //! | --- | --- | --- |
@@ -15,13 +15,13 @@
 //! | `DELETE` | `/api/v1/conversations/{conversation_id}` | [`Route::DeleteConversation`] |
 //! | `OPTIONS` | any | [`Route::Options`] |
 //!
-//! The pages and the documentation are there only where they are switched on.
+//! The pages and the documentation exist only if they are switched on.
 //!
-//! A path is split at `/` and each segment percent-decoded afterwards, so that an encoded `/` does
-//! not separate where the gateway hands the path on as it was sent: a Function URL does, an HTTP
-//! API decodes it before. One trailing slash is accepted, but not where all conversations are deleted: it
-//! would take a request for one of them whose id is empty. The path is looked at before the method: an unknown path is
-//! [`Miss::NotFound`] whatever the method.
+//! A path is split at `/`, and each segment is percent-decoded afterwards. So an encoded `/` does not separate
+//! segments in a path that the gateway passes on as it was sent. A Function URL does that; an HTTP API decodes
+//! the path first. One trailing slash is accepted, except for deleting all conversations: otherwise a request to
+//! delete one conversation would delete all of them if its id is empty. The path is checked before the method, so
+//! an unknown path is [`Miss::NotFound`] whatever the method.
 
 use std::borrow::Cow;
 
@@ -36,7 +36,7 @@ pub enum Route {
     Health,
     /// The OpenAPI document.
     OpenApi,
-    /// The page that shows it.
+    /// The page that shows the document.
     Docs,
     /// The echo of a query parameter.
     Echo,
@@ -46,14 +46,13 @@ pub enum Route {
     ListConversations,
     /// The deletion of all of the caller's conversations.
     DeleteConversations,
-    /// A page of the conversation with this id, which may be any text.
+    /// A page of the conversation with this id, which has not been checked.
     ReadConversation(String),
-    /// Another title for the conversation with this id, which may be any text.
+    /// A new title for the conversation with this id, which has not been checked.
     RenameConversation(String),
-    /// The deletion of the conversation with this id, which may be any text.
+    /// The deletion of the conversation with this id, which has not been checked.
     DeleteConversation(String),
-    /// The methods that a path offers (RFC 9110 §9.3.7); a path that offers none still answers
-    /// `OPTIONS`.
+    /// The methods of a path (RFC 9110 §9.3.7). Even a path without a route answers `OPTIONS`.
     Options {
         /// The value of `Allow`.
         allow: String,
@@ -63,9 +62,9 @@ pub enum Route {
 /// Why a request has no [`Route`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Miss {
-    /// No method is offered at this path: 404.
+    /// The path has no route: 404.
     NotFound,
-    /// The path offers other methods: 405.
+    /// The path has routes, but not for this method: 405.
     MethodNotAllowed {
         /// The value of `Allow`.
         allow: String,
@@ -77,15 +76,15 @@ pub enum Miss {
 pub struct Entry {
     /// The methods.
     pub methods: &'static [&'static str],
-    /// The path; a segment in braces stands for any one segment.
+    /// The path template; a segment in braces matches any one segment.
     pub path: &'static str,
     /// Whether it belongs to the documentation.
     documentation: bool,
     /// Whether it never needs an access token.
     pub open: bool,
-    /// Whether the path has to end without a slash.
+    /// Whether a trailing slash is rejected.
     exact: bool,
-    /// What it is, with the segment that stands in the place of the braces.
+    /// Makes the route from the segment that matches the braces.
     route: fn(&str) -> Route,
 }
 
@@ -106,7 +105,7 @@ impl Entry {
         Self { exact: true, ..self }
     }
 
-    /// The route, where the path has these segments, of which an empty last one is its trailing slash.
+    /// The route, if the path with these segments matches. An empty last segment is a trailing slash.
     fn route(&self, segments: &[&str]) -> Option<Route> {
         let segments = match segments {
             [segments @ .., ""] if !segments.is_empty() && !self.exact => segments,
@@ -126,7 +125,7 @@ impl Entry {
 
 const READ: &[&str] = &["GET", "HEAD"];
 
-/// Every route but [`Route::Options`], which every path has.
+/// Every route except [`Route::Options`], which every path has.
 pub const ROUTES: [Entry; 11] = [
     Entry::documentation("/", |_| Route::Home),
     Entry::open("/health", |_| Route::Health),
@@ -141,15 +140,15 @@ pub const ROUTES: [Entry; 11] = [
     Entry::new(&["DELETE"], "/api/v1/conversations/{conversation_id}", |id| Route::DeleteConversation(id.to_owned())),
 ];
 
-/// The methods that `Allow` may name, in its order.
+/// The methods that `Allow` may list, in this order.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// The route of `method` and `path`; `path` begins with `/` and is percent-encoded. With
-/// `documentation` the routes of the documentation are among those looked at.
+/// The route for `method` and `path`. `path` begins with `/` and is percent-encoded. `documentation` says whether
+/// the documentation has routes.
 ///
 /// # Errors
-/// [`Miss::NotFound`] for a path that no route has, [`Miss::MethodNotAllowed`] for a path that has
-/// only routes of other methods.
+/// [`Miss::NotFound`], if the path has no route, and [`Miss::MethodNotAllowed`], if it has routes only for other
+/// methods.
 pub fn find(method: &str, path: &str, documentation: bool) -> Result<Route, Miss> {
     let decoded = decoded_segments(path);
     let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
@@ -170,8 +169,8 @@ pub fn find(method: &str, path: &str, documentation: bool) -> Result<Route, Miss
     }
 }
 
-/// The first row of the table for `path`, whatever its methods: all rows of a path have the same template and
-/// are equally open. `None` for a path that no route has. `documentation` as for [`find`].
+/// The first row of the table that matches `path`, whatever its methods: all rows that match a path have the same
+/// template and are equally open. `None` if the path has no route. `documentation` as for [`find`].
 #[must_use]
 pub fn entry(path: &str, documentation: bool) -> Option<&'static Entry> {
     let decoded = decoded_segments(path);

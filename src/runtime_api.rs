@@ -1,9 +1,9 @@
 //! Sends responses, streamed ones included, to the Lambda Runtime API (Lambda Developer Guide, "Using
 //! the Lambda runtime API for custom runtimes", "Response streaming").
 //!
-//! `lambda_runtime` can stream too. But its HTTP client leaves Nagle's algorithm on, so the kernel holds
-//! a small piece back until the one before it is acknowledged, up to 40 ms later. And it is asynchronous,
-//! so each delta would change threads between the model's connection, which is blocking, and Lambda's.
+//! `lambda_runtime` can stream too. But its HTTP client leaves Nagle's algorithm on, so the kernel holds a small
+//! piece back until the previous one is acknowledged, up to 40 ms later. It is also asynchronous, so each delta
+//! would have to change threads between the model's connection, which is blocking, and Lambda's.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -19,21 +19,20 @@ use crate::event::{self, Answer};
 use crate::http_client::{Client, Error};
 use crate::response::Response;
 
-/// Distinguishes an invocation from an earlier attempt at it; echoed unchanged.
+/// Distinguishes an invocation from an earlier attempt at it. The response repeats it unchanged.
 pub const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
 
 const RESPONSE_MODE: HeaderName = HeaderName::from_static("lambda-runtime-function-response-mode");
 
 const HTTP_INTEGRATION: HeaderValue = HeaderValue::from_static("application/vnd.awslambda.http-integration-response");
 
-/// How long the Runtime API may accept no data before the caller counts as gone.
+/// How long the Runtime API may accept no data before the caller is considered gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long sending may go on after the upstreams' deadline. Some of the invocation's time is kept
-/// for that.
+/// How long sending may take after the upstreams' deadline. Some of the invocation's time is kept for it.
 const TO_SEND: Duration = Duration::from_millis(100);
 
-/// How often a whole response is sent at most, on kept connections that turn out to be closed.
+/// How many times a whole response is sent at most, if pooled connections turn out to be closed.
 const MAX_ATTEMPTS: u32 = 4;
 
 /// Sends the response of one invocation.
@@ -66,7 +65,7 @@ impl std::error::Error for NotSent {
 }
 
 impl ResponseSender {
-    /// Opens a connection to the Runtime API if there is none, while something else is waited for.
+    /// Opens a connection to the Runtime API if there is none. Call it before waiting for something else.
     pub fn preconnect(&self) {
         self.http.preconnect(&self.api);
     }
@@ -120,7 +119,7 @@ impl ResponseSender {
         *request.headers_mut() = headers;
         request.headers_mut().extend(self.invocation_id.clone().map(|id| (INVOCATION_ID, id)));
         let url = format!("{}2018-06-01/runtime/invocation/{}/response", self.api, self.request_id);
-        // Lambda's ids are UUIDs, and its address was parsed before.
+        // Lambda's ids are UUIDs, and its address has already been parsed.
         *request.uri_mut() = url.parse().unwrap_or_default();
         request
     }
@@ -128,14 +127,14 @@ impl ResponseSender {
     fn post(&self, request: Request<()>, body: &mut dyn Read, deadline: Instant) -> Result<(), Error> {
         let response = self.http.upload(request, body, WRITE_TIMEOUT, deadline + TO_SEND)?;
         if !response.status().is_success() {
-            // As `lambda_runtime` does: the next invocation may go well.
+            // Not an error, as in `lambda_runtime`: the next invocation may succeed.
             eprintln!("Request {}: the Lambda Runtime API answered {}", self.request_id, response.status());
         }
         Ok(())
     }
 }
 
-/// A streaming response whose body is still to come.
+/// A streaming response before its body.
 #[derive(Debug)]
 pub struct StreamingResponse {
     sender: ResponseSender,
@@ -144,14 +143,14 @@ pub struct StreamingResponse {
 }
 
 impl StreamingResponse {
-    /// Sends the head and then the body, each piece as soon as it can be read. `deadline` is that of the
-    /// upstreams, soon after which nothing is sent any more. Blocks until `body` is read to its end, even if the caller is gone, because reading
-    /// it drives the chat.
+    /// Sends the head and then the body, each piece as soon as it can be read. `deadline` is the upstreams' deadline;
+    /// shortly after it nothing more is sent. Blocks until `body` has been read to its end, even if the caller is
+    /// gone, because reading it drives the chat.
     pub fn send(self, body: &mut impl Read, deadline: Instant) {
         let Self { sender, request, prelude } = self;
         let mut body = Prefixed { prefix: prelude, rest: body };
         if let Err(error) = sender.post(request, &mut body, deadline) {
-            eprintln!("Request {}: nobody takes the streamed response: {}", sender.request_id, chain(&error));
+            eprintln!("Request {}: the streamed response could not be sent: {}", sender.request_id, chain(&error));
         }
         // Reading never fails, and a sink accepts everything.
         let _ = io::copy(&mut body, &mut io::sink());
@@ -163,7 +162,7 @@ fn streaming() -> HeaderMap {
     HeaderMap::from_iter([mode, (CONTENT_TYPE, HTTP_INTEGRATION)])
 }
 
-/// What a streaming response begins with: status, headers and cookies of `head`, and eight NULs.
+/// The beginning of a streaming response: the status, headers and cookies of `head`, and eight NULs.
 fn prelude(head: http::Response<()>) -> Vec<u8> {
     let (mut parts, ()) = head.into_parts();
     let cookies = event::take_cookies(&mut parts.headers);

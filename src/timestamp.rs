@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
-/// RFC 3339 in UTC with milliseconds, always with all three digits: times compare as texts do.
+/// RFC 3339 in UTC with milliseconds, always with three digits, so that the texts sort as the times do.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -14,7 +14,7 @@ pub fn rfc3339(time: SystemTime) -> String {
     format!("{}.{:03}Z", second.trim_end_matches('Z'), since.subsec_millis())
 }
 
-/// How many seconds a UTC day has.
+/// The seconds of a UTC day.
 pub const DAY: u64 = 24 * 60 * 60;
 
 /// Whole seconds since the Unix epoch; 0 before it.
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_has_always_three_digits_of_milliseconds() {
+    fn a_time_always_has_three_digits_of_milliseconds() {
         let rows = [
             (0, "1970-01-01T00:00:00.000Z"),
             (1_800_000_000_830, "2027-01-15T08:00:00.830Z"),

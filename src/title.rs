@@ -2,13 +2,13 @@
 
 use unicode_segmentation::GraphemeCursor;
 
-/// The most characters of a title, in Unicode scalar values. A bound in grapheme clusters would bound
-/// nothing: one cluster can have any number of combining marks.
+/// The most characters of a title, in Unicode scalar values. A limit in grapheme clusters would limit nothing,
+/// because one cluster can have any number of combining marks.
 pub const LONGEST: usize = 80;
 
-/// The title of a conversation that begins with `message`. A longer one is cut at the end of a word, or
-/// where the first word is too long, at the end of a grapheme cluster (UAX #29 §3), and ends with `…`.
-/// `None` where nothing of the message can be seen.
+/// The title of a conversation that begins with `message`. A long message is cut at the end of a word, or if the
+/// first word is too long, at the end of a grapheme cluster (UAX #29 §3), and `…` is added. `None` if the message
+/// has no visible character.
 #[must_use]
 pub fn of_message(message: &str) -> Option<String> {
     let (mut title, length) = line(message);
@@ -23,10 +23,10 @@ pub fn of_message(message: &str) -> Option<String> {
     Some(title).filter(|title| title.contains(is_visible))
 }
 
-/// The title that a caller has written, without the whitespace around it; `Err` tells what is wrong with it.
+/// The title that a caller has sent, without the whitespace around it.
 ///
 /// # Errors
-/// Nothing of the text can be seen, it is too long, or it is more than one line of plain text.
+/// What is wrong with the text: it has no visible character, is too long, or is not one line of plain text.
 pub fn of_caller(text: &str) -> Result<&str, &'static str> {
     let title = text.trim();
     if !title.contains(is_visible) {
@@ -40,7 +40,8 @@ pub fn of_caller(text: &str) -> Result<&str, &'static str> {
     }
 }
 
-/// `text` on one line, without control characters, and its length. Of a text that is too long there is the beginning, with more than [`LONGEST`] characters.
+/// `text` on one line, without control characters, and its length. Of a text that is too long, only the beginning,
+/// which still has more than [`LONGEST`] characters.
 fn line(text: &str) -> (String, usize) {
     let (mut line, mut length, mut gap) = (String::new(), 0, false);
     for character in text.chars() {
@@ -64,23 +65,23 @@ fn line(text: &str) -> (String, usize) {
     (line, length)
 }
 
-/// Whether it is a control character, ends a line, or embeds, overrides or isolates a direction (UAX #9 §2),
-/// which would reorder the text beside it.
+/// Whether it is a control character, ends a line, or embeds, overrides or isolates a direction (UAX #9 §2), which
+/// would reorder the text next to it.
 fn is_control(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Whether it is neither whitespace nor one of the characters of no width, which join emoji, for example.
+/// Whether it is visible: not whitespace, and not a character without width, such as those that join emoji.
 fn is_visible(character: char) -> bool {
     let has_width =
         !matches!(character, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{3164}' | '\u{feff}');
     has_width && !character.is_whitespace() && !is_control(character)
 }
 
-/// The last boundary of a grapheme cluster of `text` at `at` or before.
+/// The last boundary between grapheme clusters of `text` at or before `at`.
 fn last_boundary(text: &str, at: usize) -> usize {
     let mut cursor = GraphemeCursor::new(at, text.len(), true);
-    // The whole text is there, so neither asks for more of it.
+    // The whole text is given, so neither call needs more of it.
     match cursor.is_boundary(text, 0) {
         Ok(true) => at,
         _ => cursor.prev_boundary(text, 0).ok().flatten().unwrap_or_default(),
@@ -106,17 +107,17 @@ mod tests {
             ("\u{200b}\u{feff} \u{200d}", None),
             ("…", Some("…".to_owned())),
             ("가나다 라마바", Some("가나다 라마바".to_owned())),
-            // As long as it may be.
+            // Exactly as long as allowed.
             (&"x".repeat(80), Some("x".repeat(80))),
             (&format!("{} ", "x".repeat(80)), Some("x".repeat(80))),
             // Too long, and one word.
             (&"x".repeat(81), Some(format!("{}…", "x".repeat(79)))),
             (&"가".repeat(100), Some(format!("{}…", "가".repeat(79)))),
-            // Cut at a word: before the last that does not fit, or after one that just fits.
+            // Cut at a word: before the one that does not fit, or after one that just fits.
             (&format!("{} {}", "x".repeat(40), "y".repeat(60)), Some(format!("{}…", "x".repeat(40)))),
             (&format!("{} y", "x".repeat(79)), Some(format!("{}…", "x".repeat(79)))),
             (&"안녕 ".repeat(40), Some(format!("{}…", "안녕 ".repeat(26).trim_end()))),
-            // Seven characters each, of which eleven fit into 79.
+            // Seven characters each, so eleven fit into 79.
             (&family.repeat(12), Some(format!("{}…", family.repeat(11)))),
             // Jamo and combining marks stay with what they belong to.
             (&"\u{1112}\u{1161}\u{11ab}".repeat(30), Some(format!("{}…", "\u{1112}\u{1161}\u{11ab}".repeat(26)))),
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_title_is_taken_as_a_whole_or_not_at_all() {
+    fn a_callers_title_is_accepted_as_a_whole_or_not_at_all() {
         let (longest, too_long) = ("가".repeat(80), "가".repeat(81));
         let rows = [
             (" \n My  title\u{3000}", Ok("My  title")),

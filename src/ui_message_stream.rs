@@ -11,7 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Response};
 use serde::Serialize;
 
-/// The id of a message's only text.
+/// The id of the only text in a message.
 const TEXT: &str = "0";
 
 /// A part of the stream; some carry a `T`.
@@ -45,7 +45,7 @@ pub fn head() -> Response<()> {
     response
 }
 
-/// Begins the message, with this metadata, and its text.
+/// Begins the message, with this metadata, and begins its text.
 pub fn begin(stream: &mut Vec<u8>, metadata: &impl Serialize) {
     write(stream, &Part::Start { message_metadata: metadata });
     write(stream, &Plain::TextStart { id: TEXT });
@@ -77,7 +77,7 @@ pub fn fail(stream: &mut Vec<u8>, problem: &impl Serialize, text: &str) {
 
 fn write(stream: &mut Vec<u8>, part: &impl Serialize) {
     stream.extend_from_slice(b"data: ");
-    // A value of ours with string keys always serialises.
+    // Serialising our own types with string keys never fails.
     serde_json::to_writer(&mut *stream, part).expect("a part serialises");
     stream.extend_from_slice(b"\n\n");
 }

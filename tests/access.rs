@@ -138,7 +138,7 @@ fn a_list_of_tokens_that_cannot_be_used_is_named_without_its_digests() {
         ("ada".to_owned(), "entry 1 has no colon"),
         (format!("ada:{digest},:{}", sha256("b")), "entry 2 has no name of 1 to 64 letters"),
         (format!("a b:{digest}"), "entry 1 has no name"),
-        (format!("ada:{digest},ada:{}", sha256("b")), "the name ada is there twice"),
+        (format!("ada:{digest},ada:{}", sha256("b")), "the name ada occurs twice"),
         (format!("ada:{digest},bob:{digest}"), "ada and bob have the same token"),
         (format!("ada:{}", &digest[1..]), "the digest of entry 1 does not have 64 hex digits"),
         // The token itself in the wrong place.
@@ -148,7 +148,7 @@ fn a_list_of_tokens_that_cannot_be_used_is_named_without_its_digests() {
             format!("ada:{}", digest.replace(|c: char| c.is_ascii_digit(), "z")),
             "the digest of entry 1 does not have 64 hex digits",
         ),
-        (",".to_owned(), "it has no entry"),
+        (",".to_owned(), "it has no entries"),
     ];
     for (list, expected) in rows {
         let error = configure(&[("ACCESS_TOKENS", &list)]).expect_err(&list).to_string();

@@ -21,7 +21,7 @@ fn outside_lambda_it_says_in_two_lines_what_it_is_and_exits_2() {
         assert_eq!(status.code(), Some(2), "{said}");
         assert_eq!(
             said,
-            "kus-aws-backend is an AWS Lambda function: Lambda starts it and hands it events.\n\
+            "kus-aws-backend is an AWS Lambda function: Lambda starts it and sends it events.\n\
              To run it on this machine: cargo run --example local\n"
         );
         assert_eq!(stdout, b"");

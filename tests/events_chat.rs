@@ -64,7 +64,7 @@ pub(crate) fn rows() -> Vec<Row> {
             "post-chat-form-body",
             415,
             "unsupported_media_type",
-            "The body has to be JSON: send the header content-type: application/json.",
+            "The body must be JSON: send the header content-type: application/json.",
         ),
         not_allowed("get-chat-wrong-method", "POST, OPTIONS"),
         preflight("options-chat-preflight", "POST", "content-type,idempotency-key"),
@@ -124,7 +124,7 @@ fn listed(id: &str, title: &str) -> Value {
 
 /// 401, because nobody has identified the caller.
 fn unauthorized(file: &'static str) -> Row {
-    let detail = "Only a caller with an identity has a list of conversations, and this request has none. The server's operator has to set ACCESS_TOKENS, or to put an authorizer in front.";
+    let detail = "Only a caller with an identity has a list of conversations, and this request has no identity. The server's operator has to set ACCESS_TOKENS or put an authorizer in front.";
     let (file, variables, status, headers, body) = problem(file, 401, "authentication_required", detail);
     let challenge = json!({"www-authenticate": "Bearer realm=\"kus-aws-backend\""});
     (file, variables, status, with(headers, challenge), body)

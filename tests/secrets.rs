@@ -192,8 +192,8 @@ async fn what_the_operator_has_to_change_is_not_configured_and_its_cause_is_in_t
         (&keyed, value("{\"API_KEY\":{\"sk-1\":1}}"), "its JSON key \"API_KEY\" does not hold a string"),
         (&keyed, value("{\"API_KEY\":\"\"}"), "it is empty"),
         (parameter, value(" \n"), "it is empty"),
-        (parameter, value("sk-1\nsk-2"), "it has characters that no key has"),
-        (secret, value("sk-\u{7f}"), "it has characters that no key has"),
+        (parameter, value("sk-1\nsk-2"), "it has characters that a key cannot have"),
+        (secret, value("sk-\u{7f}"), "it has characters that a key cannot have"),
     ];
     for (reference, behaviour, expected) in rows {
         let case = format!("{reference} {behaviour:?}");

@@ -1,4 +1,4 @@
-//! Bodies of JSON, and what is wrong with them.
+//! Reads JSON bodies, and says what is wrong with them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use crate::error::Error;
 use crate::request::Request;
 
-/// A member of a body, as far as its type can be one that is expected.
+/// A member of a body. Only the values that some endpoint expects are kept.
 #[derive(Default)]
 pub(super) enum Member {
     #[default]
@@ -24,23 +24,23 @@ pub(super) enum Member {
     Object,
 }
 
-/// The members with these `names` of the request's body, a JSON object such as `example`. Of a member that is
-/// there twice the last one counts. All others are passed over, because what is kept of JSON can take a
-/// hundred times the memory of its text.
+/// The members with these `names` in the request's body, a JSON object such as `example`. If a name occurs twice, the
+/// last member counts. All other members are skipped, because parsed JSON can take a hundred times the memory of its
+/// text.
 ///
 /// # Errors
-/// 415 for a body that is not said to be JSON, 400 for one that is no JSON object.
+/// 415 for a body that is not declared as JSON, 400 for one that is not a JSON object.
 pub(super) fn members<const N: usize>(
     request: &Request,
     names: [&str; N],
     example: &str,
 ) -> Result<[Member; N], Error> {
-    // A page of another site can post a form or plain text without a preflight, but no JSON.
+    // A page of another site can post a form or plain text without a preflight, but not JSON.
     if !is_json(&request.headers) {
         return Err(Error::UnsupportedMediaType);
     }
     let body = request.body.bytes();
-    let body = body.ok_or_else(|| Error::InvalidJson("it is not the base64 that it is said to be".to_owned()))?;
+    let body = body.ok_or_else(|| Error::InvalidJson("it is marked as base64 and is not valid base64".to_owned()))?;
     let invalid = |error: serde_json::Error| Error::InvalidJson(error.to_string());
     if !body.trim_ascii_start().starts_with(b"{") {
         serde_json::from_slice::<IgnoredAny>(&body).map_err(invalid)?;
@@ -54,10 +54,10 @@ pub(super) fn members<const N: usize>(
 }
 
 impl Member {
-    /// The string that the member `name` is.
+    /// The member `name` as a string.
     ///
     /// # Errors
-    /// 400 where it is missing or of another type.
+    /// 400, if it is missing or of another type.
     pub(super) fn string(self, name: &'static str) -> Result<String, Error> {
         match self {
             Self::String(string) => Ok(string),
@@ -65,7 +65,7 @@ impl Member {
         }
     }
 
-    /// That the member `name` is this, and not what is `expected`: 400.
+    /// The error that the member `name` is this and not what is `expected`: 400.
     pub(super) fn is_not(&self, name: &'static str, expected: &'static str) -> Error {
         let found = match self {
             Self::Missing => "missing",
@@ -80,15 +80,14 @@ impl Member {
     }
 }
 
-/// Whether the body is said to be JSON: `application/json`, or a type with the suffix `+json`
-/// (RFC 6839 §3.1).
+/// Whether the body is declared as JSON: `application/json`, or a type with the suffix `+json` (RFC 6839 §3.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Reads those `members` of an object that have these `names`.
+/// Reads the `members` of an object that have these `names`.
 struct Members<'a> {
     names: &'a [&'a str],
     members: &'a mut [Member],

@@ -1,4 +1,4 @@
-//! `/api/v1/chat`: the next turn of a conversation, answered whole or as it is written.
+//! `/api/v1/chat`: the next turn of a conversation, answered at once or as a stream.
 
 mod prompt;
 mod request;
@@ -27,22 +27,22 @@ use crate::request::Request;
 use crate::response::{self, Response};
 use crate::secrets::{self, Fetch, Fetched, Held};
 
-/// What the model is sent beside the new message.
+/// What is sent to the model in addition to the new message, and how many tokens may be used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The first message of every request.
     pub system_prompt: Option<Arc<str>>,
-    /// The most turns that the model is reminded of.
+    /// How many earlier turns are sent to the model at most.
     pub window_turns: u16,
-    /// The most characters of those turns.
+    /// How many characters these turns have at most.
     pub window_chars: u32,
     /// How many tokens callers may use in a day.
     pub limits: Limits,
 }
 
 impl Settings {
-    /// How many tokens an answer to a message of so many bytes can take, earlier turns included where
-    /// the conversation goes on. Of those only the number of characters is known: at most one token each.
+    /// The most tokens that an answer to a message of `message` bytes is likely to take. If the conversation `goes_on`,
+    /// this includes earlier turns. Only their most characters are known; each counts as a token.
     fn estimate(&self, message: usize, goes_on: bool, openai: &openai::Client) -> u64 {
         let system_prompt = self.system_prompt.as_ref().map_or(0, |prompt| prompt.len());
         let turns = if goes_on { usize::from(self.window_turns) } else { 0 };
@@ -54,7 +54,7 @@ impl Settings {
             .saturating_add(quota::tokens_of_frames(2 * turns + 2))
     }
 
-    /// Reserves what the answer can take, where there is a limit.
+    /// Reserves the tokens that the answer can take, if there is a limit.
     async fn reserve(
         &self,
         said: &ChatRequest,
@@ -95,9 +95,9 @@ struct Conversation<'a> {
     turns: u64,
     history: &'a Arc<History>,
     record: &'a Record,
-    /// When the turn has to be written.
+    /// When the turn must be written.
     deadline: Instant,
-    /// What is reserved for the answer, until it is settled; `None` where there is no limit.
+    /// The tokens reserved for the answer, until they are settled; `None` if there is no limit.
     hold: Option<Hold>,
 }
 
@@ -142,9 +142,9 @@ impl<'a> Answer<'a> {
 /// 200 with the model's reply to `{"message","conversation_id"?,"stream"?}`.
 ///
 /// # Errors
-/// 400, 413, 415 and 422 for what the caller sent, 404 for a conversation that the owner does not
-/// have, 409 for one that is deleted meanwhile, 429 where a token limit is reached, and the failures of
-/// [`openai`], [`history`] and [`secrets`].
+/// 400, 413, 415 and 422 for what the caller sent, 404 for a conversation that the owner does not have, 409 for one
+/// that is deleted meanwhile, 429 if a token limit is reached, and the failures of [`openai`], [`history`] and
+/// [`secrets`].
 pub async fn post<'a>(
     request: &'a Request,
     settings: &Settings,
@@ -181,7 +181,7 @@ pub async fn post<'a>(
             Ok(Found::Answer(response)) => Ok(Reply::Whole(response)),
             Err(error) => Err(error),
         };
-        // The model is not asked.
+        // The model will not be asked.
         if let Ok(Some(hold)) = hold {
             settle(hold, history, record, 0, &quota::to_release(call, times.write)).await;
         }
@@ -227,7 +227,7 @@ pub async fn post<'a>(
     Ok(Reply::Whole(answer))
 }
 
-/// The deadlines of the upstreams: an earlier one leaves the time that a later one needs.
+/// The deadlines of the upstreams. Each leaves enough time for the calls that follow.
 struct Times {
     read: Instant,
     model: Instant,
@@ -251,7 +251,7 @@ enum Found {
     Answer(Response),
 }
 
-/// Reads what the conversation was and whether the request was answered before.
+/// Reads the conversation, and whether the request has already been answered.
 async fn find(
     conversation_key: ConversationKey<'_>,
     said: &ChatRequest,
@@ -271,7 +271,7 @@ async fn find(
     }
 }
 
-/// The turn that an earlier request with the same key has made.
+/// The turn that an earlier request with the same key added.
 async fn earlier(
     history: &History,
     conversation_key: ConversationKey<'_>,
@@ -284,7 +284,7 @@ async fn earlier(
     }
 }
 
-/// The answer of an earlier request with the same key, which has to have said the same.
+/// The answer of an earlier request with the same key, if it had the same message.
 fn repeated(id: Uuid, said: &ChatRequest, turn: &Turn) -> Result<Response, Error> {
     if turn.exchange.user != said.message {
         return Err(Error::IdempotencyKeyReused);
@@ -305,8 +305,9 @@ async fn fetched(key: Fetch, record: &Record) -> Result<Option<Held>, secrets::E
     held
 }
 
-/// Asks the model to answer `prompt` in one piece; the outcome, and how many tokens it was sent by estimate.
-/// Blocks: an invocation has nothing else to do meanwhile, and another thread would take time to start.
+/// Asks the model to answer `prompt` in one piece. Returns the outcome, and an estimate of how many tokens the model
+/// was sent. Blocks, because an invocation has nothing else to do meanwhile and another thread would take time to
+/// start.
 fn ask(
     openai: &openai::Client,
     key: Option<&Held>,
@@ -328,16 +329,16 @@ fn ask(
     (outcome, sent)
 }
 
-/// How many tokens an answer of so many bytes took: as the model's server counts them, or by the estimate
-/// where it tells nothing. `sent` is how many tokens the model was sent by estimate.
+/// How many tokens were spent: as the model's server counted them, or if it did not, by estimate. `sent` is the
+/// estimate of the tokens that the model was sent, and `received` the length of its answer in bytes.
 fn tokens_spent(usage: Usage, sent: u64, received: usize) -> u64 {
     let counted = usage.total().filter(|tokens| *tokens > 0);
     counted.unwrap_or_else(|| sent.saturating_add(quota::tokens_of(received)))
 }
 
-/// Turns what is reserved into what was spent, and notes what is left.
+/// Replaces the reserved tokens by those that were spent, and notes what is left.
 async fn settle(hold: Hold, history: &History, record: &Record, spent: u64, call: &Call) {
-    // Boxed here and where it is reserved, so that a chat without a limit does not carry these futures.
+    // Boxed, like the reservation, so that these futures do not make the future of a chat without a limit larger.
     let balances = Box::pin(hold.settle(history, spent, call)).await;
     record.note(|notes| notes.balances = Some(balances));
 }
@@ -351,15 +352,15 @@ fn note_completion(record: &Record, exchange: &Exchange) {
 
 /// What became of an exchange.
 enum Outcome {
-    /// It is the turn with this number, or would be if it had been `saved`.
+    /// The exchange is the turn with this number, or would be if it had been `saved`.
     Stored { turn: u64, saved: bool },
-    /// Another request with the same key and message was faster, with this turn.
+    /// Another request with the same key and message was faster, and added this turn.
     AlreadyThere(Turn),
 }
 
 impl Conversation<'_> {
-    /// Adds the exchange, which took `spent` tokens. The model has answered, so the caller gets the answer
-    /// even if the table cannot be written.
+    /// Adds the exchange, which took `spent` tokens. The model has answered, so the caller gets the answer even if the
+    /// table cannot be written.
     async fn append(&mut self, exchange: &Exchange, spent: u64) -> Result<Outcome, Error> {
         let writing = self.record.begin(Upstream::HistoryWrite, self.deadline);
         let appending = self.history.append(self.key, self.turns, exchange, &writing.call);
@@ -379,7 +380,7 @@ impl Conversation<'_> {
         }
     }
 
-    /// Turns what is reserved into `spent` tokens, where there is no turn to store.
+    /// Replaces the reserved tokens by `spent`, if there is no turn to store.
     async fn settle(&mut self, spent: u64) {
         if let Some(hold) = self.hold.take() {
             let writing = self.record.begin(Upstream::HistoryWrite, self.deadline);
@@ -387,14 +388,14 @@ impl Conversation<'_> {
         }
     }
 
-    /// The same where the model, which was sent `sent` tokens, gave no answer of its `most` tokens.
+    /// Does the same after the model failed. It was sent `sent` tokens, and its answer could have had `most`.
     async fn settle_failed(&mut self, error: &openai::Error, sent: u64, most: u64) {
         self.settle(if error.may_be_billed { sent.saturating_add(most) } else { 0 }).await;
     }
 }
 
-/// The id of the conversation that a request with this key begins: the same for the same key, and
-/// as hard to guess as the key.
+/// The id of the conversation that a request with this key begins. The same key gives the same id, which is as hard to
+/// guess as the key.
 fn id_of_key(owner: &str, key: Uuid) -> Uuid {
     let digest = Sha256::new().chain_update(owner).chain_update(key).finalize();
     let mut bytes = [0; 16];

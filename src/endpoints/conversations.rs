@@ -1,5 +1,5 @@
-//! `/api/v1/conversations/{conversation_id}`: what was said, its title and its deletion; and
-//! `/api/v1/conversations`: the same of all that the caller has.
+//! `/api/v1/conversations/{conversation_id}` reads, renames and deletes a conversation, and `/api/v1/conversations`
+//! lists and deletes all of the caller's conversations.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,10 +20,10 @@ use crate::request::Request;
 use crate::response::{self, Response};
 use crate::title;
 
-/// The most turns, or conversations, of a page.
+/// The most turns or conversations on a page.
 const LONGEST_PAGE: usize = 100;
 
-/// How many there are on a page when the request names no number.
+/// How many are on a page if the request has no `limit`.
 const USUAL_PAGE: usize = 20;
 
 #[derive(Serialize)]
@@ -35,7 +35,7 @@ struct Conversation<'a> {
     next_cursor: Option<String>,
 }
 
-/// What a list tells about a conversation.
+/// A conversation as it appears in a list.
 #[derive(Serialize)]
 struct Summary<'a> {
     conversation_id: Uuid,
@@ -72,12 +72,12 @@ impl<'a> From<&'a Listed> for Summary<'a> {
     }
 }
 
-/// 200 with a page of the conversation: `limit` turns (1 to 100, 20 when it is missing), the newest
-/// or those before `cursor`, in reading order.
+/// 200 with a page of the conversation: the newest `limit` turns (1 to 100, by default 20), or those before `cursor`,
+/// in the order in which they were said.
 ///
 /// # Errors
-/// 400 for a `limit` or `cursor` that cannot be used, 404 for a conversation that the owner does
-/// not have, 503 when the table cannot be read.
+/// 400 for a `limit` or `cursor` that cannot be used, 404 for a conversation that the owner does not have, 503 if the
+/// table cannot be read.
 pub async fn get(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
     let conversation_key = ConversationKey { owner: request.owner.as_str(), id: parse_id(id)? };
     let limit = limit(request, "a number of turns from 1 to 100")?;
@@ -108,11 +108,11 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
     Ok(response::json(StatusCode::OK, &conversation))
 }
 
-/// 200 with what a list tells about the conversation, whose title is now that of `{"title"}`.
+/// Gives the conversation the title in the body, `{"title"}`. 200 with the conversation as it appears in a list.
 ///
 /// # Errors
-/// 400 and 415 for a body that cannot be used, 404 for a conversation that the owner does not have, 503
-/// when the table cannot be written.
+/// 400 and 415 for a body that cannot be used, 404 for a conversation that the owner does not have, 503 if the table
+/// cannot be written.
 pub async fn rename(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
     let conversation_key = ConversationKey { owner: request.owner.as_str(), id: parse_id(id)? };
     let [title] = body::members(request, ["title"], r#"{"title":"My trip"}"#)?;
@@ -125,10 +125,10 @@ pub async fn rename(request: &Request, id: &str, history: &History, record: &Rec
     Ok(response::json(StatusCode::OK, &Summary::from(&renamed)))
 }
 
-/// 204, and every item of the conversation is gone.
+/// Deletes every item of the conversation. 204.
 ///
 /// # Errors
-/// 404 for a conversation that the owner does not have, 503 when the table cannot be written.
+/// 404 for a conversation that the owner does not have, 503 if the table cannot be written.
 pub async fn delete(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
     let conversation_key = ConversationKey { owner: request.owner.as_str(), id: parse_id(id)? };
     let deleting = record.begin(Upstream::HistoryWrite, request.deadline);
@@ -139,12 +139,12 @@ pub async fn delete(request: &Request, id: &str, history: &History, record: &Rec
     }
 }
 
-/// 200 with a page of the owner's conversations: `limit` of them (1 to 100, 20 when it is missing), those
-/// that were last written to, or those after `cursor`.
+/// 200 with a page of the owner's conversations, the most recently updated first: `limit` of them (1 to 100, by
+/// default 20), the first or those after `cursor`. `history` is called only after the caller has been checked.
 ///
 /// # Errors
-/// 401 for callers without an identity, 400 for a `limit` or `cursor` that cannot be used, 503 when the
-/// table or its index cannot be read. The `history` is asked for once the caller is known.
+/// 401 for callers without an identity, 400 for a `limit` or `cursor` that cannot be used, 503 if the table or its
+/// index cannot be read.
 pub async fn list<'a>(
     request: &Request,
     history: impl FnOnce() -> Result<&'a Arc<History>, Error>,
@@ -164,11 +164,11 @@ pub async fn list<'a>(
     Ok(response::json(StatusCode::OK, &list))
 }
 
-/// 200 with how many of the owner's conversations were deleted, and whether there may be more.
+/// 200 with how many of the owner's conversations were deleted, and whether there may be more. `history` is called
+/// only after the caller has been checked.
 ///
 /// # Errors
-/// 401 for callers without an identity, 503 when nothing was deleted because of a failure. The `history` is
-/// asked for once the caller is known.
+/// 401 for callers without an identity, 503 if nothing was deleted because of a failure.
 pub async fn delete_all<'a>(
     request: &Request,
     history: impl FnOnce() -> Result<&'a Arc<History>, Error>,
@@ -178,7 +178,7 @@ pub async fn delete_all<'a>(
     let history = history()?;
     let deleting = record.begin(Upstream::HistoryWrite, request.deadline);
     let now = Instant::now();
-    // What has begun by then has the rest of the time.
+    // Deletions that have begun by then may use the rest of the time.
     let stop = now + request.deadline.saturating_duration_since(now) * 3 / 4;
     let Deleted { conversations, more, failure } = history.delete_all(owner, stop, &deleting.call).await?;
     if let Some(failure) = failure {
@@ -187,7 +187,7 @@ pub async fn delete_all<'a>(
     Ok(response::json(StatusCode::OK, &Deletion { deleted: conversations, more }))
 }
 
-/// The owner, whom somebody has identified: what `public` has belongs to whoever knows its id.
+/// The owner, if the caller has been identified. Callers who have not must not list what belongs to `public`.
 ///
 /// # Errors
 /// [`Error::AuthenticationRequired`].
@@ -198,14 +198,14 @@ fn identified(request: &Request) -> Result<&str, Error> {
     Ok(request.owner.as_str())
 }
 
-/// How many entries a page is to have; `expected` says what may be sent.
+/// How many entries the page should have; `expected` says what may be sent.
 fn limit(request: &Request, expected: &'static str) -> Result<usize, Error> {
     let Some(limit) = request.query_parameter("limit") else { return Ok(USUAL_PAGE) };
     let limit = limit.parse().ok().filter(|limit| (1..=LONGEST_PAGE).contains(limit));
     limit.ok_or(Error::InvalidParameter { name: "limit", expected })
 }
 
-/// What `read` reads in the request's cursor, if there is one; `expected` says what may be sent.
+/// The request's cursor, if there is one, decoded by `read`; `expected` says what may be sent.
 fn cursor<T>(
     request: &Request,
     expected: &'static str,
@@ -218,14 +218,14 @@ fn cursor<T>(
 /// A conversation's id: a UUID with its hyphens (RFC 9562 §4).
 ///
 /// # Errors
-/// [`Error::ConversationNotFound`] for anything else, for no conversation has such an id.
+/// [`Error::ConversationNotFound`] for anything else, because no conversation has such an id.
 pub(super) fn parse_id(text: &str) -> Result<Uuid, Error> {
     let id = Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH);
     id.ok_or(Error::ConversationNotFound)
 }
 
-/// An opaque cursor: the turn before which the page ends, and a digest that belongs to both the
-/// conversation and the turn, so that no other number and no other conversation's cursor passes.
+/// An opaque cursor: the turn before which the page ends, and a digest of the conversation and the turn, so that a
+/// changed number or another conversation's cursor is rejected.
 pub(crate) fn cursor_of_turn(conversation_key: ConversationKey<'_>, turn: u64) -> String {
     let digest = Sha256::new()
         .chain_update(b"cursor\0")
@@ -236,15 +236,14 @@ pub(crate) fn cursor_of_turn(conversation_key: ConversationKey<'_>, turn: u64) -
     BASE64_URL_SAFE_NO_PAD.encode([&turn.to_be_bytes(), &digest[..8]].concat())
 }
 
-/// The turn of a cursor that belongs to this conversation.
+/// The turn in the cursor, if the cursor belongs to this conversation.
 pub(crate) fn turn_of_cursor(conversation_key: ConversationKey<'_>, text: &str) -> Option<u64> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
     let turn = u64::from_be_bytes(*bytes.first_chunk()?);
     (cursor_of_turn(conversation_key, turn) == text).then_some(turn)
 }
 
-/// An opaque cursor: the position after which the next page begins, and a digest that belongs to both the
-/// owner and the position.
+/// An opaque cursor: the position after which the next page begins, and a digest of the owner and the position.
 pub(crate) fn cursor_of_position(owner: &str, Position { updated_at, id }: &Position) -> String {
     let digest = Sha256::new()
         .chain_update(b"list\0")
@@ -256,7 +255,7 @@ pub(crate) fn cursor_of_position(owner: &str, Position { updated_at, id }: &Posi
     BASE64_URL_SAFE_NO_PAD.encode([&digest[..8], id.as_bytes(), updated_at.as_bytes()].concat())
 }
 
-/// The position of a cursor that belongs to this owner's list.
+/// The position in the cursor, if the cursor belongs to this owner's list.
 pub(crate) fn position_of_cursor(owner: &str, text: &str) -> Option<Position> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
     let (id, updated_at) = bytes.get(8..)?.split_first_chunk()?;

@@ -12,7 +12,7 @@ pub fn openapi() -> Response {
     response::text("application/json", OPENAPI)
 }
 
-/// 200 with the reference.
+/// 200 with the page that shows the document.
 #[must_use]
 pub fn page() -> Response {
     page::response(include_str!("docs/page.html"), include_str!("docs/page.css"), include_str!("docs/page.js"))

@@ -1,4 +1,4 @@
-//! `/api/v1/echo`: says back what it was told.
+//! `/api/v1/echo`: returns the text that it was sent.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -12,10 +12,10 @@ struct Echo<'a> {
     echo: &'a str,
 }
 
-/// 200 `{"echo":q}` with the first `q` of the query.
+/// 200 `{"echo":q}` with the first `q` in the query.
 ///
 /// # Errors
-/// [`Error::MissingParameter`] when the query has no `q`; an empty one is echoed.
+/// [`Error::MissingParameter`], if the query has no `q`. An empty one is returned as it is.
 pub fn get(request: &Request) -> Result<Response, Error> {
     let missing = Error::MissingParameter { name: "q", example: "/api/v1/echo?q=hello" };
     let echo = request.query_parameter("q").ok_or(missing)?;

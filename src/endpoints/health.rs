@@ -1,4 +1,4 @@
-//! `/health`: whether the function runs. It asks no upstream.
+//! `/health`: whether the function runs. It calls no upstream.
 
 use http::StatusCode;
 use serde::Serialize;

@@ -26,7 +26,7 @@ const LINKS: Links = Links {
     openapi: "openapi.json",
 };
 
-/// 200 with the page, for those who accept HTML, or with links.
+/// 200 with the page for clients that accept HTML, and with links for all others.
 #[must_use]
 pub fn get(request: &Request) -> Response {
     let mut response = if request.accepts("text/html") { page() } else { response::json(StatusCode::OK, &LINKS) };

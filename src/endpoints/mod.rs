@@ -1,4 +1,4 @@
-//! The endpoints, one module a resource. A function's parameters are all that it needs.
+//! The endpoints, one module for each resource. A function gets everything it needs as parameters.
 
 mod body;
 pub mod chat;

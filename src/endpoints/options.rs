@@ -1,4 +1,4 @@
-//! `OPTIONS` without preflight headers: which methods a path offers.
+//! `OPTIONS` without preflight headers: which methods a path allows.
 
 use crate::response::{self, Response};
 

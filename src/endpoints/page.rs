@@ -1,4 +1,4 @@
-//! Pages: one HTML document each, with its style and its script in it.
+//! Pages. Each is one HTML document that contains its style and its script.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http::HeaderValue;
@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::response::{self, Response};
 
-/// 200 with the page `html`, in which `{page.css}` and `{page.js}` stand for `style` and `script`. It
-/// runs its own script and asks its own origin, and nothing else.
+/// 200 with the page `html`, in which `style` and `script` replace `{page.css}` and `{page.js}`. The page can run only
+/// its own script and call only its own origin.
 pub(super) fn response(html: &str, style: &str, script: &str) -> Response {
     let (style, script) = (&compact_style(style), &compact(script));
     let page = compact(html).replace("{page.css}", style).replace("{page.js}", script);
@@ -26,15 +26,15 @@ pub(super) fn response(html: &str, style: &str, script: &str) -> Response {
     response
 }
 
-/// `text` without its indentation, its empty lines and those lines that are comments, in the three languages of a
-/// page. None of a page's texts goes on in another line.
+/// `text` (HTML, CSS or JavaScript) without indentation, empty lines and comment lines. No string in a page may span
+/// lines.
 fn compact(text: &str) -> String {
     let lines = text.lines().map(str::trim_start);
     let kept = lines.filter(|line| !(line.is_empty() || line.starts_with("//") || line.starts_with("/* ")));
     kept.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// The style `text` without the spaces beside its punctuation as well.
+/// The style `text`, compacted, and without the spaces around its punctuation.
 fn compact_style(text: &str) -> String {
     let spaced = ["{ ", " {", " }", "; ", ": ", ", "];
     spaced.iter().fold(compact(text), |text, spaced| text.replace(spaced, spaced.trim()))

@@ -171,7 +171,7 @@ fn value(settings: &Settings, answer: &Response<Vec<u8>>) -> Result<Secret, Erro
         return Err(unusable(settings, "it is empty"));
     }
     if HeaderValue::from_str(text).is_err() {
-        let reason = "it has characters that no key has, such as line breaks; store the key alone";
+        let reason = "it has characters that a key cannot have, such as line breaks; store the key alone";
         return Err(unusable(settings, reason));
     }
     Ok(Secret::new(text.to_owned()))

@@ -1,4 +1,4 @@
-//! What the model is sent.
+//! The messages that are sent to the model.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::history::Turn;
 use crate::openai::{self, Cause, Message, Role};
 use crate::quota;
 
-/// A new message, with the turns before it.
+/// A new message, and the turns before it.
 #[derive(Debug)]
 pub(super) struct Prompt {
     pub(super) system_prompt: Option<Arc<str>>,
@@ -17,8 +17,8 @@ pub(super) struct Prompt {
 }
 
 impl Prompt {
-    /// Calls `ask` with the messages. If they are too long for the model, tries once more with the
-    /// newer half of the turns.
+    /// Calls `ask` with the messages. If they are too long for the model, it tries once more with the newer half of the
+    /// turns.
     pub(super) fn put<T>(
         &mut self,
         call: &Call,
@@ -34,7 +34,7 @@ impl Prompt {
         }
     }
 
-    /// How many tokens the messages are likely to have at most.
+    /// The most tokens that the messages are likely to have.
     pub(super) fn tokens(&self) -> u64 {
         let turn = |turn: &Turn| turn.exchange.user.len() + turn.exchange.completion.content.len();
         let system_prompt = self.system_prompt.as_ref().map_or(0, |prompt| prompt.len());

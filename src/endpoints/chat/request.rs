@@ -15,7 +15,7 @@ pub(crate) struct ChatRequest {
     pub(crate) message: String,
     pub(super) conversation_id: Option<Uuid>,
     pub(super) idempotency_key: Option<Uuid>,
-    /// The answer is to come as a stream.
+    /// Whether the caller wants the answer as a stream.
     pub(super) wants_stream: bool,
 }
 
@@ -23,7 +23,7 @@ impl ChatRequest {
     /// Parses `request`.
     ///
     /// # Errors
-    /// 400, 413 and 415 for what cannot be used, 404 for an id that no conversation has.
+    /// 400, 413 and 415 for what cannot be used, 404 for an id that no conversation can have.
     pub(crate) fn read(request: &Request) -> Result<Self, Error> {
         let names = ["message", "conversation_id", "stream"];
         let [message, conversation_id, stream] = body::members(request, names, r#"{"message":"Hello"}"#)?;

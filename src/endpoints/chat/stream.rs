@@ -1,9 +1,9 @@
-//! A chat that is answered as it is written.
+//! A chat whose answer is streamed.
 //!
-//! One thread reads the model's answer and builds the stream: [`StreamReader`] implements [`Read`], and
-//! whoever delivers the stream reads it from there. So a delta goes from the model's socket to the
-//! caller's without a change of threads. When the model has finished, the turn is stored on the
-//! runtime's own thread, and the reader waits for the end of the stream, which says how that went.
+//! One thread reads the model's answer, builds the stream and delivers it: [`StreamReader`] implements [`Read`], and
+//! the code that delivers the stream reads from it. So a delta goes from the model's socket to the caller's without a
+//! change of threads. When the model has finished, the turn is stored on the runtime's own thread. The reader waits
+//! for the end of the stream, which says whether the turn was stored.
 //!
 //! ```text
 //! thread    begin ─ deltas ─ text-end │          │ end of the stream
@@ -32,15 +32,15 @@ use crate::response::{self, Response};
 use crate::secrets::Held;
 use crate::ui_message_stream::{self, delta, end_text};
 
-/// The most text of an answer that is kept to be stored, in bytes. More than a turn can hold, so
-/// [`Exchange::fit`] cuts a streamed answer where it cuts a whole one.
+/// How much text of an answer is kept for storing, in bytes. This is more than fits into a turn, so [`Exchange::fit`]
+/// cuts a streamed answer at the same place as any other.
 const KEPT: usize = LONGEST_TURN + 4;
 
-/// When the deltas of a stream in one piece exceed this size in bytes, the rest of the text is one
-/// delta. A Lambda function answers with 6 MB at most, and JSON's escapes can turn a byte into seven.
+/// If the deltas of a stream in one piece exceed this size in bytes, the rest of the text becomes one delta. An answer
+/// of a Lambda function has at most 6 MB, and JSON's escapes can turn one byte into seven.
 const LONGEST_IN_PARTS: usize = 1024 * 1024;
 
-/// The metadata of a message that begins.
+/// The metadata at the beginning of a message.
 #[derive(Serialize)]
 struct StartMetadata {
     conversation_id: Uuid,
@@ -53,7 +53,7 @@ impl Answer<'_> {
     }
 }
 
-/// The stream of an answer that is known already.
+/// The stream of an answer that is already known.
 pub(super) fn of_one_delta(answer: Answer<'_>) -> Response {
     let mut stream = Vec::new();
     ui_message_stream::begin(&mut stream, &answer.start_metadata());
@@ -73,7 +73,7 @@ pub struct Stream<'a> {
     end: mpsc::Sender<Vec<u8>>,
 }
 
-/// Delivers a stream. It may block. [`Delivery::end`] returns its result.
+/// Delivers a stream, and may block. [`Delivery::end`] returns its result.
 pub type Deliver = Box<dyn FnOnce(&mut StreamReader) -> Vec<u8> + Send>;
 
 /// An answer that is being delivered.
@@ -120,10 +120,10 @@ impl<'a> Stream<'a> {
         Self { conversation, asking, reader, spoken, end }
     }
 
-    /// Asks the model, and when it has begun to speak, has `deliver` read the stream.
+    /// Asks the model. When the answer begins, `deliver` reads the stream.
     ///
     /// # Errors
-    /// Why the model did not begin to speak. `deliver` was not called then.
+    /// Why the answer did not begin. In that case `deliver` has not been called.
     pub async fn begin(self, deliver: Deliver) -> Result<Delivery<'a>, Error> {
         let Self { mut conversation, asking, mut reader, spoken, end } = self;
         let most = reader.openai.max_output_tokens();
@@ -160,17 +160,16 @@ impl<'a> Stream<'a> {
 }
 
 impl Delivery<'_> {
-    /// Waits until the model has finished, and stores the turn. The end of the stream, for
-    /// [`Delivery::end`].
+    /// Waits until the model has finished, and stores the turn. Returns the end of the stream, for [`Delivery::end`].
     ///
     /// # Errors
-    /// Why the stream cannot be completed. Nothing of this answer was stored then.
+    /// Why the stream cannot be completed. In that case this answer has not been stored.
     pub async fn close(&mut self) -> Result<Vec<u8>, Error> {
         let spoken = (&mut self.spoken).await;
         self.asking = None;
         let Spoken { outcome, spent } = spoken.unwrap_or_else(|_| Spoken {
             outcome: Err(Error::Panic("the delivery of a stream".to_owned())),
-            // Nobody knows.
+            // It is not known how many were spent.
             spent: self.conversation.hold.as_ref().map_or(0, Hold::tokens),
         });
         let mut exchange = match outcome {
@@ -198,7 +197,7 @@ impl Delivery<'_> {
     /// Ends the stream with `end`, and returns the result of the delivery.
     ///
     /// # Errors
-    /// [`Error::Panic`], when the delivery panicked.
+    /// [`Error::Panic`], if the delivery panicked.
     pub async fn end(self, end: Vec<u8>) -> Result<Vec<u8>, Error> {
         // If the delivery panicked, the receiver is gone.
         let _ = self.end.send(end);
@@ -214,11 +213,11 @@ pub struct StreamReader {
     prompt: Prompt,
     idempotency_key: Option<Uuid>,
     call: Call,
-    /// `None` until the model speaks.
+    /// `None` until the answer begins.
     answering: Option<StreamedAnswer>,
-    /// Receives the exchange, or the error; `None` once sent.
+    /// Where the exchange or the error is sent; `None` afterwards.
     told: Option<oneshot::Sender<Spoken>>,
-    /// Gives the end of the stream.
+    /// Where the end of the stream comes from.
     ending: mpsc::Receiver<Vec<u8>>,
     /// The bytes that are ready, and how many of them have been read.
     stream: Vec<u8>,
@@ -226,11 +225,11 @@ pub struct StreamReader {
     has_ended: bool,
     /// The rules of a stream that is delivered in one piece.
     in_one_piece: Option<OnePiece>,
-    /// How the model began, until the runtime's thread is told.
+    /// How the answer began, until the runtime's thread has been told.
     beginning: Option<(oneshot::Sender<Beginning>, Beginning)>,
 }
 
-/// How the model ended.
+/// How the answer ended.
 #[derive(Debug)]
 struct Spoken {
     outcome: Result<Exchange, Error>,
@@ -238,14 +237,14 @@ struct Spoken {
     spent: u64,
 }
 
-/// How the model began.
+/// How the answer began.
 #[derive(Debug)]
 struct Beginning {
-    /// When the first delta was there, or why it did not come.
+    /// When the first delta arrived, or why it did not.
     outcome: Result<Instant, openai::Error>,
-    /// How many tokens the model was sent by estimate.
+    /// An estimate of the tokens that were sent to the model.
     sent: u64,
-    /// How many earlier turns the model was sent.
+    /// How many earlier turns were sent to the model.
     remembered_turns: usize,
 }
 
@@ -254,17 +253,17 @@ struct Beginning {
 struct OnePiece {
     /// The length of the text so far, in bytes.
     text: usize,
-    /// The text has become too long, and is cut.
+    /// Whether the text became too long and was cut.
     is_cut: bool,
     /// The size of its deltas so far, in bytes.
     parts: usize,
-    /// The text after those deltas.
+    /// The text after these deltas.
     rest: String,
 }
 
 impl OnePiece {
     fn delta(&mut self, stream: &mut Vec<u8>, text: &str) {
-        // Once the text is cut, what follows is left out, too.
+        // Once the text has been cut, everything after it is left out.
         let room = if self.is_cut { 0 } else { KEPT - self.text };
         let kept = &text[..text.floor_char_boundary(room)];
         self.is_cut = kept.len() < text.len();
@@ -296,7 +295,7 @@ impl StreamReader {
         Ok(Instant::now())
     }
 
-    /// Tells the runtime's thread how the model began, once.
+    /// Tells the runtime's thread, once, how the answer began.
     fn tell_beginning(&mut self) {
         if let Some((begins, beginning)) = self.beginning.take() {
             // The receiver goes away only when the process ends.
@@ -306,7 +305,7 @@ impl StreamReader {
 
     /// Waits for the next parts and adds them to the stream; `false` at the end.
     fn speak(&mut self) -> bool {
-        // Now that the first delta is on its way: waking another thread takes as long as sending it.
+        // Not before the first delta is on its way, because waking another thread takes as long as sending it.
         self.tell_beginning();
         if let Some(told) = self.told.take() {
             let more = catch_unwind(AssertUnwindSafe(|| self.go_on()));
@@ -314,7 +313,7 @@ impl StreamReader {
                 self.told = Some(told);
                 return true;
             }
-            // The exchange takes the texts, so they are counted before.
+            // Counted first, because the exchange takes the texts.
             let sent = self.prompt.tokens();
             let received = self.answering.as_ref().map_or(0, StreamedAnswer::text_bytes);
             let outcome = match more {
@@ -340,7 +339,7 @@ impl StreamReader {
         }
     }
 
-    /// Waits for more of the text; whether there may be more.
+    /// Waits for more of the text. Returns whether there may be more.
     fn go_on(&mut self) -> Result<bool, Error> {
         let Self { answering, stream, in_one_piece, .. } = self;
         let Some(answering) = answering else { return Ok(false) };

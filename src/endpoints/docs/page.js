@@ -1,9 +1,9 @@
-// The page is at <stage or prefix>/docs, with or without a slash at its end.
+// The page is at <stage or prefix>/docs, with or without a trailing slash.
 const base = location.pathname.replace(/\/docs\/?$/, "");
 
 const byId = (id) => document.getElementById(id);
 
-// An element with these attributes and children. Text is never read as HTML.
+// An element with these attributes and children. Text is never parsed as HTML.
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -15,7 +15,7 @@ function fill(parent, ...children) {
   return parent;
 }
 
-// Text in which `code` stands between backquotes, as a paragraph for each of its paragraphs.
+// Text with `code` in backquotes, as paragraphs.
 function paragraphs(text) {
   const marked = (part, index) => (index % 2 ? element("code", {}, part) : part);
   return (text ?? "")
@@ -24,7 +24,7 @@ function paragraphs(text) {
     .map((text) => element("p", {}, text.split("`").map(marked)));
 }
 
-// Asks the API, whose answer may be of any kind: its status (0 when there is none), headers, text and JSON.
+// Calls the API, which may answer anything: the status (0 if there was no answer), headers, text and JSON.
 async function call(method, path, headers = {}, body) {
   const token = byId("token").value.trim();
   if (token) headers = { ...headers, authorization: `Bearer ${token}` };
@@ -48,10 +48,10 @@ async function call(method, path, headers = {}, body) {
   }
 }
 
-// Whether an answer is what was asked for, and not a problem or somebody else's page.
+// Whether an answer is what was asked for, and not a problem or another server's page.
 const isGood = ({ status, json }) => status === 200 && json !== undefined;
 
-// The conversation that the chat page has in this tab. Where cookies are blocked, there is no storage.
+// The conversation of the chat page in this tab. If cookies are blocked, there is no storage.
 function chatted() {
   try {
     return sessionStorage.getItem("conversation");
@@ -62,7 +62,7 @@ function chatted() {
 
 let openapi;
 
-// The object that a reference stands for; what stands beside the reference is added.
+// The object that a reference points to, with the members next to the reference.
 function resolved({ $ref, ...beside }) {
   if (!$ref) return beside;
   const target = $ref
@@ -98,7 +98,7 @@ function words(schema) {
     .join(", ");
 }
 
-// Names with what they are, each row `[name, words, description, more]`.
+// A list of names and their explanations, each row `[name, words, description, more]`.
 function definitions(rows) {
   const row = ([name, words, description, more]) => [
     element("dt", {}, element("code", {}, name), " ", element("span", { class: "quiet-text" }, words)),
@@ -161,12 +161,12 @@ function parameterList(parameters) {
   return rows.length ? [element("h4", {}, "Parameters"), definitions(rows)] : [];
 }
 
-// Browsers set these themselves and let no page do it.
+// Browsers set these themselves, and do not let a page set them.
 const isForbidden = (name) => /^(origin|access-control-)/i.test(name);
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-// The form that sends a request, and shows it as a command and what came of it.
+// The form that sends a request, and shows it as a command with its result.
 function tryIt(method, path, { operationId }, parameters, body) {
   const field = (name, label, control) => {
     control.id = `${operationId}-${name}`;
@@ -241,19 +241,19 @@ function security(operation) {
   });
   return [
     element("h4", {}, "Access"),
-    definitions([["none", "", "Where the operator has put no authorizer on the API."], ...rows]),
+    definitions([["none", "", "If the operator has put no authorizer on the API."], ...rows]),
   ];
 }
 
 function operationPanel(path, method, operation, shared) {
-  // An operation's own parameter stands for the path's of the same name.
+  // An operation's own parameter replaces the path's parameter of the same name.
   const own = (operation.parameters ?? []).map(resolved);
   const parameters = [...shared.map(resolved).filter(({ name }) => !own.some((other) => other.name === name)), ...own];
   const body = operation.requestBody && resolved(operation.requestBody);
   const inside = element("div");
   const title = [element("span", { class: "method" }, method), element("code", {}, path), ` ${operation.summary}`];
   const panel = element("details", { id: `operation-${operation.operationId}` }, element("summary", {}, title), inside);
-  // What is inside is made when it is first looked at.
+  // The content is made when it is first opened.
   panel.addEventListener(
     "toggle",
     () =>
@@ -309,7 +309,7 @@ function showErrors() {
     all
       .flatMap((response) => Object.values(resolved(response).content?.[type]?.examples ?? {}))
       .map(({ value }) => value);
-  // Some problems are only ever told in a stream.
+  // Some problems occur only in a stream.
   const parts = examples("text/event-stream").flatMap((stream) => stream.match(/(?<=^data: )\{.*/gm));
   const streamed = parts.map((part) => JSON.parse(part)).filter(({ type }) => type === "data-problem");
   const problems = [...streamed.map(({ data }) => data), ...examples("application/problem+json")];

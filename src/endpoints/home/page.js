@@ -1,9 +1,9 @@
-// The page is at <stage or prefix>/, and the API below it.
+// The page is at <stage or prefix>/, and the API is below it.
 const base = location.pathname.replace(/\/$/, "");
 
 /* Words */
 
-// In English and Korean. The element with a name as its id shows the text.
+// In English and Korean. Each text is shown in the element whose id is its name.
 const WORDS = {
   __proto__: null,
   skip: "Skip to message|메시지 입력으로 건너뛰기",
@@ -45,7 +45,7 @@ const WORDS = {
   retry: "Try again|다시 시도",
   wait: "Wait {} s.|{}초 기다리세요.",
 
-  // What failed, by the problem's code or status.
+  // Failures, by the problem's code or status.
   model_timeout: "The model took too long.|모델이 제시간에 답하지 못했습니다.",
   model_rate_limited: "The model is busy.|모델에 요청이 몰려 있습니다.",
   model_unavailable: "The model cannot be reached.|모델에 연결할 수 없습니다.",
@@ -74,7 +74,7 @@ const page = document.documentElement;
 const ui = {};
 for (const node of document.querySelectorAll("[id]")) ui[node.id] = node;
 
-// Text is never read as HTML.
+// Text is never parsed as HTML.
 function element(tag, properties, ...children) {
   const [name, className] = tag.split(".");
   const made = Object.assign(document.createElement(name), className && { className }, properties);
@@ -102,7 +102,7 @@ function copyButton(text) {
 
 const either = (flags, ...patterns) => new RegExp(patterns.map(({ source }) => source).join("|"), flags);
 
-// A soft hyphen ends a text that still grows, and closes what is open. No repetition takes quadratic time.
+// A soft hyphen ends a text that is still growing, and closes what is open. No repetition takes quadratic time.
 const BLOCKS = either(
   "gm",
   /^ {0,3}(`{3,})([^\n`]*)(?:\n|(?![^]))([^]*?)(?:^ *\1.*$|(?![^]))/,
@@ -178,13 +178,13 @@ function blocks(parent, text, depth = 0) {
   return last;
 }
 
-// What would reorder other text is made visible.
+// Characters that would reorder other text are made visible.
 const clean = (text) => text.replace(/[\xad\r]/g, "").replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
 
-// What may become any block.
+// A text that may still become any block.
 const UNDECIDED = /(^|\n)[ \t]{0,9}([-*+>#=|]+|`{1,2}|\d+[.)]?)?[ \t]{0,9}$/;
 
-// Shows a text as it grows. Only its last block is made anew, less often if it is long.
+// Shows a text as it grows. Only the last block is rendered again, less often if it is long.
 function writer(bubble) {
   let [text, rest, timer] = ["", ""];
   const show = (ended) => {
@@ -211,7 +211,7 @@ async function call(path, options) {
   const response = await fetch(`${base}/api/v1/${path}`, { ...options, headers });
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
-  // A gateway says `message`.
+  // A gateway's own errors have `message`.
   throw { detail: problem.message, ...problem, status: response.status, wait: response.headers.get("retry-after") };
 }
 
@@ -238,7 +238,7 @@ async function stream({ message, key }, signal, write) {
   }
 }
 
-// A blob's URL ends with a UUID (File API, "generate a new blob URL"). `randomUUID` is there in secure contexts only.
+// A blob's URL ends with a UUID (File API, "generate a new blob URL"). `randomUUID` exists only in secure contexts.
 const uuid = () => URL.createObjectURL(new Blob()).slice(-36);
 
 /* The conversation */
@@ -284,7 +284,7 @@ function said(role, text) {
   return made;
 }
 
-// A card that tells what failed.
+// A card that says what failed.
 function tell(error) {
   const problem = error instanceof Error ? { code: navigator.onLine ? "broken" : "offline" } : error;
   const { code, status, detail, wait, request_id } = problem;
@@ -337,7 +337,7 @@ async function ask(turn) {
   } catch (error) {
     // A new conversation has begun.
     if (chat.running !== running) return;
-    // The server may go on and save it, so the conversation stays.
+    // The server may still finish the answer and save it, so the conversation stays.
     if (running.signal.aborted) return end(WORDS.stopped);
     end("");
     remember(id);
@@ -354,7 +354,7 @@ async function load() {
     ui.log.prepend(...messages.map(({ role, content }) => said(role, content)));
     chat.older = next_cursor;
     refresh();
-    // The button is hidden, and had the focus.
+    // The button had the focus and is now hidden.
     if (older && !next_cursor) ui.log.focus();
     if (older) scrollTo(0, page.scrollHeight - below);
   } catch (error) {
@@ -381,12 +381,12 @@ async function remove() {
   }
 }
 
-/* The conversations of who has a token */
+/* The conversations of a caller with a token */
 
 // The cursor of the next page.
 let next;
 
-// Does something for the list, and tells there what failed.
+// Does something for the list, and shows failures there.
 async function attempt(work) {
   ui.more.hidden = ui.every.hidden = true;
   ui.state.textContent = "…";
@@ -404,7 +404,7 @@ async function list() {
   const { conversations, next_cursor } = await json(`conversations${next ? `?cursor=${next}` : ""}`);
   const rows = conversations.map(row);
   ui.rows[next ? "append" : "replaceChildren"](...rows);
-  // The button was hidden, and had the focus.
+  // The button had the focus and was hidden.
   if (next) (rows[0]?.firstChild ?? ui.close).focus();
   next = next_cursor;
 }
@@ -452,7 +452,7 @@ async function eraseAll() {
   begin();
 }
 
-// Asks before something is deleted, or for what is to stand in the place of `text`.
+// Asks for confirmation before something is deleted, or for a new text instead of `text`.
 function confirm(question, act, text) {
   const asks = typeof text === "string";
   ui.question.textContent = question;
