@@ -22,7 +22,7 @@ use crate::history::History;
 use crate::log::{Invocation, Record};
 use crate::request::Request;
 use crate::response::{self, Response};
-use crate::router::{self, Route};
+use crate::router::{self, Found, Route};
 use crate::runtime_api::{NotSent, ResponseSender};
 use crate::{http_client, log, openai, ui_message_stream};
 
@@ -42,6 +42,13 @@ pub struct App {
 struct Upstreams {
     openai: Result<Arc<openai::Client>, NotConfigured>,
     history: Result<Arc<History>, &'static str>,
+}
+
+/// A request that may be answered.
+enum Admitted {
+    /// The CORS policy answers it, with headers alone.
+    Preflight,
+    Route(Route),
 }
 
 impl App {
@@ -87,7 +94,7 @@ impl App {
         };
         let sender = sender.filter(|_| request.streams);
         let outcome = match caught(async { self.admit(&mut request, &invocation.record) }).await {
-            Ok(()) => caught(self.respond(&request, &invocation.record)).await,
+            Ok(route) => caught(self.respond(route, &request, &invocation.record)).await,
             Err(error) => Err(error),
         };
         let outcome = match outcome {
@@ -105,18 +112,18 @@ impl App {
         Ok(None)
     }
 
-    /// Admits the request unless its path or query is too long. If access tokens are required, the token decides
-    /// who the owner is, unless the gateway has already identified the caller.
-    fn admit(&self, request: &mut Request, record: &Record) -> Result<(), Error> {
+    /// Admits the request unless its path or query is too long, and finds its route. If access tokens are required,
+    /// the token decides who the owner is, unless the gateway has already identified the caller.
+    fn admit(&self, request: &mut Request, record: &Record) -> Result<Admitted, Error> {
         if Policy::is_preflight(&request.method, &request.headers) {
             record.note(|notes| notes.route = Some("preflight"));
-            return Ok(());
+            return Ok(Admitted::Preflight);
         }
         // First, because finding the route takes time that grows with the path.
         if request.is_too_long() {
             return Err(Error::UriTooLong);
         }
-        let entry = router::entry(&request.path, self.config.docs);
+        let Found { entry, route } = router::find(&request.method, &request.path, self.config.docs);
         record.note(|notes| notes.route = entry.map(|entry| entry.path));
         if let Some(tokens) = &self.config.access_tokens
             && !entry.is_some_and(|entry| entry.open)
@@ -124,15 +131,18 @@ impl App {
         {
             request.owner = tokens.owner(&request.headers).map_err(Error::AuthenticationRequired)?;
         }
-        Ok(())
+        Ok(Admitted::Route(route?))
     }
 
     /// The reply to the request, before the headers that every answer gets.
-    async fn respond<'a>(&'a self, request: &'a Request, record: &'a Record) -> Result<Reply<'a>, Error> {
-        if Policy::is_preflight(&request.method, &request.headers) {
-            return Ok(Reply::Whole(response::no_content()));
-        }
-        let response = match router::find(&request.method, &request.path, self.config.docs)? {
+    async fn respond<'a>(
+        &'a self,
+        admitted: Admitted,
+        request: &'a Request,
+        record: &'a Record,
+    ) -> Result<Reply<'a>, Error> {
+        let Admitted::Route(route) = admitted else { return Ok(Reply::Whole(response::no_content())) };
+        let response = match route {
             Route::Home => home::get(request),
             Route::Health => health::get(),
             Route::OpenApi => docs::openapi(),

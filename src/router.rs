@@ -59,6 +59,16 @@ pub enum Route {
     },
 }
 
+/// What is known about a request from its method and path.
+#[derive(Debug)]
+pub struct Found {
+    /// The table's row for the path, whatever the method. `None` if the path has no route. All rows that match a
+    /// path have the same template and are equally open.
+    pub entry: Option<&'static Entry>,
+    /// The route, or why there is none.
+    pub route: Result<Route, Miss>,
+}
+
 /// Why a request has no [`Route`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Miss {
@@ -105,8 +115,9 @@ impl Entry {
         Self { exact: true, ..self }
     }
 
-    /// The route, if the path with these segments matches. An empty last segment is a trailing slash.
-    fn route(&self, segments: &[&str]) -> Option<Route> {
+    /// The segment that matches the braces, empty if the template has none, or `None` if the path with these segments
+    /// does not match. An empty last segment is a trailing slash.
+    fn captured<'a>(&self, segments: &[&'a str]) -> Option<&'a str> {
         let segments = match segments {
             [segments @ .., ""] if !segments.is_empty() && !self.exact => segments,
             segments => segments,
@@ -119,7 +130,7 @@ impl Entry {
                 _ => return None,
             }
         }
-        expected.next().is_none().then(|| (self.route)(in_braces))
+        expected.next().is_none().then_some(in_braces)
     }
 }
 
@@ -143,39 +154,26 @@ pub const ROUTES: [Entry; 11] = [
 /// The methods that `Allow` may list, in this order.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// The route for `method` and `path`. `path` begins with `/` and is percent-encoded. `documentation` says whether
-/// the documentation has routes.
-///
-/// # Errors
-/// [`Miss::NotFound`], if the path has no route, and [`Miss::MethodNotAllowed`], if it has routes only for other
-/// methods.
-pub fn find(method: &str, path: &str, documentation: bool) -> Result<Route, Miss> {
-    let decoded = decoded_segments(path);
-    let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
-    let route = |method: &str| {
-        entries(documentation)
-            .find_map(|entry| entry.methods.contains(&method).then(|| entry.route(&segments)).flatten())
-    };
-
-    if let Some(route) = route(method) {
-        return Ok(route);
-    }
-    let allow = METHODS.into_iter().filter(|method| *method == "OPTIONS" || route(method).is_some());
-    let allow = allow.collect::<Vec<_>>().join(", ");
-    match (method, allow.as_str()) {
-        ("OPTIONS", _) => Ok(Route::Options { allow }),
-        (_, "OPTIONS") => Err(Miss::NotFound),
-        _ => Err(Miss::MethodNotAllowed { allow }),
-    }
-}
-
-/// The first row of the table that matches `path`, whatever its methods: all rows that match a path have the same
-/// template and are equally open. `None` if the path has no route. `documentation` as for [`find`].
+/// What the table has for `method` and `path`. `path` begins with `/` and is percent-encoded. `documentation` says
+/// whether the documentation has routes.
 #[must_use]
-pub fn entry(path: &str, documentation: bool) -> Option<&'static Entry> {
+pub fn find(method: &str, path: &str, documentation: bool) -> Found {
     let decoded = decoded_segments(path);
     let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
-    entries(documentation).find(|entry| entry.route(&segments).is_some())
+    let matching: Vec<(&Entry, &str)> =
+        entries(documentation).filter_map(|entry| Some((entry, entry.captured(&segments)?))).collect();
+    let route = |method: &str| matching.iter().find(|(entry, _)| entry.methods.contains(&method));
+
+    let found = route(method).map(|(entry, captured)| (entry.route)(captured)).ok_or_else(|| {
+        let allow = METHODS.into_iter().filter(|method| *method == "OPTIONS" || route(method).is_some());
+        allow.collect::<Vec<_>>().join(", ")
+    });
+    let route = found.or_else(|allow| match method {
+        "OPTIONS" => Ok(Route::Options { allow }),
+        _ if matching.is_empty() => Err(Miss::NotFound),
+        _ => Err(Miss::MethodNotAllowed { allow }),
+    });
+    Found { entry: matching.first().map(|(entry, _)| *entry), route }
 }
 
 fn entries(documentation: bool) -> impl Iterator<Item = &'static Entry> {
