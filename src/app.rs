@@ -19,12 +19,12 @@ use crate::endpoints::{conversations, docs, echo, health, home, options};
 use crate::error::{Error, NotConfigured};
 use crate::event::{self, Answer, Payload, Unsupported};
 use crate::history::History;
-use crate::log::{Invocation, Record};
 use crate::request::Request;
 use crate::response::{self, Response};
 use crate::router::{self, Found, Route};
 use crate::runtime_api::{NotSent, ResponseSender};
-use crate::{http_client, log, openai, ui_message_stream};
+use crate::telemetry::{Invocation, Record};
+use crate::{http_client, openai, telemetry, ui_message_stream};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -279,7 +279,7 @@ impl App {
     /// right afterwards.
     fn log(&self, invocation: &Invocation<'_>, method: &str, status: StatusCode) {
         if let Some(line) = invocation.line(self.config.log_level, method, status) {
-            log::write(&line);
+            telemetry::write(&line);
         }
     }
 }
@@ -339,7 +339,7 @@ mod tests {
             assert_eq!(response.headers()["x-request-id"], "request-1");
             assert!(response.body().contains(r#""code":"internal_error""#), "{}", response.body());
             assert!(!response.body().contains("secret"), "{}", response.body());
-            let line = invocation.line(log::Level::Info, "GET", response.status()).expect("a line");
+            let line = invocation.line(telemetry::Level::Info, "GET", response.status()).expect("a line");
             let line: Value = serde_json::from_slice(&line).expect("JSON");
             assert_eq!((&line["level"], &line["code"]), (&json!("ERROR"), &json!("internal_error")));
             assert!(line["detail"].as_str().is_some_and(|detail| detail.starts_with("panicked: ")), "{line}");

@@ -18,7 +18,7 @@ use crate::endpoints::chat;
 use crate::error::NotConfigured;
 use crate::secret::{AccessKeys, Secret};
 use crate::secrets::{self, Reference, Service};
-use crate::{cors, history, http_client, log, openai, quota};
+use crate::{cors, history, http_client, openai, quota, telemetry};
 
 /// The default base URL, and the only one that needs a key.
 const OPENAI: &str = "https://api.openai.com/v1";
@@ -54,7 +54,7 @@ pub struct Config {
     /// `ACCESS_TOKENS`: the tokens that are accepted; `None` if callers do not need one.
     pub access_tokens: Option<access::Tokens>,
     /// `AWS_LAMBDA_LOG_LEVEL`: lines below it are not written.
-    pub log_level: log::Level,
+    pub log_level: telemetry::Level,
 }
 
 /// A variable that cannot be used. Displayed as one line that names it, its value and what is
@@ -145,7 +145,7 @@ impl Config {
             chat,
             access_tokens: variable("ACCESS_TOKENS")?.access_tokens()?,
             log_level: variable("AWS_LAMBDA_LOG_LEVEL")?
-                .scalar(log::Level::Info, "TRACE, DEBUG, INFO, WARN, ERROR or FATAL")?,
+                .scalar(telemetry::Level::Info, "TRACE, DEBUG, INFO, WARN, ERROR or FATAL")?,
         })
     }
 

@@ -12,7 +12,7 @@
 //!    key from [`secrets`] if it is stored there, asks the model through [`openai`], and writes the new turn. All of
 //!    these calls go through one [`http_client`].
 //! 5. [`error`] turns a failure into an RFC 9457 problem. [`app`] adds the headers that every answer gets, lets
-//!    [`cors`] add its own, and has [`log`] write the invocation's line.
+//!    [`cors`] add its own, and has [`telemetry`] write the invocation's line.
 //! 6. [`event`] turns the [`response::Response`] into the answer that API Gateway expects.
 //!
 //! A streamed chat differs in steps 4 to 6. When the first words of the answer arrive, the head of the response is
@@ -42,7 +42,7 @@
 //! | [`ui_message_stream`] | the wire format of a streamed answer |
 //! | [`openai`] | the Chat Completions API |
 //! | [`history`] | the table and its items; no other module names a type of DynamoDB |
-//! | [`log`] | an invocation's log line, its level and metrics, and the notes that it is made from |
+//! | [`telemetry`] | the log line of an invocation, with its level and its metrics, and the notes it is made from |
 //! | [`call`] | the deadline and the retries of a call |
 //! | [`completion`] | a model's answer |
 //! | [`secrets`] | secrets that the environment only refers to: where they are read, and how long they are used |
@@ -53,7 +53,7 @@
 //! | `fuzz` | properties that hold for every input; only in tests and fuzz targets |
 //!
 //! Imports run one way: `main` → [`responder`] → [`app`] → [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
-//! [`error`], [`cors`], [`log`] → [`quota`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
+//! [`error`], [`cors`], [`telemetry`] → [`quota`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
 //! [`secrets`] → [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`],
 //! [`title`] → [`owner`].
 //! Nothing below [`runtime_api`] sends to Lambda, nothing below [`event`] knows API Gateway.
@@ -71,7 +71,6 @@ pub mod event;
 pub mod fuzz;
 pub mod history;
 pub mod http_client;
-pub mod log;
 pub mod openai;
 pub mod owner;
 pub mod quota;
@@ -82,6 +81,7 @@ pub mod router;
 pub mod runtime_api;
 pub mod secret;
 pub mod secrets;
+pub mod telemetry;
 pub mod timestamp;
 pub mod title;
 pub mod ui_message_stream;

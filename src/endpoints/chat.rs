@@ -20,12 +20,12 @@ use crate::call::Call;
 use crate::completion::{Completion, Usage};
 use crate::error::{Error, Failure};
 use crate::history::{self, Appended, ConversationKey, Exchange, History, Memory, Turn};
-use crate::log::{Record, Upstream};
 use crate::openai;
 use crate::quota::{self, Estimate, Hold, Limits};
 use crate::request::Request;
 use crate::response::{self, Response};
 use crate::secrets::{self, Fetch, Fetched, Held};
+use crate::telemetry::{Record, Upstream};
 
 /// What is sent to the model in addition to the new message, and how many tokens may be used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

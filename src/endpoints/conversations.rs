@@ -14,10 +14,10 @@ use super::body;
 use crate::access::Denied;
 use crate::error::Error;
 use crate::history::{ConversationKey, Deleted, History, Listed, Position};
-use crate::log::{Record, Upstream};
 use crate::openai::Role;
 use crate::request::Request;
 use crate::response::{self, Response};
+use crate::telemetry::{Record, Upstream};
 use crate::title;
 
 /// The most turns or conversations on a page.

@@ -25,11 +25,11 @@ use crate::call::Call;
 use crate::completion::Usage;
 use crate::error::Error;
 use crate::history::{Exchange, LONGEST_TURN};
-use crate::log::{Upstream, UpstreamCall};
 use crate::openai::{self, Client, StreamedAnswer};
 use crate::quota::Hold;
 use crate::response::{self, Response};
 use crate::secrets::Held;
+use crate::telemetry::{Upstream, UpstreamCall};
 use crate::ui_message_stream::{self, delta, end_text};
 
 /// How much text of an answer is kept for storing, in bytes. This is more than fits into a turn, so [`Exchange::fit`]
