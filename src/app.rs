@@ -12,11 +12,11 @@ use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use lambda_runtime::Context;
 
-use crate::config::Config;
+use crate::config::{Config, Configured};
 use crate::cors::Policy;
 use crate::endpoints::chat::{self, Deliver, Reply, StreamReader};
 use crate::endpoints::{conversations, docs, echo, health, home, options};
-use crate::error::{Error, NotConfigured};
+use crate::error::Error;
 use crate::event::{self, Answer, Payload, Unsupported};
 use crate::history::History;
 use crate::request::Request;
@@ -40,8 +40,8 @@ pub struct App {
 /// The clients of the model and of the table, or what is missing for one.
 #[derive(Debug)]
 struct Upstreams {
-    openai: Result<Arc<openai::Client>, NotConfigured>,
-    history: Result<Arc<History>, &'static str>,
+    openai: Configured<Arc<openai::Client>>,
+    history: Configured<Arc<History>>,
 }
 
 /// A request that may be answered.
@@ -67,7 +67,7 @@ impl App {
     /// The HTTP client for all calls, created on first use: if nothing is streamed, `/health` and `/api/v1/echo`
     /// do not need it.
     pub fn http(&self) -> &http_client::Client {
-        self.http.get_or_init(|| http_client::Client::new(self.config.roots.as_deref()))
+        self.http.get_or_init(|| http_client::Client::new(self.config.roots.as_ref()))
     }
 
     /// Answers one invocation, and blocks its thread while it waits for an upstream. Whatever the payload, and
@@ -218,7 +218,7 @@ impl App {
     }
 
     fn history(&self) -> Result<&Arc<History>, Error> {
-        self.upstreams().history.as_ref().map_err(|variable| Error::NotConfigured(NotConfigured::Variable(variable)))
+        self.upstreams().history.as_ref().map_err(|missing| Error::NotConfigured(missing.clone()))
     }
 
     fn upstreams(&self) -> &Upstreams {

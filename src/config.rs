@@ -4,15 +4,12 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt;
 use std::fs;
-use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::time::Duration;
 
-use http::{HeaderValue, Uri};
-use ureq::tls::Certificate;
+use http::Uri;
 
+use self::variable::Variable;
 use crate::access;
 use crate::endpoints::chat;
 use crate::error::NotConfigured;
@@ -20,14 +17,18 @@ use crate::secret::{AccessKeys, Secret};
 use crate::secrets::{self, Reference, Service};
 use crate::{cors, history, http_client, openai, quota, telemetry};
 
+mod variable;
+
+pub use self::variable::Error;
+
+/// The settings of a client, or what is missing or cannot be used, in which case there is no such client.
+pub type Configured<T> = Result<T, NotConfigured>;
+
 /// The default base URL, and the only one that needs a key.
 const OPENAI: &str = "https://api.openai.com/v1";
 
 /// What is missing if requests to AWS cannot be signed.
 const ACCESS_KEYS: &str = "AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY";
-
-/// What an error shows instead of a value that may be a secret.
-const NOT_SHOWN: &str = "(not shown)";
 
 /// Everything that can be set from outside.
 #[derive(Debug)]
@@ -42,12 +43,11 @@ pub struct Config {
     /// `FUNCTION_URL_INVOKE_MODE`: whether Function URLs stream responses.
     pub response_stream: bool,
     /// `AWS_CA_BUNDLE`: the certificates that replace the built-in roots.
-    pub roots: Option<Vec<Certificate<'static>>>,
-    /// `OPENAI_*`, or what is missing or cannot be used, in which case there is no model to ask.
-    pub openai: Result<openai::Settings, NotConfigured>,
-    /// `HISTORY_TABLE`, `HISTORY_TTL_DAYS` and the variables that Lambda sets, or the name of the one that is
-    /// missing, in which case there is no table.
-    pub history: Result<history::Settings, &'static str>,
+    pub roots: Option<http_client::Roots>,
+    /// `OPENAI_*`: the model.
+    pub openai: Configured<openai::Settings>,
+    /// `HISTORY_TABLE`, `HISTORY_TTL_DAYS` and the variables that Lambda sets: the table.
+    pub history: Configured<history::Settings>,
     /// `SYSTEM_PROMPT`, `HISTORY_WINDOW_TURNS`, `HISTORY_WINDOW_CHARS`, `DAILY_TOKEN_LIMIT` and
     /// `DAILY_TOKEN_LIMIT_TOTAL`.
     pub chat: chat::Settings,
@@ -56,23 +56,6 @@ pub struct Config {
     /// `AWS_LAMBDA_LOG_LEVEL`: lines below it are not written.
     pub log_level: telemetry::Level,
 }
-
-/// A variable that cannot be used. Displayed as one line that names it, its value and what is
-/// expected.
-#[derive(Debug)]
-pub struct Error {
-    name: &'static str,
-    value: String,
-    reason: String,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}={:?} cannot be used: {}", self.name, self.value, self.reason)
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// The host and port of the Runtime API; `None` unless Lambda or an emulator started this process.
 #[must_use]
@@ -115,7 +98,7 @@ impl Config {
         let roots = variable("AWS_CA_BUNDLE")?;
         let roots = roots.value.as_deref().map(|path| {
             let pem = fs::read(path).map_err(|error| error.to_string());
-            let parsed = pem.and_then(|pem| http_client::parse_ca_bundle(&pem));
+            let parsed = pem.and_then(|pem| http_client::Roots::from_pem(&pem));
             parsed.map_err(|reason| roots.error(format!("{reason}; expected the path of a file of PEM certificates")))
         });
         let limit = |variable: Variable| {
@@ -151,7 +134,7 @@ impl Config {
 
     fn openai(
         variable: impl Fn(&'static str) -> Result<Variable, Error>,
-    ) -> Result<Result<openai::Settings, NotConfigured>, Error> {
+    ) -> Result<Configured<openai::Settings>, Error> {
         let base_url = variable("OPENAI_BASE_URL")?;
         let api_key = variable("OPENAI_API_KEY")?.header_value()?;
         let mut settings = openai::Settings {
@@ -172,7 +155,7 @@ impl Config {
         match api_key {
             None if base_url.value.is_none() => return Ok(Err(NotConfigured::Variable("OPENAI_API_KEY"))),
             None => {}
-            Some(arn) if Reference::is_meant_by(&arn) => match Self::stored("OPENAI_API_KEY", &arn, variable)? {
+            Some(arn) if Reference::looks_like(&arn) => match Self::stored("OPENAI_API_KEY", &arn, variable)? {
                 Ok(stored) => settings.api_key = Some(secrets::Source::Stored(Box::new(stored))),
                 Err(missing) => return Ok(Err(missing)),
             },
@@ -186,7 +169,7 @@ impl Config {
         name: &'static str,
         arn: &str,
         variable: impl Fn(&'static str) -> Result<Variable, Error>,
-    ) -> Result<Result<secrets::Settings, NotConfigured>, Error> {
+    ) -> Result<Configured<secrets::Settings>, Error> {
         let reference: Reference = match arn.parse() {
             Ok(reference) => reference,
             Err(reason) => {
@@ -225,15 +208,15 @@ impl Config {
 
     fn history(
         variable: impl Fn(&'static str) -> Result<Variable, Error>,
-    ) -> Result<Result<history::Settings, &'static str>, Error> {
+    ) -> Result<Configured<history::Settings>, Error> {
         let table = variable("HISTORY_TABLE")?.table()?;
         let days: u32 =
             variable("HISTORY_TTL_DAYS")?.scalar(30, "a number of days from 0, which means for ever, to 4294967295")?;
         let endpoint_url = Self::endpoint_url(&variable("AWS_ENDPOINT_URL_DYNAMODB")?, &variable)?;
-        let Some(table) = table else { return Ok(Err("HISTORY_TABLE")) };
+        let Some(table) = table else { return Ok(Err(NotConfigured::Variable("HISTORY_TABLE"))) };
         // Lambda always sets it.
         let (Some(region), Some(keys)) = (variable("AWS_REGION")?.value, Self::access_keys(variable)?) else {
-            return Ok(Err("AWS_REGION, AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY"));
+            return Ok(Err(NotConfigured::Variable("AWS_REGION, AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY")));
         };
         Ok(Ok(history::Settings {
             table,
@@ -242,119 +225,5 @@ impl Config {
             keys,
             time_to_live: (days > 0).then(|| Duration::from_secs(u64::from(days) * 24 * 60 * 60)),
         }))
-    }
-}
-
-/// A variable's name and its value, which is `None` if it is not set or empty.
-struct Variable {
-    name: &'static str,
-    value: Option<String>,
-}
-
-impl Variable {
-    fn read(name: &'static str, value: Option<OsString>) -> Result<Self, Error> {
-        let value = value.map(OsString::into_string).transpose().map_err(|_| Error {
-            name,
-            // It may be a secret.
-            value: NOT_SHOWN.to_owned(),
-            reason: "it is not UTF-8".to_owned(),
-        })?;
-        Ok(Self { name, value: value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()) })
-    }
-
-    /// The value, or `default`, as a list; the error message ends with `expected`.
-    fn list<T: FromStr<Err = cors::BadEntry>>(&self, default: &str, expected: &str) -> Result<T, Error> {
-        let value = self.value.as_deref().unwrap_or(default);
-        value.parse().map_err(|bad| self.error(format!("{bad}; expected {expected}")))
-    }
-
-    /// The value in lower case, or `default`, as a number or a flag.
-    fn scalar<T: FromStr>(&self, default: T, expected: &str) -> Result<T, Error> {
-        let Some(value) = &self.value else { return Ok(default) };
-        value.to_ascii_lowercase().parse().map_err(|_| self.error(format!("expected {expected}")))
-    }
-
-    /// The value, or `default`, as a number within `range`.
-    fn within<T: FromStr + PartialOrd>(
-        &self,
-        range: RangeInclusive<T>,
-        default: T,
-        expected: &str,
-    ) -> Result<T, Error> {
-        let number = self.scalar(default, expected)?;
-        if range.contains(&number) { Ok(number) } else { Err(self.error(format!("expected {expected}"))) }
-    }
-
-    fn one_of(&self, words: &[&'static str]) -> Result<Option<&'static str>, Error> {
-        let Some(value) = &self.value else { return Ok(None) };
-        let word = words.iter().find(|word| *word == value).copied();
-        word.map(Some).ok_or_else(|| self.error(format!("expected {}", words.join(" or "))))
-    }
-
-    fn temperature(&self) -> Result<Option<f64>, Error> {
-        let temperature = self.within(0.0..=2.0, 0.0, "a number from 0 to 2")?;
-        Ok(self.value.is_some().then_some(temperature))
-    }
-
-    /// The value, or `default`, as the URL of a server.
-    fn url(&self, default: Option<&'static str>) -> Result<Option<Uri>, Error> {
-        let Some(value) = self.value.as_deref().or(default) else { return Ok(None) };
-        let url = value.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
-        let url = url.filter(|url| url.host().is_some_and(|host| !host.is_empty()));
-        url.map(Some).ok_or_else(|| self.error(format!("expected a URL such as {OPENAI}")))
-    }
-
-    /// The value, a secret, as the text of a header.
-    fn header_value(self) -> Result<Option<String>, Error> {
-        match &self.value {
-            Some(value) if HeaderValue::from_str(value).is_err() => Err(self.error_of_a_secret(
-                "it has characters that a key cannot have, such as line breaks or quotes; expected the key alone"
-                    .to_owned(),
-            )),
-            _ => Ok(self.value),
-        }
-    }
-
-    /// The value as access tokens. Their digests are not shown: a short token can be found by its digest.
-    fn access_tokens(self) -> Result<Option<access::Tokens>, Error> {
-        let Some(list) = &self.value else { return Ok(None) };
-        list.parse().map(Some).map_err(|wrong: String| {
-            let expected = "a comma-separated list of NAME:SHA256-OF-THE-TOKEN";
-            self.error_of_a_secret(format!("{wrong}; expected {expected}"))
-        })
-    }
-
-    /// The value as a table's name or ARN (DynamoDB Developer Guide, "Naming rules").
-    fn table(self) -> Result<Option<String>, Error> {
-        let legal = |name: &str| {
-            (3..=255).contains(&name.len())
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
-        };
-        match &self.value {
-            Some(value) if !value.starts_with("arn:") && !legal(value) => {
-                Err(self.error("expected a table's name, of 3 to 255 letters, digits, _, - and .".to_owned()))
-            }
-            _ => Ok(self.value),
-        }
-    }
-
-    fn base_path(self) -> Result<String, Error> {
-        let path = self.value.as_deref().unwrap_or_default();
-        let path = path.strip_prefix('/').unwrap_or(path);
-        let path = path.strip_suffix('/').unwrap_or(path);
-        let legal = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@%".contains(c);
-        if !path.is_empty() && !path.split('/').all(|segment| !segment.is_empty() && segment.chars().all(legal)) {
-            return Err(self.error("expected a path such as /team-a or /team-a/chat".to_owned()));
-        }
-        Ok(path.to_owned())
-    }
-
-    /// The error for `reason`, without the value.
-    fn error_of_a_secret(&self, reason: String) -> Error {
-        Error { value: NOT_SHOWN.to_owned(), ..self.error(reason) }
-    }
-
-    fn error(&self, reason: String) -> Error {
-        Error { name: self.name, value: self.value.clone().unwrap_or_default(), reason }
     }
 }

@@ -23,8 +23,8 @@ use crate::endpoints::chat::ChatRequest;
 use crate::endpoints::conversations::{cursor_of_position, cursor_of_turn, position_of_cursor, turn_of_cursor};
 use crate::event::Payload;
 use crate::history::{ConversationKey, Position};
+use crate::http_client::Roots;
 use crate::http_client::dns::message::{Answer, Family, Name, Query, Reply};
-use crate::http_client::parse_ca_bundle;
 pub use crate::openai::fuzz::{model, sse};
 use crate::owner::Owner;
 use crate::quota::GREATEST_LIMIT;
@@ -390,7 +390,7 @@ pub fn reference(input: &[u8]) {
         Ok(reference) => reference,
         Err(reason) => return assert!(value.len() < 40 || !reason.contains(&value), "{reason}"),
     };
-    assert!(Reference::is_meant_by(&value));
+    assert!(Reference::looks_like(&value));
     let Reference { arn, region, service, .. } = &reference;
     let parts: Vec<&str> = arn.split(':').collect();
     let ["arn", partition, name, part, account, rest @ ..] = &parts[..] else { panic!("{arn}") };
@@ -446,7 +446,7 @@ pub fn config(input: &[u8]) {
     };
     if let Some((_, pem)) = lines.iter().find(|(name, _)| *name == b"AWS_CA_BUNDLE") {
         let pem = text(pem).replace('\\', "\n");
-        assert!(parse_ca_bundle(pem.as_bytes()).is_err_and(|wrong| !wrong.is_empty()), "it cannot be made up");
+        assert!(Roots::from_pem(pem.as_bytes()).is_err_and(|wrong| !wrong.is_empty()), "it cannot be made up");
     }
     let said = match Config::from_lookup(lookup) {
         Ok(config) => {

@@ -113,31 +113,37 @@ impl std::error::Error for Error {
     }
 }
 
-/// The certificates of a PEM file, which replace the built-in roots. A certificate that cannot be a root is
-/// skipped, because a system's bundle may contain some.
-///
-/// # Errors
-/// A text that says what is wrong, if `pem` is damaged or holds no certificate that can be a root.
-pub fn parse_ca_bundle(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
-    let mut certificates = Vec::new();
-    let mut wrong = "it holds no PEM certificate".to_owned();
-    for item in ureq::tls::parse_pem(pem) {
-        let item = item.map_err(|error| format!("it holds a damaged PEM block ({error})"))?;
-        let PemItem::Certificate(certificate) = item else { continue };
-        match RootCertStore::empty().add(CertificateDer::from(certificate.der())) {
-            Ok(()) => certificates.push(certificate),
-            Err(error) => wrong = format!("it holds a certificate that cannot be used ({error})"),
+/// Root certificates that replace the built-in ones.
+#[derive(Debug)]
+pub struct Roots(Vec<Certificate<'static>>);
+
+impl Roots {
+    /// The certificates of a PEM file. A certificate that cannot be a root is skipped, because a system's bundle may
+    /// contain some.
+    ///
+    /// # Errors
+    /// A text that says what is wrong, if `pem` is damaged or holds no certificate that can be a root.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
+        let mut certificates = Vec::new();
+        let mut wrong = "it holds no PEM certificate".to_owned();
+        for item in ureq::tls::parse_pem(pem) {
+            let item = item.map_err(|error| format!("it holds a damaged PEM block ({error})"))?;
+            let PemItem::Certificate(certificate) = item else { continue };
+            match RootCertStore::empty().add(CertificateDer::from(certificate.der())) {
+                Ok(()) => certificates.push(certificate),
+                Err(error) => wrong = format!("it holds a certificate that cannot be used ({error})"),
+            }
         }
+        if certificates.is_empty() { Err(wrong) } else { Ok(Self(certificates)) }
     }
-    if certificates.is_empty() { Err(wrong) } else { Ok(certificates) }
 }
 
 impl Client {
     /// A client that trusts `roots`, or the roots of Mozilla's programme if `roots` is `None`. It reads no
     /// proxy variables and follows no redirects.
     #[must_use]
-    pub fn new(roots: Option<&[Certificate<'static>]>) -> Self {
-        let roots = roots.map_or(RootCerts::WebPki, RootCerts::new_with_certs);
+    pub fn new(roots: Option<&Roots>) -> Self {
+        let roots = roots.map_or(RootCerts::WebPki, |roots| RootCerts::new_with_certs(&roots.0));
         let config = Agent::config_builder()
             .tls_config(
                 TlsConfig::builder().root_certs(roots).unversioned_rustls_crypto_provider(tls::provider()).build(),

@@ -66,12 +66,15 @@ fn a_missing_key_or_table_is_named_where_it_is_needed_and_does_not_stop_the_star
     let nothing = configure(&[]).expect("the defaults can be used");
     assert_eq!(
         (nothing.openai.expect_err("no key"), nothing.history.expect_err("no table")),
-        (NotConfigured::Variable("OPENAI_API_KEY"), "HISTORY_TABLE")
+        (NotConfigured::Variable("OPENAI_API_KEY"), NotConfigured::Variable("HISTORY_TABLE"))
     );
     let own_server = configure(&[("OPENAI_BASE_URL", "http://localhost:11434/v1")]).expect("it can be used");
     assert!(own_server.openai.is_ok(), "a server of one's own may need no key");
     let no_keys = configure(&[("HISTORY_TABLE", "chat-history"), ("AWS_REGION", "us-east-1")]).expect("it can be used");
-    assert!(no_keys.history.expect_err("no keys").contains("AWS_ACCESS_KEY_ID"));
+    let NotConfigured::Variable(missing) = no_keys.history.expect_err("no keys") else {
+        panic!("a variable is missing")
+    };
+    assert!(missing.contains("AWS_ACCESS_KEY_ID"), "{missing}");
 }
 
 #[test]

@@ -109,7 +109,7 @@ mod tests {
     use rustls::version::{TLS12, TLS13};
     use rustls::{CipherSuite, NamedGroup, ServerConfig, ServerConnection, SupportedProtocolVersion};
 
-    use super::super::{Client, parse_ca_bundle};
+    use super::super::{Client, Roots};
     use super::*;
 
     /// The certificate and the key of a server, and the root that a client has to trust.
@@ -164,7 +164,7 @@ mod tests {
             let suite = connection.negotiated_cipher_suite().expect("a cipher suite").suite();
             (suite, connection.negotiated_key_exchange_group().expect("a key exchange").name())
         });
-        let roots = parse_ca_bundle(root.as_bytes()).expect("the certificate can be a root");
+        let roots = Roots::from_pem(root.as_bytes()).expect("the certificate can be a root");
         let request = Request::get(&url).body(&b""[..]).expect("a request");
         Client::new(Some(&roots)).send(request, Duration::from_secs(20)).expect("an answer");
         server.join().expect("it does not panic")

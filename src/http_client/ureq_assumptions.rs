@@ -78,7 +78,7 @@ mod tests {
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 
-    use super::super::{Client, Error, MAX_HEAD, parse_ca_bundle};
+    use super::super::{Client, Error, MAX_HEAD, Roots};
     use super::*;
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -219,7 +219,7 @@ mod tests {
                 connection.handshake_kind()
             })
         });
-        let roots = parse_ca_bundle(cert.pem().as_bytes()).expect("the certificate can be a root");
+        let roots = Roots::from_pem(cert.pem().as_bytes()).expect("the certificate can be a root");
         let client = Client::new(Some(&roots));
         for _ in 0..2 {
             get(&client, &url).expect("an answer");

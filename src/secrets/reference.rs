@@ -48,9 +48,9 @@ impl Service {
 }
 
 impl Reference {
-    /// Whether `value` is meant to be a reference.
+    /// Whether `value` looks like a reference, even if it is not a valid one.
     #[must_use]
-    pub fn is_meant_by(value: &str) -> bool {
+    pub fn looks_like(value: &str) -> bool {
         value.starts_with("arn:")
     }
 
@@ -68,7 +68,7 @@ impl FromStr for Reference {
     /// A text that says what is wrong, without the value.
     fn from_str(arn: &str) -> Result<Self, String> {
         let wrong = |reason: &str| format!("{reason}; {EXPECTED}");
-        if !Self::is_meant_by(arn) {
+        if !Self::looks_like(arn) {
             return Err(wrong("it is not an ARN"));
         }
         let mut parts = arn.splitn(6, ':');
