@@ -14,11 +14,11 @@ use subtle::ConstantTimeEq;
 use crate::owner::Owner;
 
 /// The most characters in a name.
-const LONGEST_NAME: usize = 64;
+const MAX_NAME: usize = 64;
 
 /// The tokens that are accepted, each with a name.
 #[derive(Clone, Debug)]
-pub struct Tokens(Vec<Token>);
+pub(crate) struct Tokens(Vec<Token>);
 
 #[derive(Clone)]
 struct Token {
@@ -49,7 +49,7 @@ impl Tokens {
     ///
     /// # Errors
     /// [`Denied`].
-    pub fn owner(&self, headers: &HeaderMap) -> Result<Owner, Denied> {
+    pub(crate) fn owner(&self, headers: &HeaderMap) -> Result<Owner, Denied> {
         let credentials = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let (scheme, token) = credentials.and_then(|value| value.trim().split_once(' ')).ok_or(Denied::Missing)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -81,7 +81,7 @@ impl FromStr for Tokens {
             let (name, digest) = entry.split_once(':').ok_or(format!("entry {position} has no colon"))?;
             let (name, digest) = (name.trim(), digest.trim());
             let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-            if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_legal) {
+            if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_legal) {
                 return Err(format!("entry {position} has no name of 1 to 64 letters, digits, ., _ and -"));
             }
             // The error shows the name only if a digest follows it. Otherwise it could be a token in the wrong place.

@@ -12,7 +12,6 @@ use http::Uri;
 use self::variable::Variable;
 use crate::access;
 use crate::endpoints::chat;
-use crate::error::NotConfigured;
 use crate::secret::{AccessKeys, Secret};
 use crate::secrets::{self, Reference, Service};
 use crate::{cors, history, http_client, openai, quota, telemetry};
@@ -20,6 +19,7 @@ use crate::{cors, history, http_client, openai, quota, telemetry};
 mod variable;
 
 pub use self::variable::Error;
+pub use crate::error::NotConfigured;
 
 /// The settings of a client, or what is missing or cannot be used, in which case there is no such client.
 pub type Configured<T> = Result<T, NotConfigured>;
@@ -35,26 +35,26 @@ const ACCESS_KEYS: &str = "AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY";
 pub struct Config {
     /// `ALLOWED_ORIGINS`, `ALLOWED_METHODS`, `ALLOWED_HEADERS`, `CORS_ALLOW_CREDENTIALS` and
     /// `CORS_MAX_AGE`.
-    pub cors: cors::Policy,
+    pub(crate) cors: cors::Policy,
     /// `BASE_PATH` without leading and trailing slash; empty if it is not set.
-    pub base_path: String,
+    pub(crate) base_path: String,
     /// `DOCS`: whether the API shows its pages and its documentation.
-    pub docs: bool,
+    pub(crate) docs: bool,
     /// `FUNCTION_URL_INVOKE_MODE`: whether Function URLs stream responses.
-    pub response_stream: bool,
+    pub(crate) response_stream: bool,
     /// `AWS_CA_BUNDLE`: the certificates that replace the built-in roots.
-    pub roots: Option<http_client::Roots>,
+    pub(crate) roots: Option<http_client::Roots>,
     /// `OPENAI_*`: the model.
     pub openai: Configured<openai::Settings>,
     /// `HISTORY_TABLE`, `HISTORY_TTL_DAYS` and the variables that Lambda sets: the table.
     pub history: Configured<history::Settings>,
     /// `SYSTEM_PROMPT`, `HISTORY_WINDOW_TURNS`, `HISTORY_WINDOW_CHARS`, `DAILY_TOKEN_LIMIT` and
     /// `DAILY_TOKEN_LIMIT_TOTAL`.
-    pub chat: chat::Settings,
+    pub(crate) chat: chat::Settings,
     /// `ACCESS_TOKENS`: the tokens that are accepted; `None` if callers do not need one.
-    pub access_tokens: Option<access::Tokens>,
+    pub(crate) access_tokens: Option<access::Tokens>,
     /// `AWS_LAMBDA_LOG_LEVEL`: lines below it are not written.
-    pub log_level: telemetry::Level,
+    pub(crate) log_level: telemetry::Level,
 }
 
 /// The host and port of the Runtime API; `None` unless Lambda or an emulator started this process.
@@ -102,8 +102,8 @@ impl Config {
             parsed.map_err(|reason| roots.error(format!("{reason}; expected the path of a file of PEM certificates")))
         });
         let limit = |variable: Variable| {
-            let expected = format!("a number of tokens from 0, which means no limit, to {}", quota::GREATEST_LIMIT);
-            let limit = variable.within(0..=quota::GREATEST_LIMIT, 0, &expected)?;
+            let expected = format!("a number of tokens from 0, which means no limit, to {}", quota::MAX_LIMIT);
+            let limit = variable.within(0..=quota::MAX_LIMIT, 0, &expected)?;
             Ok((limit > 0).then_some(limit))
         };
         let chat = chat::Settings {

@@ -22,7 +22,7 @@ const NO_SCHEME: &str = "has no scheme such as https://";
 
 /// Which pages may call the API, and how.
 #[derive(Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     origins: Origins,
     methods: Methods,
     headers: Headers,
@@ -32,14 +32,14 @@ pub struct Policy {
 
 /// Credentials were allowed for every origin, which the protocol forbids.
 #[derive(Debug, PartialEq, Eq)]
-pub struct CredentialsForAnyOrigin;
+pub(crate) struct CredentialsForAnyOrigin;
 
 impl Policy {
     /// The policy with these parts; `max_age` is in seconds.
     ///
     /// # Errors
     /// [`CredentialsForAnyOrigin`], if credentials are allowed for [`Origins::Any`].
-    pub fn new(
+    pub(crate) fn new(
         origins: Origins,
         methods: Methods,
         headers: Headers,
@@ -54,8 +54,7 @@ impl Policy {
 
     /// Whether a request with the method `method` and the headers `request` is a CORS preflight:
     /// `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
-    #[must_use]
-    pub fn is_preflight(method: &str, request: &HeaderMap) -> bool {
+    pub(crate) fn is_preflight(method: &str, request: &HeaderMap) -> bool {
         method == Method::OPTIONS.as_str()
             && request.contains_key(ORIGIN)
             && request.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
@@ -63,7 +62,7 @@ impl Policy {
 
     /// Adds CORS headers to `response`, the headers of the answer to a request with the method `method` and the
     /// headers `request`.
-    pub fn decorate(&self, method: &str, request: &HeaderMap, response: &mut HeaderMap) {
+    pub(crate) fn decorate(&self, method: &str, request: &HeaderMap, response: &mut HeaderMap) {
         let mut vary = Vec::new();
         if matches!(self.origins, Origins::Listed(_)) {
             // Even if the origin is not allowed. Otherwise a cache would give that answer to allowed origins.
@@ -127,7 +126,7 @@ impl Policy {
 /// The origins that are allowed: `*`, or a comma-separated list such as
 /// `https://app.example.com, https://*.example.com`.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Origins {
+pub(crate) enum Origins {
     /// Every origin.
     Any,
     /// The origins that match one of these.
@@ -136,7 +135,7 @@ pub enum Origins {
 
 /// One origin, or with `subdomains` all of its subdomains.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Pattern {
+pub(crate) struct Pattern {
     origin: Origin,
     /// Whether it matches the host with one or more labels in front, instead of the host itself.
     subdomains: bool,
@@ -227,7 +226,7 @@ impl FromStr for Pattern {
 
 /// The entry because of which a list cannot be used, and what is wrong with it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct BadEntry {
+pub(crate) struct BadEntry {
     entry: String,
     reason: &'static str,
 }
@@ -278,7 +277,7 @@ impl Names {
 
 /// The methods that a page may use: `*`, or a comma-separated list.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Methods(Names);
+pub(crate) struct Methods(Names);
 
 impl FromStr for Methods {
     type Err = BadEntry;
@@ -293,7 +292,7 @@ impl FromStr for Methods {
 
 /// The request headers that a page may send: `*`, or a comma-separated list.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Headers(Names);
+pub(crate) struct Headers(Names);
 
 impl FromStr for Headers {
     type Err = BadEntry;

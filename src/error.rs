@@ -12,10 +12,10 @@ use crate::access::Denied;
 use crate::history::{INDEX, IndexFault, ListError};
 use crate::openai::Cause;
 use crate::quota::{Exceeded, Rejected};
-use crate::request::{LONGEST_PATH, LONGEST_QUERY};
+use crate::request::{MAX_PATH, MAX_QUERY};
 use crate::response::{self, Response};
 use crate::router::Miss;
-use crate::{history, openai, secrets, ui_message_stream};
+use crate::{error_chain, history, openai, secrets, ui_message_stream};
 
 /// Why a request failed. The comment on each variant names its status and code.
 #[derive(Debug)]
@@ -24,31 +24,18 @@ pub enum Error {
     UnsupportedEvent(String),
     /// A query parameter is missing: 400 `missing_parameter`.
     MissingParameter {
-        /// The parameter's name.
         name: &'static str,
         /// A path that has it.
         example: &'static str,
     },
     /// A query parameter cannot be used: 400 `invalid_parameter`.
-    InvalidParameter {
-        /// The parameter's name.
-        name: &'static str,
-        /// What it should be.
-        expected: &'static str,
-    },
+    InvalidParameter { name: &'static str, expected: &'static str },
     /// The media type of the body is not JSON: 415 `unsupported_media_type`.
     UnsupportedMediaType,
     /// The body is declared as JSON but is not a JSON object: 400 `invalid_json`. The text says what is wrong.
     InvalidJson(String),
     /// A member of the body is missing or of another type: 400 `invalid_field`.
-    InvalidField {
-        /// The member's name.
-        name: &'static str,
-        /// What was found.
-        found: &'static str,
-        /// What it should be.
-        expected: &'static str,
-    },
+    InvalidField { name: &'static str, found: &'static str, expected: &'static str },
     /// The message is too long: 413 `message_too_long`.
     MessageTooLong {
         /// Its length in bytes of UTF-8.
@@ -194,8 +181,8 @@ impl Error {
     pub fn failure(&self) -> Failure {
         let (status, code) = self.status_and_code();
         let detail = match self {
-            Self::Model(error) => Some(chain(error)),
-            Self::History(error) | Self::NotSaved(error) => Some(chain(error)),
+            Self::Model(error) => Some(error_chain::line(error)),
+            Self::History(error) | Self::NotSaved(error) => Some(error_chain::line(error)),
             Self::NotConfigured(NotConfigured::Variable(variable)) => Some(format!("{variable} is not set")),
             Self::NotConfigured(NotConfigured::Secret(_, reason) | NotConfigured::Index(_, reason))
             | Self::SecretUnavailable(reason) => Some(reason.clone()),
@@ -274,7 +261,7 @@ impl Error {
             }
             Self::MethodNotAllowed { allow } => format!("This path does not answer that method. It answers {allow}.").into(),
             Self::UriTooLong => format!(
-                "The address is too long: at most {LONGEST_PATH} bytes of path and {LONGEST_QUERY} bytes of query are allowed."
+                "The address is too long: at most {MAX_PATH} bytes of path and {MAX_QUERY} bytes of query are allowed."
             )
             .into(),
             Self::Panic(_) => "The server failed while it answered. Try again; if it happens again, report the request_id.".into(),
@@ -385,12 +372,6 @@ fn model_detail(cause: &Cause) -> Cow<'static, str> {
         Cause::BadResponse => "The model's answer could not be used. Try again.".into(),
         Cause::Rejected => "The model rejected the request. The server's log says why, under the request_id.".into(),
     }
-}
-
-/// An error and its causes, as one line for the log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl From<Miss> for Error {

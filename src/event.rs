@@ -28,18 +28,18 @@ use crate::response::Response;
 
 /// API Gateway waits at most 30 s for the answer of an HTTP API's integration ("Quotas for HTTP APIs"), so the
 /// function has to answer sooner.
-const LONGEST_ANSWER: Duration = Duration::from_secs(29);
+const MAX_ANSWER: Duration = Duration::from_secs(29);
 
 /// Far longer than an invocation can take, which is 15 minutes.
 const A_DAY: Duration = Duration::from_hours(24);
 
 /// The longest header value that is read, in bytes. The request line and all headers together cannot be longer
 /// ("Quotas for HTTP APIs").
-const LONGEST_HEADER: usize = 10 * 1024;
+const MAX_HEADER: usize = 10 * 1024;
 
 /// The longest explanation of why an event is not supported, in bytes. It can quote a text from the event, and
 /// Lambda accepts answers of at most 6 MB.
-const LONGEST_REASON: usize = 200;
+const MAX_REASON: usize = 200;
 
 /// How much of an invocation's time is kept for writing the answer. A short invocation keeps less.
 const TO_ANSWER: Duration = Duration::from_millis(250);
@@ -176,7 +176,7 @@ impl Payload {
         function_url_streams: bool,
     ) -> Result<Request, Box<Unsupported>> {
         let unsupported = |mut reason: String, headers| {
-            reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+            reason.truncate(reason.floor_char_boundary(MAX_REASON));
             Box::new(Unsupported { error: Error::UnsupportedEvent(reason), headers })
         };
         let Event { version, raw_path, raw_query_string, headers, request_context, body, is_base64_encoded } =
@@ -191,7 +191,7 @@ impl Payload {
         let owner = request_context.owner();
         let streams = function_url_streams && request_context.domain_name.as_deref().is_some_and(is_function_url);
         // Only API Gateway limits the time.
-        let longest = if streams { Duration::MAX } else { LONGEST_ANSWER };
+        let longest = if streams { Duration::MAX } else { MAX_ANSWER };
         let Some(Object(Http { method: Some(method), source_ip })) = request_context.http else {
             return Err(unsupported(no_method.to_owned(), headers));
         };
@@ -232,13 +232,13 @@ fn is_function_url(domain_name: &str) -> bool {
 }
 
 /// The time until the invocation's deadline, which is in milliseconds since the Unix epoch, but at most `longest`.
-/// If the deadline has passed or is a day away, the time is [`LONGEST_ANSWER`]: Lambda never sends such a
+/// If the deadline has passed or is a day away, the time is [`MAX_ANSWER`]: Lambda never sends such a
 /// deadline, but local emulators send 1970.
 fn time_left(deadline_ms: u64, now: SystemTime, longest: Duration) -> Duration {
     let deadline = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(deadline_ms));
     match deadline.map(|deadline| deadline.duration_since(now)) {
         Some(Ok(left)) if !left.is_zero() && left < A_DAY => left.min(longest),
-        _ => LONGEST_ANSWER,
+        _ => MAX_ANSWER,
     }
 }
 
@@ -253,7 +253,7 @@ fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> R
 }
 
 /// The [`READ_HEADERS`] in an object of strings. A value that is not a legal HTTP field value, or is longer than
-/// [`LONGEST_HEADER`], is ignored.
+/// [`MAX_HEADER`], is ignored.
 fn read_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap, D::Error> {
     struct Headers;
 
@@ -284,7 +284,7 @@ fn read_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap,
                     continue;
                 };
                 if let Value::String(value) = map.next_value()?
-                    && value.len() <= LONGEST_HEADER
+                    && value.len() <= MAX_HEADER
                     && let Ok(value) = HeaderValue::try_from(value)
                 {
                     headers.insert(name, value);
@@ -309,8 +309,7 @@ pub enum Answer {
 }
 
 /// `response` as the answer to a payload format 2.0 event.
-#[must_use]
-pub fn answer(response: Response) -> Answer {
+pub(crate) fn answer(response: Response) -> Answer {
     let (mut parts, body) = response.into_parts();
     let mut answer = ApiGatewayV2httpResponse::default();
     answer.status_code = i64::from(parts.status.as_u16());
@@ -321,7 +320,7 @@ pub fn answer(response: Response) -> Answer {
 }
 
 /// Takes the cookies out of `headers`, because Lambda expects them separately.
-pub fn take_cookies(headers: &mut HeaderMap) -> Vec<String> {
+pub(crate) fn take_cookies(headers: &mut HeaderMap) -> Vec<String> {
     let cookies = headers.get_all(SET_COOKIE).iter();
     let cookies = cookies.filter_map(|cookie| cookie.to_str().ok().map(ToOwned::to_owned)).collect();
     headers.remove(SET_COOKIE);
@@ -329,8 +328,7 @@ pub fn take_cookies(headers: &mut HeaderMap) -> Vec<String> {
 }
 
 /// `response` as the answer to an invocation that is not a supported HTTP request.
-#[must_use]
-pub fn answer_unsupported(response: Response) -> Answer {
+pub(crate) fn answer_unsupported(response: Response) -> Answer {
     let (parts, body) = response.into_parts();
     let mut answer = ApiGatewayProxyResponse::default();
     answer.status_code = i64::from(parts.status.as_u16());
@@ -374,14 +372,14 @@ mod tests {
         let rows = [
             (now_ms + 3_000, Duration::from_secs(3)),
             (now_ms + 1, Duration::from_millis(1)),
-            (now_ms + 900_000, LONGEST_ANSWER),
-            (now_ms, LONGEST_ANSWER),
-            (now_ms - 1, LONGEST_ANSWER),
-            (0, LONGEST_ANSWER),
-            (u64::MAX, LONGEST_ANSWER),
+            (now_ms + 900_000, MAX_ANSWER),
+            (now_ms, MAX_ANSWER),
+            (now_ms - 1, MAX_ANSWER),
+            (0, MAX_ANSWER),
+            (u64::MAX, MAX_ANSWER),
         ];
         for (deadline_ms, expected) in rows {
-            assert_eq!(time_left(deadline_ms, now, LONGEST_ANSWER), expected, "deadline {deadline_ms}");
+            assert_eq!(time_left(deadline_ms, now, MAX_ANSWER), expected, "deadline {deadline_ms}");
         }
     }
 
@@ -392,9 +390,9 @@ mod tests {
         let rows = [
             (now_ms + 3_000, Duration::from_secs(3)),
             (now_ms + 900_000, Duration::from_mins(15)),
-            (now_ms - 1, LONGEST_ANSWER),
-            (0, LONGEST_ANSWER),
-            (u64::MAX, LONGEST_ANSWER),
+            (now_ms - 1, MAX_ANSWER),
+            (0, MAX_ANSWER),
+            (u64::MAX, MAX_ANSWER),
         ];
         for (deadline_ms, expected) in rows {
             assert_eq!(time_left(deadline_ms, now, Duration::MAX), expected, "deadline {deadline_ms}");

@@ -20,15 +20,15 @@ use uuid::Uuid;
 use crate::access::{Denied, Tokens};
 use crate::cors::{Headers, Methods, Origins, Policy};
 use crate::endpoints::chat::ChatRequest;
-use crate::endpoints::conversations::{cursor_of_position, cursor_of_turn, position_of_cursor, turn_of_cursor};
+use crate::endpoints::cursor;
 use crate::event::Payload;
 use crate::history::{ConversationKey, Position};
 use crate::http_client::Roots;
 use crate::http_client::dns::message::{Answer, Family, Name, Query, Reply};
 pub use crate::openai::fuzz::{model, sse};
 use crate::owner::Owner;
-use crate::quota::GREATEST_LIMIT;
-use crate::request::{Body, LONGEST_PATH, LONGEST_QUERY, MOST_PARAMETERS, Request};
+use crate::quota::MAX_LIMIT;
+use crate::request::{Body, MAX_PARAMETERS, MAX_PATH, MAX_QUERY, Request};
 use crate::secrets::{Reference, Service};
 use crate::{App, Config};
 
@@ -65,7 +65,7 @@ const CONFIGURATIONS: [&[(&str, &str)]; 2] = [
 const STATUSES: [u64; 9] = [200, 204, 400, 401, 404, 405, 414, 415, 503];
 
 /// Longer than the detail of any problem, in bytes.
-const LONGEST_DETAIL: usize = 700;
+const MAX_DETAIL: usize = 700;
 
 /// The first line of `input`, and what follows it.
 fn line(input: &[u8]) -> (&[u8], &[u8]) {
@@ -161,7 +161,7 @@ fn check(answer: &Value) {
         let problem: Value = serde_json::from_str(body).expect("a problem is JSON");
         assert_eq!((problem["status"].as_u64(), problem["request_id"].as_str()), (Some(status), Some("request-1")));
         let detail = problem["detail"].as_str().expect("a detail");
-        assert!(problem["code"].is_string() && detail.len() < LONGEST_DETAIL, "{problem}");
+        assert!(problem["code"].is_string() && detail.len() < MAX_DETAIL, "{problem}");
     }
 }
 
@@ -173,29 +173,25 @@ pub fn cursor(input: &[u8]) {
     let (owner, rest) = line(rest);
     let (owner, turn) = (text(owner), u64::from_be_bytes(*turn));
     let conversation_key = ConversationKey { owner: &owner, id: Uuid::from_bytes(*id) };
-    let made = cursor_of_turn(conversation_key, turn);
-    assert_eq!(turn_of_cursor(conversation_key, &made), Some(turn));
+    let made = cursor::of_turn(conversation_key, turn);
+    assert_eq!(cursor::turn(conversation_key, &made), Some(turn));
     assert!(made.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')), "{made}");
     let others = format!("{owner}x");
-    assert_eq!(turn_of_cursor(ConversationKey { owner: &others, ..conversation_key }, &made), None, "another owner");
+    assert_eq!(cursor::turn(ConversationKey { owner: &others, ..conversation_key }, &made), None, "another owner");
     let other_id = Uuid::from_u128(conversation_key.id.as_u128() ^ 1);
-    assert_eq!(
-        turn_of_cursor(ConversationKey { id: other_id, ..conversation_key }, &made),
-        None,
-        "another conversation"
-    );
+    assert_eq!(cursor::turn(ConversationKey { id: other_id, ..conversation_key }, &made), None, "another conversation");
     let given = text(rest);
-    if let Some(turn) = turn_of_cursor(conversation_key, &given) {
-        assert_eq!(given, cursor_of_turn(conversation_key, turn), "a cursor has one form");
+    if let Some(turn) = cursor::turn(conversation_key, &given) {
+        assert_eq!(given, cursor::of_turn(conversation_key, turn), "a cursor has one form");
     }
-    if let Some(position) = position_of_cursor(&owner, &given) {
-        assert_eq!(given, cursor_of_position(&owner, &position), "a cursor has one form");
+    if let Some(position) = cursor::position(&owner, &given) {
+        assert_eq!(given, cursor::of_position(&owner, &position), "a cursor has one form");
     }
     let position = Position { updated_at: given, id: conversation_key.id };
-    let made = cursor_of_position(&owner, &position);
-    assert_eq!(position_of_cursor(&others, &made), None, "another owner");
-    assert_eq!(turn_of_cursor(conversation_key, &made), None, "of a list");
-    assert_eq!(position_of_cursor(&owner, &made), Some(position));
+    let made = cursor::of_position(&owner, &position);
+    assert_eq!(cursor::position(&others, &made), None, "another owner");
+    assert_eq!(cursor::turn(conversation_key, &made), None, "of a list");
+    assert_eq!(cursor::position(&owner, &made), Some(position));
 }
 
 /// Decodes a form by the steps of the standard (WHATWG URL §5.1).
@@ -222,7 +218,7 @@ fn form_decoded(bytes: &[u8]) -> String {
 pub fn query(input: &[u8]) {
     let (name, rest) = line(input);
     let (name, query) = (text(name), text(rest));
-    let pairs = query.split('&').filter(|pair| !pair.is_empty()).take(MOST_PARAMETERS);
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).take(MAX_PARAMETERS);
     let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let expected = pairs.find(|(key, _)| form_decoded(key.as_bytes()) == name);
     let expected = expected.map(|(_, value)| form_decoded(value.as_bytes()));
@@ -230,9 +226,9 @@ pub fn query(input: &[u8]) {
     assert_eq!(found.query_parameter(&name).as_deref(), expected.as_deref());
     let written = form_urlencoded::Serializer::new(String::new()).append_pair(&name, &query).finish();
     assert_eq!(request(written).query_parameter(&name).as_deref(), Some(query.as_str()));
-    assert_eq!(found.is_too_long(), query.len() > LONGEST_QUERY);
+    assert_eq!(found.is_too_long(), query.len() > MAX_QUERY);
     let found = Request { path: query, query: String::new(), ..found };
-    assert_eq!(found.is_too_long(), found.path.len() > LONGEST_PATH);
+    assert_eq!(found.is_too_long(), found.path.len() > MAX_PATH);
 }
 
 /// Scheme, host and port of an origin in lower case, without the scheme's default port.
@@ -451,7 +447,7 @@ pub fn config(input: &[u8]) {
     let said = match Config::from_lookup(lookup) {
         Ok(config) => {
             let limits = [config.chat.limits.caller, config.chat.limits.total];
-            assert!(limits.iter().flatten().all(|limit| (1..=GREATEST_LIMIT).contains(limit)), "{limits:?}");
+            assert!(limits.iter().flatten().all(|limit| (1..=MAX_LIMIT).contains(limit)), "{limits:?}");
             assert!(!config.base_path.starts_with('/') && !config.base_path.ends_with('/'));
             format!("{config:?}")
         }

@@ -52,13 +52,13 @@ use aws_sdk_dynamodb::Client;
 use http::Uri;
 use tokio::task::spawn_blocking;
 
-pub use self::append::Appended;
-pub use self::delete_all::Deleted;
-pub use self::failure::Error;
-pub use self::items::{ConversationKey, Exchange, LONGEST_TURN, Listed, Turn};
-pub use self::list::{INDEX, IndexFault, List, ListError, Position};
-pub use self::read::{Memory, Page};
-pub use self::usage::{Counter, Reservation, Reserved};
+pub(crate) use self::append::Appended;
+pub(crate) use self::delete_all::Deleted;
+pub(crate) use self::failure::Error;
+pub(crate) use self::items::{ConversationKey, Exchange, Listed, MAX_TURN, Turn};
+pub(crate) use self::list::{INDEX, IndexFault, ListError, Position};
+pub(crate) use self::read::Memory;
+pub(crate) use self::usage::{Counter, Reservation, Reserved};
 use crate::http_client;
 use crate::secret::AccessKeys;
 
@@ -70,11 +70,9 @@ const COMPLETE: &str = "every required member is set";
 pub struct Settings {
     /// The table's name or ARN.
     pub table: String,
-    /// Its region.
     pub region: String,
     /// The address to use instead of the region's own.
     pub endpoint_url: Option<String>,
-    /// The role's access keys.
     pub keys: AccessKeys,
     /// How long items are kept after their last write; `None` keeps them for ever.
     pub time_to_live: Option<Duration>,
@@ -82,7 +80,7 @@ pub struct Settings {
 
 /// The history in one table. It lives as long as the process.
 #[derive(Debug)]
-pub struct History {
+pub(crate) struct History {
     http: http_client::Client,
     settings: Settings,
     client: OnceLock<Client>,
@@ -94,8 +92,7 @@ pub struct History {
 
 impl History {
     /// The history in the table that `settings` names.
-    #[must_use]
-    pub fn new(http: http_client::Client, settings: Settings) -> Self {
+    pub(crate) fn new(http: http_client::Client, settings: Settings) -> Self {
         let given = settings.endpoint_url.as_ref();
         let endpoint = given.map_or_else(OnceLock::new, |url| OnceLock::from(url.parse().ok()));
         Self { http, settings, client: OnceLock::new(), endpoint, total_full_until: AtomicU64::new(0) }
@@ -103,7 +100,7 @@ impl History {
 
     /// Prepares the first call to the table on another thread: makes the SDK's client and opens a connection,
     /// unless there already is one.
-    pub fn warm_up(self: &Arc<Self>) {
+    pub(crate) fn warm_up(self: &Arc<Self>) {
         let endpoint = self.endpoint.get();
         // A call that is made before the thread runs waits for this connection and opens no other. It can
         // only do so where the address is known without the SDK's rules, which take a while to load.

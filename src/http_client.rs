@@ -41,7 +41,7 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
 const MAX_IDLE_CONNECTIONS: usize = 3;
 
 /// The time limit of a call that sets none.
-const LONGEST_CALL: Duration = Duration::from_secs(30);
+const MAX_CALL: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read, in bytes. A page of a Query holds 1 MB of items, which escapes in JSON can
 /// make six times as long.
@@ -227,7 +227,7 @@ impl Client {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_send_body(Some(deadline.saturating_duration_since(Instant::now())))
             .timeout_per_write(Some(write_timeout))
-            .timeout_recv_response(Some(LONGEST_CALL))
+            .timeout_recv_response(Some(MAX_CALL))
             .build();
         read_whole(self.run(request)?)
     }
@@ -296,7 +296,7 @@ impl fmt::Debug for Incoming {
 ///
 /// # Errors
 /// [`Error::Cut`], [`Error::TimedOut`], and [`Error::TooLong`] for a body above 8 MiB.
-pub fn read_whole(response: Response<Incoming>) -> Result<Response<Vec<u8>>, Error> {
+pub(crate) fn read_whole(response: Response<Incoming>) -> Result<Response<Vec<u8>>, Error> {
     let (parts, mut incoming) = response.into_parts();
     let mut body = Vec::new();
     let reader = &mut incoming.reader;
@@ -329,7 +329,7 @@ fn in_the_answer(error: ureq::Error) -> Error {
 impl HttpClient for Client {
     fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         // The SDK's read timeout limits the whole call here, because the table's answers are short.
-        let timeout = settings.read_timeout().unwrap_or(LONGEST_CALL);
+        let timeout = settings.read_timeout().unwrap_or(MAX_CALL);
         SharedHttpConnector::new(SdkConnector { client: self.clone(), timeout })
     }
 }

@@ -24,67 +24,70 @@
 //!
 //! # Layout
 //!
+//! A module imports only from modules below it in this table.
+//!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`app`] | the steps above; no other module writes the log |
-//! | [`config`] | the environment variables; no other module reads them |
-//! | [`responder`] | answers invocations if the Function URL streams |
-//! | [`event`] | API Gateway's payload format 2.0; no other module names its fields |
-//! | [`runtime_api`] | sends a response to Lambda while it is being written |
-//! | [`request`], [`response`] | HTTP, as the endpoints see it |
-//! | [`router`] | finds the [`router::Route`] for a method and a path |
-//! | [`owner`] | who owns a conversation |
-//! | [`access`] | access tokens |
-//! | [`quota`] | the daily token limits |
-//! | [`cors`] | the Fetch standard's CORS protocol |
-//! | [`error`] | the status, code and text of every failure |
+//! | [`responder`] | replaces `lambda_runtime`'s own services if the Function URL streams |
+//! | [`app`] | the steps above; only this module has the log line written |
+//! | [`config`] | the environment variables, read here and nowhere else, as the settings of the modules below |
 //! | [`endpoints`] | one module for each resource |
-//! | [`ui_message_stream`] | the wire format of a streamed answer |
-//! | [`openai`] | the Chat Completions API |
-//! | [`history`] | the table and its items; no other module names a type of DynamoDB |
 //! | [`telemetry`] | the log line of an invocation, with its level and its metrics, and the notes it is made from |
-//! | [`call`] | the deadline and the retries of a call |
-//! | [`completion`] | a model's answer |
+//! | [`runtime_api`] | sends a response to Lambda while it is being written; no module below it sends to Lambda |
+//! | [`event`] | API Gateway's payload format 2.0; only this module names its fields |
+//! | [`error`] | the status, code and text of every failure |
+//! | [`quota`] | the daily token limits |
+//! | [`access`] | access tokens |
+//! | [`openai`] | the Chat Completions API |
+//! | [`history`] | the table and its items; only this module names a type of DynamoDB |
 //! | [`secrets`] | secrets that the environment only refers to: where they are read, and how long they are used |
-//! | [`secret`] | values that must not appear in a log or an answer |
-//! | [`timestamp`] | times as texts and numbers |
-//! | [`title`] | the titles of conversations |
 //! | [`http_client`] | connections, DNS, TLS, and the time and size limits of all outgoing calls |
-//! | `fuzz` | properties that hold for every input; only in tests and fuzz targets |
+//! | [`call`] | the deadline and the retries of a call |
+//! | [`router`] | finds the [`router::Route`] for a method and a path |
+//! | [`request`], [`response`] | HTTP, as the endpoints see it |
+//! | [`cors`] | the Fetch standard's CORS protocol |
+//! | [`ui_message_stream`] | the wire format of a streamed answer |
+//! | [`completion`] | a model's answer |
+//! | [`owner`] | who owns a conversation |
+//! | [`secret`] | values that must not appear in a log or an answer |
+//! | [`title`] | the titles of conversations |
+//! | [`timestamp`] | times as texts and numbers |
+//! | [`error_chain`] | an error and its causes as one line |
 //!
-//! Imports run one way: `main` → [`responder`] → [`app`] → [`runtime_api`] → [`event`], [`config`], [`endpoints`] →
-//! [`error`], [`cors`], [`telemetry`] → [`quota`] → [`access`], [`openai`], [`history`], [`router`], [`ui_message_stream`] →
-//! [`secrets`] → [`http_client`], [`call`], [`completion`], [`request`], [`response`], [`secret`], [`timestamp`],
-//! [`title`] → [`owner`].
-//! Nothing below [`runtime_api`] sends to Lambda, nothing below [`event`] knows API Gateway.
+//! `fuzz` has properties that hold for every input, for tests and fuzz targets only. It may import any module.
 
-pub mod access;
-pub mod app;
-pub mod call;
-pub mod completion;
 pub mod config;
-pub mod cors;
 pub mod endpoints;
-pub mod error;
-pub mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-pub mod history;
-pub mod http_client;
-pub mod openai;
-pub mod owner;
-pub mod quota;
-pub mod request;
-pub mod responder;
-pub mod response;
 pub mod router;
-pub mod runtime_api;
-pub mod secret;
 pub mod secrets;
-pub mod telemetry;
-pub mod timestamp;
-pub mod title;
-pub mod ui_message_stream;
+
+mod access;
+mod app;
+mod call;
+mod completion;
+mod cors;
+mod error;
+mod error_chain;
+mod event;
+mod history;
+mod http_client;
+mod openai;
+mod owner;
+mod quota;
+mod request;
+mod responder;
+mod response;
+mod runtime_api;
+mod secret;
+mod telemetry;
+mod timestamp;
+mod title;
+mod ui_message_stream;
 
 pub use app::App;
 pub use config::Config;
+pub use event::Payload;
+pub use http_client::dns;
+pub use responder::{Respond, Responder};

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use http::uri::Authority;
-use kus_aws_backend::responder::{Respond, Responder};
-use kus_aws_backend::{App, Config, config};
+use kus_aws_backend::{App, Config, Respond, Responder, config};
 use lambda_runtime::{LambdaEvent, Runtime, service_fn};
 use tokio::runtime::{Builder, LocalOptions};
 

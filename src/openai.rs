@@ -19,9 +19,9 @@ mod wire;
 
 use http::Uri;
 
-pub use self::client::{Client, StreamedAnswer};
-pub use self::failure::{Cause, Error};
-pub use self::wire::{Message, Role};
+pub(crate) use self::client::{Client, StreamedAnswer};
+pub(crate) use self::failure::{Cause, Error};
+pub(crate) use self::wire::{Message, Role};
 use crate::secrets;
 
 /// What is the same in every request.

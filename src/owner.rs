@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The text of [`Owner::public`].
-pub const PUBLIC: &str = "public";
+pub(crate) const PUBLIC: &str = "public";
 
 /// An owner of conversations. Each kind of owner has its own prefix, and texts from outside are percent-encoded. So
 /// whatever a token says, two owners of different kinds never have the same text.

@@ -27,10 +27,10 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The greatest limit: an integer in a header has no more digits (RFC 9651 §3.3.1).
-pub const GREATEST_LIMIT: u64 = 999_999_999_999_999;
+pub(crate) const MAX_LIMIT: u64 = 999_999_999_999_999;
 
 /// The most counters over which the limit of all callers is spread.
-const MOST_SHARDS: u64 = 8;
+const MAX_SHARDS: u64 = 8;
 
 /// The limit of all callers is at least this many times the sum of the largest reservations, one for each
 /// counter, unless there is only one counter.
@@ -40,11 +40,11 @@ const ERROR_PART: u64 = 16;
 const MARGIN: Duration = Duration::from_mins(1);
 
 /// How long a release may take. A reservation that is not released is freed when it expires.
-const LONGEST_RELEASE: Duration = Duration::from_secs(2);
+const MAX_RELEASE: Duration = Duration::from_secs(2);
 
 /// The most tokens that may be used in a UTC day; `None` means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// By one caller.
     pub caller: Option<u64>,
     /// By all callers together.
@@ -53,7 +53,7 @@ pub struct Limits {
 
 /// How many tokens an answer can take.
 #[derive(Clone, Copy, Debug)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     /// The most that this answer can take.
     pub tokens: u64,
     /// The most that any answer can take.
@@ -87,7 +87,7 @@ struct Balance {
 
 /// What a response says about the limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Balances {
+pub(crate) struct Balances {
     caller: Option<Balance>,
     total: Option<Balance>,
     /// In how many seconds the next UTC day begins.
@@ -96,7 +96,7 @@ pub struct Balances {
 
 /// What is reserved for one answer.
 #[derive(Debug)]
-pub struct Hold {
+pub(crate) struct Hold {
     caller: Option<Reservation>,
     total: Option<Reservation>,
     shards: u64,
@@ -115,14 +115,13 @@ enum Outcome {
 
 impl Limits {
     /// Whether there is any limit.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.caller.is_some() || self.total.is_some()
     }
 
     /// Reserves `estimate` for an answer to `caller` that must be ready by `deadline`. Returns what was
     /// reserved, or why nothing was, and what the response should say about the limits.
-    pub async fn reserve(
+    pub(crate) async fn reserve(
         self,
         history: &History,
         caller: &str,
@@ -183,9 +182,8 @@ impl Limits {
 /// The call that releases what was reserved for an answer that is not made. It has its own time, because `call`
 /// may have used up its own. It takes little of the time until `deadline`, because the caller is waiting for an
 /// error that is already known.
-#[must_use]
-pub fn to_release(call: &Call, deadline: Instant) -> Call {
-    call.until(deadline.min(Instant::now() + LONGEST_RELEASE))
+pub(crate) fn to_release(call: &Call, deadline: Instant) -> Call {
+    call.until(deadline.min(Instant::now() + MAX_RELEASE))
 }
 
 /// Reserves `tokens` against the limit of all callers: on a random counter, or on the next one if that is full.
@@ -226,14 +224,13 @@ impl From<Result<Reserved, history::Error>> for Outcome {
 
 impl Hold {
     /// How many tokens are reserved.
-    #[must_use]
-    pub fn tokens(&self) -> u64 {
+    pub(crate) fn tokens(&self) -> u64 {
         self.tokens
     }
 
     /// Replaces the reservation by the `spent` tokens, and returns what is left then. If the table cannot be
     /// written, the reservation stays until it expires.
-    pub async fn settle(mut self, history: &History, spent: u64, call: &Call) -> Balances {
+    pub(crate) async fn settle(mut self, history: &History, spent: u64, call: &Call) -> Balances {
         let settle = async |reservation: Option<&mut Reservation>| {
             if let Some(reservation) = reservation {
                 // The answer is ready, and a failed counter is no reason to withhold it.
@@ -262,7 +259,7 @@ impl Hold {
 
 impl Balances {
     /// Adds the headers `RateLimit-Policy` and `RateLimit`, unless nothing is known.
-    pub fn write(&self, headers: &mut HeaderMap) {
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
         let known = [("caller", self.caller), ("total", self.total)];
         let known = || known.iter().filter_map(|(name, balance)| Some((name, (*balance)?)));
         if known().next().is_none() {
@@ -283,8 +280,7 @@ impl Balances {
 /// The name under which a caller's tokens are counted: the owner's text, or the IP address of a public caller.
 /// Of an IPv6 address only the first 64 bits count, because one subscriber has a whole network of that size
 /// (RFC 6177).
-#[must_use]
-pub fn caller(owner: &Owner, source_ip: Option<IpAddr>) -> String {
+pub(crate) fn caller(owner: &Owner, source_ip: Option<IpAddr>) -> String {
     if !owner.is_public() {
         return owner.as_str().to_owned();
     }
@@ -300,20 +296,18 @@ pub fn caller(owner: &Owner, source_ip: Option<IpAddr>) -> String {
 
 /// The most tokens that `bytes` bytes of UTF-8 are likely to become: one for every two bytes. English takes one
 /// for every four. For Korean, which has three bytes a syllable, this allows one and a half a syllable.
-#[must_use]
-pub fn tokens_of(bytes: usize) -> u64 {
+pub(crate) fn tokens_of(bytes: usize) -> u64 {
     (bytes as u64).div_ceil(2)
 }
 
 /// The tokens that frame `messages` messages.
-#[must_use]
-pub fn tokens_of_frames(messages: usize) -> u64 {
+pub(crate) fn tokens_of_frames(messages: usize) -> u64 {
     (messages as u64).saturating_mul(8)
 }
 
 /// How many counters the limit of all callers is spread over, if the largest reservation is `largest`.
 fn shards(limit: u64, largest: u64) -> u64 {
-    (limit / largest.saturating_mul(ERROR_PART).max(1)).clamp(1, MOST_SHARDS)
+    (limit / largest.saturating_mul(ERROR_PART).max(1)).clamp(1, MAX_SHARDS)
 }
 
 /// The share of `limit` that a counter has. The shares add up to the limit.
@@ -376,7 +370,7 @@ mod tests {
     #[test]
     fn the_counters_of_the_total_share_the_limit_and_exceed_it_by_a_sixteenth_at_most() {
         for (limit, largest, expected) in
-            [(1, 100, 1), (1_599, 100, 1), (3_200, 100, 2), (12_800, 100, 8), (GREATEST_LIMIT, 100, 8), (5, 0, 5)]
+            [(1, 100, 1), (1_599, 100, 1), (3_200, 100, 2), (12_800, 100, 8), (MAX_LIMIT, 100, 8), (5, 0, 5)]
         {
             let shards = shards(limit, largest);
             assert_eq!(shards, expected, "{limit} {largest}");

@@ -14,11 +14,11 @@ use crate::owner::Owner;
 
 /// The header that makes a request safe to repeat (IETF draft "The Idempotency-Key HTTP Header
 /// Field").
-pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The headers that a [`Request`] carries. Most of an event consists of headers that are never read, so only these
 /// are copied. Add a header here before you read it.
-pub const READ_HEADERS: [HeaderName; 7] = [
+pub(crate) const READ_HEADERS: [HeaderName; 7] = [
     ACCEPT,
     ORIGIN,
     ACCESS_CONTROL_REQUEST_METHOD,
@@ -29,13 +29,13 @@ pub const READ_HEADERS: [HeaderName; 7] = [
 ];
 
 /// The longest path that is accepted, in bytes.
-pub const LONGEST_PATH: usize = 2048;
+pub(crate) const MAX_PATH: usize = 2048;
 
 /// The longest query that is accepted, in bytes.
-pub const LONGEST_QUERY: usize = 8 * 1024;
+pub(crate) const MAX_QUERY: usize = 8 * 1024;
 
 /// How many parameters of a query are read.
-pub const MOST_PARAMETERS: usize = 100;
+pub(crate) const MAX_PARAMETERS: usize = 100;
 
 /// One HTTP request.
 #[derive(Debug)]
@@ -48,7 +48,6 @@ pub struct Request {
     pub query: String,
     /// The [`READ_HEADERS`] that were sent with a legal value.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Body,
     /// The caller, identified by the gateway's authorizer or by an access token. Nothing that a client says about
     /// itself is used.
@@ -83,10 +82,10 @@ impl Body {
 }
 
 impl Request {
-    /// Whether the path or the query is longer than [`LONGEST_PATH`] or [`LONGEST_QUERY`].
+    /// Whether the path or the query is longer than [`MAX_PATH`] or [`MAX_QUERY`].
     #[must_use]
     pub fn is_too_long(&self) -> bool {
-        self.path.len() > LONGEST_PATH || self.query.len() > LONGEST_QUERY
+        self.path.len() > MAX_PATH || self.query.len() > MAX_QUERY
     }
 
     /// Whether the header `Accept` names the media type `wanted` with a weight above 0 (RFC 9110
@@ -104,10 +103,10 @@ impl Request {
 
     /// The first value of the query parameter `name`, decoded as
     /// `application/x-www-form-urlencoded` (WHATWG URL §5.1): percent-decoded once, `+` is a space, and bytes that
-    /// are not UTF-8 become U+FFFD. `None` if the parameter is not among the first [`MOST_PARAMETERS`].
+    /// are not UTF-8 become U+FFFD. `None` if the parameter is not among the first [`MAX_PARAMETERS`].
     #[must_use]
     pub fn query_parameter(&self, name: &str) -> Option<Cow<'_, str>> {
-        let mut parameters = form_urlencoded::parse(self.query.as_bytes()).take(MOST_PARAMETERS);
+        let mut parameters = form_urlencoded::parse(self.query.as_bytes()).take(MAX_PARAMETERS);
         parameters.find_map(|(key, value)| (key == name).then_some(value))
     }
 }

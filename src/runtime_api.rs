@@ -14,13 +14,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use lambda_runtime::MetadataPrelude;
 use tokio::task::spawn_blocking;
 
-use crate::error::chain;
+use crate::error_chain;
 use crate::event::{self, Answer};
 use crate::http_client::{Client, Error};
 use crate::response::Response;
 
 /// Distinguishes an invocation from an earlier attempt at it. The response repeats it unchanged.
-pub const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
+pub(crate) const INVOCATION_ID: HeaderName = HeaderName::from_static("lambda-runtime-invocation-id");
 
 const RESPONSE_MODE: HeaderName = HeaderName::from_static("lambda-runtime-function-response-mode");
 
@@ -42,7 +42,6 @@ pub struct ResponseSender {
     pub http: Client,
     /// The address of the Runtime API.
     pub api: Uri,
-    /// The invocation's id.
     pub request_id: String,
     /// The header [`INVOCATION_ID`] of the invocation, if it has one.
     pub invocation_id: Option<HeaderValue>,
@@ -150,7 +149,11 @@ impl StreamingResponse {
         let Self { sender, request, prelude } = self;
         let mut body = Prefixed { prefix: prelude, rest: body };
         if let Err(error) = sender.post(request, &mut body, deadline) {
-            eprintln!("Request {}: the streamed response could not be sent: {}", sender.request_id, chain(&error));
+            eprintln!(
+                "Request {}: the streamed response could not be sent: {}",
+                sender.request_id,
+                error_chain::line(&error)
+            );
         }
         // Reading never fails, and a sink accepts everything.
         let _ = io::copy(&mut body, &mut io::sink());

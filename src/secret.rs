@@ -32,11 +32,8 @@ impl fmt::Debug for Secret {
 /// The access keys of the function's role, as Lambda puts them into the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessKeys {
-    /// The access key's id.
     pub id: String,
-    /// The secret key.
     pub secret: Secret,
-    /// The session token.
     pub session_token: Option<Secret>,
 }
 

@@ -63,7 +63,7 @@ pub enum Error {
     Unusable {
         /// The variable that names the secret.
         variable: &'static str,
-        /// The cause.
+        /// What went wrong.
         reason: String,
     },
     /// The store did not answer: 503 `secret_unavailable`.

@@ -17,25 +17,23 @@ mod line;
 mod metrics;
 mod record;
 
-pub use self::level::Level;
-pub use self::record::{Record, Upstream, UpstreamCall};
+pub(crate) use self::level::Level;
+pub(crate) use self::record::{Record, Upstream, UpstreamCall};
 
 /// An invocation that is being handled.
 #[derive(Debug)]
-pub struct Invocation<'a> {
+pub(crate) struct Invocation<'a> {
     /// Its id, which is also in Lambda's own log lines.
     pub request_id: &'a str,
     trace_id: Option<&'a str>,
     is_cold_start: bool,
     began: Instant,
-    /// What is noted about it.
     pub record: Record,
 }
 
 impl<'a> Invocation<'a> {
     /// The invocation `request_id`, which begins now. `trace` is the value of `X-Amzn-Trace-Id`.
-    #[must_use]
-    pub fn begin(request_id: &'a str, trace: Option<&'a str>, is_cold_start: bool) -> Self {
+    pub(crate) fn begin(request_id: &'a str, trace: Option<&'a str>, is_cold_start: bool) -> Self {
         let root = |trace: &'a str| trace.split(';').find_map(|part| part.trim().strip_prefix("Root="));
         let trace_id = trace.and_then(root);
         Self { request_id, trace_id, is_cold_start, began: Instant::now(), record: Record::default() }
@@ -43,8 +41,7 @@ impl<'a> Invocation<'a> {
 
     /// The invocation's line, with a line break, if it is answered with `status` now. `None` if its level is below
     /// `least`. `method` is empty for an invocation that is not an HTTP request.
-    #[must_use]
-    pub fn line(&self, least: Level, method: &str, status: StatusCode) -> Option<Vec<u8>> {
+    pub(crate) fn line(&self, least: Level, method: &str, status: StatusCode) -> Option<Vec<u8>> {
         let notes = self.record.notes();
         let mut level = Level::of(notes.failure.as_ref().map_or(status, |failure| failure.status));
         if notes.warning.is_some() {
@@ -61,7 +58,7 @@ impl<'a> Invocation<'a> {
 }
 
 /// Writes a line, in one piece, to standard output.
-pub fn write(line: &[u8]) {
+pub(crate) fn write(line: &[u8]) {
     // A request must not fail because the log cannot be written.
     let _ = io::stdout().lock().write_all(line);
 }

@@ -6,8 +6,7 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
 /// RFC 3339 in UTC with milliseconds, always with three digits, so that the texts sort as the times do.
-#[must_use]
-pub fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let second = DateTime::from_secs(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
     let second = second.fmt(Format::DateTime).unwrap_or_default();
@@ -15,11 +14,10 @@ pub fn rfc3339(time: SystemTime) -> String {
 }
 
 /// The seconds of a UTC day.
-pub const DAY: u64 = 24 * 60 * 60;
+pub(crate) const DAY: u64 = 24 * 60 * 60;
 
 /// Whole seconds since the Unix epoch; 0 before it.
-#[must_use]
-pub fn unix_seconds(time: SystemTime) -> u64 {
+pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

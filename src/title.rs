@@ -4,16 +4,15 @@ use unicode_segmentation::GraphemeCursor;
 
 /// The most characters of a title, in Unicode scalar values. A limit in grapheme clusters would limit nothing,
 /// because one cluster can have any number of combining marks.
-pub const LONGEST: usize = 80;
+pub(crate) const MAX_CHARACTERS: usize = 80;
 
 /// The title of a conversation that begins with `message`. A long message is cut at the end of a word, or if the
 /// first word is too long, at the end of a grapheme cluster (UAX #29 §3), and `…` is added. `None` if the message
 /// has no visible character.
-#[must_use]
-pub fn of_message(message: &str) -> Option<String> {
+pub(crate) fn of_message(message: &str) -> Option<String> {
     let (mut title, length) = line(message);
-    if length > LONGEST {
-        let room = title.char_indices().nth(LONGEST - 1).map_or(title.len(), |(at, _)| at);
+    if length > MAX_CHARACTERS {
+        let room = title.char_indices().nth(MAX_CHARACTERS - 1).map_or(title.len(), |(at, _)| at);
         let kept = &title[..last_boundary(&title, room)];
         let ends_a_word = title[kept.len()..].starts_with(' ');
         let end = if ends_a_word { kept.len() } else { kept.rfind(' ').unwrap_or(kept.len()) };
@@ -27,13 +26,13 @@ pub fn of_message(message: &str) -> Option<String> {
 ///
 /// # Errors
 /// What is wrong with the text: it has no visible character, is too long, or is not one line of plain text.
-pub fn of_caller(text: &str) -> Result<&str, &'static str> {
+pub(crate) fn of_caller(text: &str) -> Result<&str, &'static str> {
     let title = text.trim();
     if !title.contains(is_visible) {
         Err("blank")
     } else if title.contains(is_control) {
         Err("not plain text on one line")
-    } else if title.chars().count() > LONGEST {
+    } else if title.chars().count() > MAX_CHARACTERS {
         Err("too long")
     } else {
         Ok(title)
@@ -41,7 +40,7 @@ pub fn of_caller(text: &str) -> Result<&str, &'static str> {
 }
 
 /// `text` on one line, without control characters, and its length. Of a text that is too long, only the beginning,
-/// which still has more than [`LONGEST`] characters.
+/// which still has more than [`MAX_CHARACTERS`] characters.
 fn line(text: &str) -> (String, usize) {
     let (mut line, mut length, mut gap) = (String::new(), 0, false);
     for character in text.chars() {
@@ -58,7 +57,7 @@ fn line(text: &str) -> (String, usize) {
         }
         line.push(character);
         length += 1;
-        if length > LONGEST {
+        if length > MAX_CHARACTERS {
             break;
         }
     }
@@ -156,7 +155,7 @@ mod tests {
         fn a_title_is_short_and_ends_where_a_grapheme_cluster_of_the_message_does(message in ".{0,200}") {
             let (whole, _) = line(&message);
             let Some(title) = of_message(&message) else { return Ok(()) };
-            prop_assert!(title.chars().count() <= LONGEST);
+            prop_assert!(title.chars().count() <= MAX_CHARACTERS);
             prop_assert!(!title.contains(|character: char| character.is_control()));
             match title.strip_suffix('…').filter(|_| title != whole) {
                 None => prop_assert_eq!(title, whole),

@@ -31,8 +31,7 @@ enum Part<'a, T> {
 type Plain<'a> = Part<'a, ()>;
 
 /// The head of the response that carries the stream.
-#[must_use]
-pub fn head() -> Response<()> {
+pub(crate) fn head() -> Response<()> {
     let mut response = Response::new(());
     for (name, value) in [
         (CONTENT_TYPE, "text/event-stream"),
@@ -46,29 +45,29 @@ pub fn head() -> Response<()> {
 }
 
 /// Begins the message, with this metadata, and begins its text.
-pub fn begin(stream: &mut Vec<u8>, metadata: &impl Serialize) {
+pub(crate) fn begin(stream: &mut Vec<u8>, metadata: &impl Serialize) {
     write(stream, &Part::Start { message_metadata: metadata });
     write(stream, &Plain::TextStart { id: TEXT });
 }
 
 /// Adds to the text.
-pub fn delta(stream: &mut Vec<u8>, delta: &str) {
+pub(crate) fn delta(stream: &mut Vec<u8>, delta: &str) {
     write(stream, &Plain::TextDelta { id: TEXT, delta });
 }
 
 /// Ends the text.
-pub fn end_text(stream: &mut Vec<u8>) {
+pub(crate) fn end_text(stream: &mut Vec<u8>) {
     write(stream, &Plain::TextEnd { id: TEXT });
 }
 
 /// Ends the message, with this metadata.
-pub fn finish(stream: &mut Vec<u8>, metadata: &impl Serialize) {
+pub(crate) fn finish(stream: &mut Vec<u8>, metadata: &impl Serialize) {
     write(stream, &Part::Finish { message_metadata: metadata });
     done(stream);
 }
 
 /// Ends a message that cannot be completed, with a problem document for programs and a text for people.
-pub fn fail(stream: &mut Vec<u8>, problem: &impl Serialize, text: &str) {
+pub(crate) fn fail(stream: &mut Vec<u8>, problem: &impl Serialize, text: &str) {
     // A reader may stop at the error, so the document comes first.
     write(stream, &Part::DataProblem { data: problem });
     write(stream, &Plain::Error { error_text: text });

@@ -1,6 +1,6 @@
 //! The environment's variables: what is used, what is refused and how that is said.
 
-use kus_aws_backend::error::NotConfigured;
+use kus_aws_backend::config::NotConfigured;
 
 use crate::in_process::configure;
 

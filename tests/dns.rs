@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kus_aws_backend::http_client::dns::message::{Answer, Family, Name, Query as Asked, Reply, Unusable};
-use kus_aws_backend::http_client::dns::{Cause, Error, Failure, Resolver};
+use kus_aws_backend::dns::message::{Answer, Family, Name, Query as Asked, Reply, Unusable};
+use kus_aws_backend::dns::{Cause, Error, Failure, Resolver};
 use proptest::prelude::*;
 use resolv_conf::Config;
 use simple_dns::{PacketFlag, RCODE};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kus_aws_backend::endpoints::{docs, home};
-use kus_aws_backend::response::Response;
+use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -170,7 +170,7 @@ fn with_vary((file, variables, status, headers, body): Row) -> Row {
 }
 
 /// The answer with this page.
-fn page(file: &'static str, page: &Response) -> Row {
+fn page(file: &'static str, page: &http::Response<impl Serialize>) -> Row {
     let headers = page.headers().iter().map(|(name, value)| (name.to_string(), json!(value.to_str().expect("text"))));
     (file, &[], 200, with(any_origin(), headers.collect()), Some(json!(page.body())))
 }

@@ -4,8 +4,7 @@ use std::ffi::OsString;
 use std::pin::pin;
 use std::task::{self, Poll, Waker};
 
-use kus_aws_backend::event::Payload;
-use kus_aws_backend::{App, Config, config};
+use kus_aws_backend::{App, Config, Payload, config};
 use lambda_runtime::Context;
 use serde::Deserialize;
 use serde_json::{Value, json};

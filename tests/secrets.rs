@@ -6,8 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kus_aws_backend::event::Payload;
-use kus_aws_backend::{App, secrets};
+use kus_aws_backend::{App, Payload, secrets};
 use lambda_runtime::Context;
 use serde::Deserialize;
 use serde_json::{Value, json};

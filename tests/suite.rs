@@ -20,6 +20,7 @@ mod faults;
 mod gateway;
 mod identity;
 mod in_process;
+mod layers;
 mod listing;
 mod load;
 mod local;

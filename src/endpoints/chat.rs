@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use self::prompt::Prompt;
 pub(crate) use self::request::ChatRequest;
-use self::request::LONGEST_MESSAGE;
-pub use self::stream::{Deliver, Delivery, Stream, StreamReader};
+use self::request::MAX_MESSAGE;
+pub(crate) use self::stream::{Deliver, Stream, StreamReader};
 use crate::call::Call;
 use crate::completion::{Completion, Usage};
 use crate::error::{Error, Failure};
@@ -29,7 +29,7 @@ use crate::telemetry::{Record, Upstream};
 
 /// What is sent to the model in addition to the new message, and how many tokens may be used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The first message of every request.
     pub system_prompt: Option<Arc<str>>,
     /// How many earlier turns are sent to the model at most.
@@ -70,7 +70,7 @@ impl Settings {
         let caller = quota::caller(&request.owner, request.source_ip);
         let estimate = Estimate {
             tokens: self.estimate(said.message.len(), said.conversation_id.is_some(), openai),
-            largest: self.estimate(LONGEST_MESSAGE, true, openai),
+            largest: self.estimate(MAX_MESSAGE, true, openai),
         };
         let (hold, balances) = Box::pin(self.limits.reserve(history, &caller, estimate, request.deadline, call)).await;
         record.note(|notes| notes.balances = Some(balances));
@@ -80,7 +80,7 @@ impl Settings {
 
 /// The answer to a chat.
 #[derive(Debug)]
-pub enum Reply<'a> {
+pub(crate) enum Reply<'a> {
     /// A finished response.
     Whole(Response),
     /// A stream that has not begun.
@@ -145,7 +145,7 @@ impl<'a> Answer<'a> {
 /// 400, 413, 415 and 422 for what the caller sent, 404 for a conversation that the owner does not have, 409 for one
 /// that is deleted meanwhile, 429 if a token limit is reached, and the failures of [`openai`], [`history`] and
 /// [`secrets`].
-pub async fn post<'a>(
+pub(crate) async fn post<'a>(
     request: &'a Request,
     settings: &Settings,
     openai: &Arc<openai::Client>,

@@ -4,16 +4,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use http::StatusCode;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::body;
+use super::{body, conversation_id, cursor};
 use crate::access::Denied;
 use crate::error::Error;
-use crate::history::{ConversationKey, Deleted, History, Listed, Position};
+use crate::history::{ConversationKey, Deleted, History, Listed};
 use crate::openai::Role;
 use crate::request::Request;
 use crate::response::{self, Response};
@@ -21,10 +19,10 @@ use crate::telemetry::{Record, Upstream};
 use crate::title;
 
 /// The most turns or conversations on a page.
-const LONGEST_PAGE: usize = 100;
+const MAX_PAGE: usize = 100;
 
 /// How many are on a page if the request has no `limit`.
-const USUAL_PAGE: usize = 20;
+const DEFAULT_PAGE: usize = 20;
 
 #[derive(Serialize)]
 struct Conversation<'a> {
@@ -78,11 +76,11 @@ impl<'a> From<&'a Listed> for Summary<'a> {
 /// # Errors
 /// 400 for a `limit` or `cursor` that cannot be used, 404 for a conversation that the owner does not have, 503 if the
 /// table cannot be read.
-pub async fn get(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
-    let conversation_key = ConversationKey { owner: request.owner.as_str(), id: parse_id(id)? };
+pub(crate) async fn get(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
+    let conversation_key = ConversationKey { owner: request.owner.as_str(), id: conversation_id::parse(id)? };
     let limit = limit(request, "a number of turns from 1 to 100")?;
     let expected = "the next_cursor of an earlier page of this conversation, unchanged";
-    let before = cursor(request, expected, |cursor| turn_of_cursor(conversation_key, cursor))?;
+    let before = cursor_parameter(request, expected, |cursor| cursor::turn(conversation_key, cursor))?;
     let reading = record.begin(Upstream::HistoryRead, request.deadline);
     let page = history.page(conversation_key, before, limit, &reading.call).await?;
     let page = page.ok_or(Error::ConversationNotFound)?;
@@ -103,7 +101,7 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
             turns: page.turns,
         },
         messages: messages.collect(),
-        next_cursor: page.next_before.map(|turn| cursor_of_turn(conversation_key, turn)),
+        next_cursor: page.next_before.map(|turn| cursor::of_turn(conversation_key, turn)),
     };
     Ok(response::json(StatusCode::OK, &conversation))
 }
@@ -113,8 +111,8 @@ pub async fn get(request: &Request, id: &str, history: &History, record: &Record
 /// # Errors
 /// 400 and 415 for a body that cannot be used, 404 for a conversation that the owner does not have, 503 if the table
 /// cannot be written.
-pub async fn rename(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
-    let conversation_key = ConversationKey { owner: request.owner.as_str(), id: parse_id(id)? };
+pub(crate) async fn rename(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
+    let conversation_key = ConversationKey { owner: request.owner.as_str(), id: conversation_id::parse(id)? };
     let [title] = body::members(request, ["title"], r#"{"title":"My trip"}"#)?;
     let title = title.string("title")?;
     let expected = "1 to 80 characters on one line";
@@ -129,8 +127,8 @@ pub async fn rename(request: &Request, id: &str, history: &History, record: &Rec
 ///
 /// # Errors
 /// 404 for a conversation that the owner does not have, 503 if the table cannot be written.
-pub async fn delete(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
-    let conversation_key = ConversationKey { owner: request.owner.as_str(), id: parse_id(id)? };
+pub(crate) async fn delete(request: &Request, id: &str, history: &History, record: &Record) -> Result<Response, Error> {
+    let conversation_key = ConversationKey { owner: request.owner.as_str(), id: conversation_id::parse(id)? };
     let deleting = record.begin(Upstream::HistoryWrite, request.deadline);
     if history.delete(conversation_key, &deleting.call).await? {
         Ok(response::no_content())
@@ -145,7 +143,7 @@ pub async fn delete(request: &Request, id: &str, history: &History, record: &Rec
 /// # Errors
 /// 401 for callers without an identity, 400 for a `limit` or `cursor` that cannot be used, 503 if the table or its
 /// index cannot be read.
-pub async fn list<'a>(
+pub(crate) async fn list<'a>(
     request: &Request,
     history: impl FnOnce() -> Result<&'a Arc<History>, Error>,
     record: &Record,
@@ -153,13 +151,13 @@ pub async fn list<'a>(
     let owner = identified(request)?;
     let limit = limit(request, "a number of conversations from 1 to 100")?;
     let expected = "the next_cursor of an earlier page of your conversations, unchanged";
-    let after = cursor(request, expected, |cursor| position_of_cursor(owner, cursor))?;
+    let after = cursor_parameter(request, expected, |cursor| cursor::position(owner, cursor))?;
     let history = history()?;
     let reading = record.begin(Upstream::HistoryRead, request.deadline);
     let list = history.list(owner, after.as_ref(), limit, &reading.call).await?;
     let list = List {
         conversations: list.conversations.iter().map(Summary::from).collect(),
-        next_cursor: list.next_after.map(|position| cursor_of_position(owner, &position)),
+        next_cursor: list.next_after.map(|position| cursor::of_position(owner, &position)),
     };
     Ok(response::json(StatusCode::OK, &list))
 }
@@ -169,7 +167,7 @@ pub async fn list<'a>(
 ///
 /// # Errors
 /// 401 for callers without an identity, 503 if nothing was deleted because of a failure.
-pub async fn delete_all<'a>(
+pub(crate) async fn delete_all<'a>(
     request: &Request,
     history: impl FnOnce() -> Result<&'a Arc<History>, Error>,
     record: &Record,
@@ -200,65 +198,17 @@ fn identified(request: &Request) -> Result<&str, Error> {
 
 /// How many entries the page should have; `expected` says what may be sent.
 fn limit(request: &Request, expected: &'static str) -> Result<usize, Error> {
-    let Some(limit) = request.query_parameter("limit") else { return Ok(USUAL_PAGE) };
-    let limit = limit.parse().ok().filter(|limit| (1..=LONGEST_PAGE).contains(limit));
+    let Some(limit) = request.query_parameter("limit") else { return Ok(DEFAULT_PAGE) };
+    let limit = limit.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
     limit.ok_or(Error::InvalidParameter { name: "limit", expected })
 }
 
 /// The request's cursor, if there is one, decoded by `read`; `expected` says what may be sent.
-fn cursor<T>(
+fn cursor_parameter<T>(
     request: &Request,
     expected: &'static str,
     read: impl FnOnce(&str) -> Option<T>,
 ) -> Result<Option<T>, Error> {
     let Some(cursor) = request.query_parameter("cursor") else { return Ok(None) };
     read(&cursor).map(Some).ok_or(Error::InvalidParameter { name: "cursor", expected })
-}
-
-/// A conversation's id: a UUID with its hyphens (RFC 9562 §4).
-///
-/// # Errors
-/// [`Error::ConversationNotFound`] for anything else, because no conversation has such an id.
-pub(super) fn parse_id(text: &str) -> Result<Uuid, Error> {
-    let id = Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH);
-    id.ok_or(Error::ConversationNotFound)
-}
-
-/// An opaque cursor: the turn before which the page ends, and a digest of the conversation and the turn, so that a
-/// changed number or another conversation's cursor is rejected.
-pub(crate) fn cursor_of_turn(conversation_key: ConversationKey<'_>, turn: u64) -> String {
-    let digest = Sha256::new()
-        .chain_update(b"cursor\0")
-        .chain_update(conversation_key.owner)
-        .chain_update(conversation_key.id)
-        .chain_update(turn.to_be_bytes())
-        .finalize();
-    BASE64_URL_SAFE_NO_PAD.encode([&turn.to_be_bytes(), &digest[..8]].concat())
-}
-
-/// The turn in the cursor, if the cursor belongs to this conversation.
-pub(crate) fn turn_of_cursor(conversation_key: ConversationKey<'_>, text: &str) -> Option<u64> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
-    let turn = u64::from_be_bytes(*bytes.first_chunk()?);
-    (cursor_of_turn(conversation_key, turn) == text).then_some(turn)
-}
-
-/// An opaque cursor: the position after which the next page begins, and a digest of the owner and the position.
-pub(crate) fn cursor_of_position(owner: &str, Position { updated_at, id }: &Position) -> String {
-    let digest = Sha256::new()
-        .chain_update(b"list\0")
-        .chain_update(owner)
-        .chain_update([0])
-        .chain_update(id)
-        .chain_update(updated_at)
-        .finalize();
-    BASE64_URL_SAFE_NO_PAD.encode([&digest[..8], id.as_bytes(), updated_at.as_bytes()].concat())
-}
-
-/// The position in the cursor, if the cursor belongs to this owner's list.
-pub(crate) fn position_of_cursor(owner: &str, text: &str) -> Option<Position> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (id, updated_at) = bytes.get(8..)?.split_first_chunk()?;
-    let position = Position { id: Uuid::from_bytes(*id), updated_at: String::from_utf8(updated_at.to_vec()).ok()? };
-    (cursor_of_position(owner, &position) == text).then_some(position)
 }

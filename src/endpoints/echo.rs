@@ -16,7 +16,7 @@ struct Echo<'a> {
 ///
 /// # Errors
 /// [`Error::MissingParameter`], if the query has no `q`. An empty one is returned as it is.
-pub fn get(request: &Request) -> Result<Response, Error> {
+pub(crate) fn get(request: &Request) -> Result<Response, Error> {
     let missing = Error::MissingParameter { name: "q", example: "/api/v1/echo?q=hello" };
     let echo = request.query_parameter("q").ok_or(missing)?;
     Ok(response::json(StatusCode::OK, &Echo { echo: &echo }))

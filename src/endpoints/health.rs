@@ -11,7 +11,6 @@ struct Health {
 }
 
 /// 200 `{"status":"ok"}`.
-#[must_use]
-pub fn get() -> Response {
+pub(crate) fn get() -> Response {
     response::json(StatusCode::OK, &Health { status: "ok" })
 }

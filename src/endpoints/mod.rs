@@ -1,11 +1,14 @@
 //! The endpoints, one module for each resource. A function gets everything it needs as parameters.
 
-mod body;
-pub mod chat;
-pub mod conversations;
+pub(crate) mod chat;
+pub(crate) mod conversations;
 pub mod docs;
-pub mod echo;
-pub mod health;
+pub(crate) mod echo;
+pub(crate) mod health;
 pub mod home;
-pub mod options;
+pub(crate) mod options;
+
+mod body;
+mod conversation_id;
+pub(crate) mod cursor;
 mod page;

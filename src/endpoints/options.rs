@@ -3,7 +3,6 @@
 use crate::response::{self, Response};
 
 /// 204 with `Allow`.
-#[must_use]
-pub fn options(allow: &str) -> Response {
+pub(crate) fn options(allow: &str) -> Response {
     response::allowing(response::no_content(), allow)
 }

@@ -19,7 +19,7 @@ const CONDITION_FAILED: &str = "ConditionalCheckFailed";
 
 /// The result of appending an exchange.
 #[derive(Debug)]
-pub enum Appended {
+pub(crate) enum Appended {
     /// It was stored as the turn with this number.
     Stored(u64),
     /// Another request with the same `Idempotency-Key` has stored this turn meanwhile.
@@ -32,7 +32,7 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Deleted`] if the conversation no longer exists, [`Error::Unavailable`].
-    pub async fn append(
+    pub(crate) async fn append(
         &self,
         conversation_key: ConversationKey<'_>,
         mut turns: u64,

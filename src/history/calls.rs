@@ -11,10 +11,10 @@ use aws_smithy_runtime_api::client::retries::RequestAttempts;
 use crate::call::{Call, Operation};
 
 /// How long one attempt of a call may take. If there is no answer by then, it is better to retry.
-const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
+const MAX_ATTEMPT: Duration = Duration::from_secs(3);
 
 /// The least time that one attempt gets, if that much is left.
-const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
+const MIN_ATTEMPT: Duration = Duration::from_millis(300);
 
 /// Gives a request of the SDK the time limits of `call`, and counts its retries. The request carries the call,
 /// from which the connector takes its time limit.
@@ -22,7 +22,7 @@ pub(super) fn within(call: &Call) -> Builder {
     // The SDK rejects a limit of zero.
     let left = call.time_left().max(Duration::from_millis(1));
     // Half of what is left, so that a request that hangs can be retried.
-    let attempt = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
+    let attempt = (left / 2).max(MIN_ATTEMPT).min(MAX_ATTEMPT).min(left);
     let limits = TimeoutConfig::builder().operation_timeout(left).read_timeout(attempt).build();
     Builder::default()
         .timeout_config(limits)

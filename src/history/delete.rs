@@ -32,7 +32,7 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`]; what is left is no longer shown, and another call deletes it.
-    pub async fn delete(&self, conversation_key: ConversationKey<'_>, call: &Call) -> Result<bool, Error> {
+    pub(crate) async fn delete(&self, conversation_key: ConversationKey<'_>, call: &Call) -> Result<bool, Error> {
         Ok(self.delete_until(conversation_key, None, call).await? != Deletion::Absent)
     }
 

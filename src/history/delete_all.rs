@@ -14,7 +14,7 @@ const PAGE: i32 = 100;
 
 /// How far the deletion of an owner's conversations got.
 #[derive(Debug)]
-pub struct Deleted {
+pub(crate) struct Deleted {
     /// How many conversations this call has deleted, each with all its items.
     pub conversations: u64,
     /// Whether there may be more.
@@ -30,7 +30,7 @@ impl History {
     ///
     /// # Errors
     /// [`ListError`], if nothing was deleted.
-    pub async fn delete_all(&self, owner: &str, stop: Instant, call: &Call) -> Result<Deleted, ListError> {
+    pub(crate) async fn delete_all(&self, owner: &str, stop: Instant, call: &Call) -> Result<Deleted, ListError> {
         let (deleted, more) = (Cell::new(0), Cell::new(false));
         let outcome = self.delete_pages(owner, stop, &deleted, &more, call).await;
         let conversations = deleted.get();

@@ -19,42 +19,39 @@ pub(super) const CONVERSATION: &str = "~conversation";
 
 /// The most text in a turn, in bytes of UTF-8. An item may have 400 KB, including the names of its attributes
 /// ("Service, account, and table quotas in Amazon DynamoDB"). The rest of a turn is far below 8 KB.
-pub const LONGEST_TURN: usize = 400 * 1024 - 8 * 1024;
+pub(crate) const MAX_TURN: usize = 400 * 1024 - 8 * 1024;
 
 /// The longest owner, in bytes, that a key holds unchanged.
-const LONGEST_OWNER: usize = 1024;
+const MAX_OWNER: usize = 1024;
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// What identifies a conversation: its owner and its id. Conversations of two owners are different, even if
 /// their ids are equal.
 #[derive(Clone, Copy, Debug)]
-pub struct ConversationKey<'a> {
-    /// The owner.
+pub(crate) struct ConversationKey<'a> {
     pub owner: &'a str,
-    /// The conversation's id.
     pub id: Uuid,
 }
 
 /// The caller's message and the model's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// The caller's message.
     pub user: String,
     /// The model's answer.
     pub completion: Completion,
     /// How many earlier turns were sent to the model.
     pub remembered_turns: usize,
-    /// The request's `Idempotency-Key`.
     pub idempotency_key: Option<Uuid>,
 }
 
 impl Exchange {
     /// Cuts the answer, at a character boundary, to what an item can hold. If it cuts anything, `finish_reason`
     /// becomes `length`.
-    pub fn fit(&mut self) {
+    pub(crate) fn fit(&mut self) {
         let Completion { content, model, finish_reason, .. } = &mut self.completion;
-        let most = LONGEST_TURN.saturating_sub(self.user.len() + model.len());
+        let most = MAX_TURN.saturating_sub(self.user.len() + model.len());
         if content.len() > most {
             content.truncate(content.floor_char_boundary(most));
             *finish_reason = Some("length".to_owned());
@@ -64,7 +61,7 @@ impl Exchange {
 
 /// A turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// Its number, from 1.
     pub number: u64,
     /// When it was written (RFC 3339).
@@ -75,8 +72,7 @@ pub struct Turn {
 
 /// A conversation, as a list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// Its id.
+pub(crate) struct Listed {
     pub id: Uuid,
     /// Its title; conversations that began before there were titles have none.
     pub title: Option<String>,
@@ -111,7 +107,7 @@ impl ConversationKey<'_> {
 /// What stands for `owner` in a key of the table or of the index. A key has at most 2 KB, so a long owner is
 /// replaced by its digest.
 pub(super) fn known_by(owner: &str) -> Cow<'_, str> {
-    if owner.len() <= LONGEST_OWNER {
+    if owner.len() <= MAX_OWNER {
         return owner.into();
     }
     format!("sha256:{}", BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(owner))).into()

@@ -19,18 +19,18 @@ use crate::call::Call;
 
 /// The index. Its partition key is `owner`, its sort key is `updated_at`, and it has all attributes. The name
 /// is the one that the DynamoDB console proposes.
-pub const INDEX: &str = "owner-updated_at-index";
+pub(crate) const INDEX: &str = "owner-updated_at-index";
 
 /// How many items each Query looks at after the first, if the first has not filled the page.
 const MORE: usize = 100;
 
 /// The most Queries for one page. Many items may have to be skipped, because DynamoDB may take days to remove
 /// expired ones.
-const MOST_QUERIES: usize = 10;
+const MAX_QUERIES: usize = 10;
 
 /// Some of an owner's conversations.
 #[derive(Debug)]
-pub struct List {
+pub(crate) struct List {
     /// The conversations, with the most recent write first.
     pub conversations: Vec<Listed>,
     /// Where the next page begins, if there may be one.
@@ -39,10 +39,9 @@ pub struct List {
 
 /// A place in the list of an owner's conversations: right after this conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// When the conversation was last written to, as it is stored.
     pub updated_at: String,
-    /// The conversation's id.
     pub id: Uuid,
 }
 
@@ -90,7 +89,7 @@ impl History {
     ///
     /// # Errors
     /// [`ListError`].
-    pub async fn list(
+    pub(crate) async fn list(
         &self,
         owner: &str,
         after: Option<&Position>,
@@ -101,7 +100,7 @@ impl History {
         let mut conversations = Vec::new();
         // One more than the page holds shows whether there is another page.
         let mut looked_at = limit + 1;
-        for _ in 0..MOST_QUERIES {
+        for _ in 0..MAX_QUERIES {
             let query = self
                 .query_index(owner)
                 .scan_index_forward(false)

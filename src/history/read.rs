@@ -13,11 +13,11 @@ use crate::call::Call;
 
 /// The most text in a page of several turns, in bytes of UTF-8. It limits what a caller who reads page after
 /// page can cost, because AWS bills every byte that leaves it.
-const LONGEST_PAGE: usize = 100_000;
+const MAX_PAGE: usize = 100_000;
 
 /// What the next turn of a conversation needs.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// How many turns the conversation has had.
     pub turns: u64,
     /// The newest turns, oldest first.
@@ -26,7 +26,7 @@ pub struct Memory {
 
 /// A page of a conversation's turns.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     /// Its title; conversations that began before there were titles have none.
     pub title: Option<String>,
     /// When the conversation began (RFC 3339).
@@ -84,7 +84,7 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn memory(
+    pub(crate) async fn memory(
         &self,
         conversation_key: ConversationKey<'_>,
         max_turns: usize,
@@ -107,7 +107,7 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn page(
+    pub(crate) async fn page(
         &self,
         conversation_key: ConversationKey<'_>,
         before: Option<u64>,
@@ -117,7 +117,7 @@ impl History {
         let mut bytes = 0;
         let fits = |turn: &Turn, page: &[Turn]| {
             bytes += turn.exchange.user.len() + turn.exchange.completion.content.len();
-            page.len() < limit && (bytes <= LONGEST_PAGE || page.is_empty())
+            page.len() < limit && (bytes <= MAX_PAGE || page.is_empty())
         };
         // One turn more than the page holds shows whether there is another page.
         let excerpt = match before {
@@ -135,7 +135,7 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn turn_of_key(
+    pub(crate) async fn turn_of_key(
         &self,
         conversation_key: ConversationKey<'_>,
         key: Uuid,

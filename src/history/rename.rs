@@ -17,7 +17,7 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn rename(
+    pub(crate) async fn rename(
         &self,
         conversation_key: ConversationKey<'_>,
         title: &str,

@@ -26,7 +26,7 @@ const RESERVATION: &str = "r#";
 
 /// The most expired reservations that one call removes, each of which takes three operators and operands. An
 /// update may have 300 of these ("Service, account, and table quotas in Amazon DynamoDB").
-const MOST_REMOVED: usize = 90;
+const MAX_REMOVED: usize = 90;
 
 /// For how many seconds the process remembers that the total is spent. It is short, because reserved tokens may
 /// be freed.
@@ -34,7 +34,7 @@ const REMEMBERED: u64 = 5;
 
 /// What identifies a counter.
 #[derive(Clone, Copy, Debug)]
-pub struct Counter<'a> {
+pub(crate) struct Counter<'a> {
     /// Whose tokens it counts.
     pub of: &'a str,
     /// The day, as `YYYY-MM-DD`.
@@ -47,9 +47,8 @@ pub struct Counter<'a> {
 
 /// What a counter has reserved for a request.
 #[derive(Debug)]
-pub struct Reservation {
+pub(crate) struct Reservation {
     pk: String,
-    /// The attribute's name.
     name: String,
     tokens: u64,
     /// What others have reserved and not settled in time.
@@ -60,7 +59,7 @@ pub struct Reservation {
 
 /// The result of reserving tokens.
 #[derive(Debug)]
-pub enum Reserved {
+pub(crate) enum Reserved {
     /// The tokens are reserved.
     Held(Reservation),
     /// Nothing is left.
@@ -83,7 +82,7 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn reserve(
+    pub(crate) async fn reserve(
         &self,
         counter: Counter<'_>,
         tokens: u64,
@@ -149,7 +148,7 @@ impl History {
     ///
     /// # Errors
     /// [`Error::Unavailable`]; the reservation stays until it expires.
-    pub async fn settle(&self, reservation: &mut Reservation, spent: u64, call: &Call) -> Result<(), Error> {
+    pub(crate) async fn settle(&self, reservation: &mut Reservation, spent: u64, call: &Call) -> Result<(), Error> {
         let Reservation { pk, name, tokens, expired, used } = reservation;
         *used = used.saturating_sub(*tokens).saturating_add(spent);
         loop {
@@ -174,12 +173,12 @@ impl History {
     }
 
     /// Whether the total of the day was found to be spent a moment ago.
-    pub fn total_is_full(&self) -> bool {
+    pub(crate) fn total_is_full(&self) -> bool {
         unix_seconds(SystemTime::now()) < self.total_full_until.load(Ordering::Relaxed)
     }
 
     /// Remembers for a moment, and at most until the day ends, that the total of the day is spent.
-    pub fn note_full_total(&self, day: u64) {
+    pub(crate) fn note_full_total(&self, day: u64) {
         let until = (unix_seconds(SystemTime::now()) + REMEMBERED).min((day + 1) * DAY);
         self.total_full_until.store(until, Ordering::Relaxed);
     }
@@ -239,7 +238,7 @@ fn expired(item: &Item) -> Vec<(String, u64)> {
         let has_expired = expiry.parse::<u64>().is_ok_and(|expiry| expiry <= now);
         has_expired.then_some((name.clone(), tokens.parse().ok()?))
     };
-    item.iter().filter_map(reservation).take(MOST_REMOVED).collect()
+    item.iter().filter_map(reservation).take(MAX_REMOVED).collect()
 }
 
 fn difference(more: u64, less: u64) -> AttributeValue {

@@ -24,14 +24,14 @@ const MAX_RETRIES: u32 = 2;
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 
 /// The longest wait for a retry. If the wait would be longer, the caller gets the error and can decide.
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// The least time that an attempt needs. If less would be left after a wait, there is no retry.
-const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
+const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// The client of one model server. It lives as long as the process.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     http: http_client::Client,
     settings: Settings,
     key: Option<Holder>,
@@ -41,7 +41,7 @@ pub struct Client {
 
 /// An answer that the model is still writing.
 #[derive(Debug)]
-pub struct StreamedAnswer {
+pub(crate) struct StreamedAnswer {
     source: Source,
     /// The key, which no error may contain.
     key: Option<Secret>,
@@ -63,33 +63,29 @@ enum Started {
 
 impl Client {
     /// A client of the API that `settings` names.
-    #[must_use]
-    pub fn new(http: http_client::Client, mut settings: Settings) -> Self {
+    pub(crate) fn new(http: http_client::Client, mut settings: Settings) -> Self {
         let key = settings.api_key.take().map(|source| Holder::new(http.clone(), source));
         Self { http, settings, key, mode: Mutex::new(StreamMode::StreamedWithUsage) }
     }
 
     /// The name of the model.
-    #[must_use]
-    pub fn model(&self) -> &str {
+    pub(crate) fn model(&self) -> &str {
         &self.settings.model
     }
 
     /// How many tokens an answer may have.
-    #[must_use]
-    pub fn max_output_tokens(&self) -> u64 {
+    pub(crate) fn max_output_tokens(&self) -> u64 {
         self.settings.max_output_tokens.into()
     }
 
     /// Starts to open a connection for the next call, so that it takes less time. Does nothing if there is one
     /// already.
-    pub fn warm_up(&self) {
+    pub(crate) fn warm_up(&self) {
         self.http.preconnect(&self.settings.base_url);
     }
 
     /// Returns the key for a call, or starts to read it, which ends by `deadline` at the latest.
-    #[must_use]
-    pub fn fetch_key(&self, deadline: Instant) -> Fetch {
+    pub(crate) fn fetch_key(&self, deadline: Instant) -> Fetch {
         self.key.as_ref().map_or(Fetch::Done(None), |holder| holder.fetch(deadline))
     }
 
@@ -97,7 +93,12 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`] with its [`Cause`].
-    pub fn complete(&self, key: Option<&Held>, messages: &[Message<'_>], call: &Call) -> Result<Completion, Error> {
+    pub(crate) fn complete(
+        &self,
+        key: Option<&Held>,
+        messages: &[Message<'_>],
+        call: &Call,
+    ) -> Result<Completion, Error> {
         let body = request_body(&self.settings, messages, StreamMode::Whole);
         self.with_key(key, call, |key| {
             retrying(call, || {
@@ -114,7 +115,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`] with its [`Cause`]; `take` has not been called then.
-    pub fn stream(
+    pub(crate) fn stream(
         &self,
         key: Option<&Held>,
         messages: &[Message<'_>],
@@ -220,7 +221,7 @@ impl StreamedAnswer {
     ///
     /// # Errors
     /// [`Error`], if the answer broke off or was refused.
-    pub fn next(&mut self, take: impl FnMut(&str)) -> Result<bool, Error> {
+    pub(crate) fn next(&mut self, take: impl FnMut(&str)) -> Result<bool, Error> {
         match &mut self.source {
             Source::Stream(stream) => stream.next(take).map_err(|error| error.redacted(self.key.as_ref())),
             Source::Whole(_) => Ok(false),
@@ -228,7 +229,7 @@ impl StreamedAnswer {
     }
 
     /// The answer, once it has ended, with as much of its text as was kept.
-    pub fn completion(&mut self) -> Completion {
+    pub(crate) fn completion(&mut self) -> Completion {
         match &mut self.source {
             Source::Stream(stream) => stream.completion(),
             Source::Whole(completion) => std::mem::take(completion),
@@ -236,8 +237,7 @@ impl StreamedAnswer {
     }
 
     /// The length of the text so far, in bytes.
-    #[must_use]
-    pub fn text_bytes(&self) -> usize {
+    pub(crate) fn text_bytes(&self) -> usize {
         match &self.source {
             Source::Stream(stream) => stream.text_bytes(),
             Source::Whole(completion) => completion.content.len(),
@@ -246,7 +246,7 @@ impl StreamedAnswer {
 
     /// Reads what the server still sends after the answer, so that the connection can be used again. Blocks
     /// until the call's deadline at the latest.
-    pub fn release(self) {
+    pub(crate) fn release(self) {
         if let Source::Stream(stream) = self.source {
             stream.release();
         }
@@ -265,7 +265,7 @@ fn retrying<T>(call: &Call, mut attempt: impl FnMut() -> Result<T, Error>) -> Re
         };
         // Jitter, so that rejected callers do not all retry at once.
         let wait = error.retry_after().unwrap_or_else(|| backoff.mul_f64(0.75 + 0.25 * fastrand::f64()));
-        let fits = wait <= LONGEST_WAIT && wait.saturating_add(SHORTEST_ATTEMPT) <= call.time_left();
+        let fits = wait <= MAX_WAIT && wait.saturating_add(MIN_ATTEMPT) <= call.time_left();
         if !error.is_transient() || retries == MAX_RETRIES || !fits {
             return Err(error);
         }

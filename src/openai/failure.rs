@@ -16,7 +16,7 @@ use crate::http_client;
 use crate::secret::Secret;
 
 /// How many characters of a server's message are kept for the log.
-const LONGEST_DETAIL: usize = 500;
+const MAX_DETAIL: usize = 500;
 
 /// Why there is no answer. Each variant's status and code are in [`crate::error`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,6 @@ pub enum Cause {
 /// A failure: its cause and, for the log, what the server said.
 #[derive(Debug)]
 pub struct Error {
-    /// What went wrong.
     pub cause: Cause,
     /// The server's status and message, without the key; empty if `source` says it.
     detail: Box<str>,
@@ -114,7 +113,7 @@ impl Error {
         let redact = |text: &str| -> String {
             let text = key.map_or_else(|| text.to_owned(), |key| text.replace(key.expose(), "[key]"));
             // Cut after the key is replaced. Otherwise a part of the key could be left at the end.
-            text.chars().take(LONGEST_DETAIL).collect()
+            text.chars().take(MAX_DETAIL).collect()
         };
         self.detail = redact(&self.detail).into();
         if let Cause::ContentRefused { refusal: Some(refusal) } = &mut self.cause {

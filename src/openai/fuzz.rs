@@ -25,7 +25,7 @@ const KEEP: usize = 64;
 const STATUSES: [u16; 12] = [200, 201, 400, 401, 402, 403, 404, 408, 413, 422, 429, 503];
 
 /// The most characters of a server's message that an error contains.
-const LONGEST_DETAIL: usize = 500;
+const MAX_DETAIL: usize = 500;
 
 /// The names and data of events.
 type Events = Vec<(Vec<u8>, Vec<u8>)>;
@@ -141,7 +141,7 @@ fn redacted(error: Error) -> String {
     let error = error.redacted(Some(&Secret::new(KEY.to_owned())));
     let text = format!("{error} {:?} billed: {}", error.cause, error.may_be_billed);
     assert!(!text.contains(KEY), "{text}");
-    assert!(error.to_string().chars().count() <= LONGEST_DETAIL + "the model gave no answer: ".len(), "{text}");
+    assert!(error.to_string().chars().count() <= MAX_DETAIL + "the model gave no answer: ".len(), "{text}");
     text
 }
 

@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 /// The longest line and the longest event that are accepted, in bytes.
-const LONGEST_EVENT: usize = 8 * 1024 * 1024;
+const MAX_EVENT: usize = 8 * 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
@@ -19,7 +19,7 @@ pub(super) struct Event<'a> {
     pub(super) data: &'a [u8],
 }
 
-/// An event is longer than [`LONGEST_EVENT`].
+/// An event is longer than [`MAX_EVENT`].
 #[derive(Debug)]
 pub(super) struct TooLong;
 
@@ -69,7 +69,7 @@ impl Parser {
                 self.after_return = bytes.is_empty();
                 bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
             }
-            if self.data.len() > LONGEST_EVENT {
+            if self.data.len() > MAX_EVENT {
                 return Err(TooLong);
             }
             if flow.is_break() {
@@ -77,7 +77,7 @@ impl Parser {
             }
         }
         self.line.extend_from_slice(bytes);
-        if self.line.len() > LONGEST_EVENT { Err(TooLong) } else { Ok(()) }
+        if self.line.len() > MAX_EVENT { Err(TooLong) } else { Ok(()) }
     }
 
     /// Passes on the event that the end of the stream completes. The standard drops an event without an empty

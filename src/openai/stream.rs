@@ -17,13 +17,13 @@ use crate::completion::Completion;
 use crate::http_client;
 
 /// The most text in an answer, in bytes of UTF-8: as much as in an answer that comes whole.
-const LONGEST_TEXT: usize = 8 * 1024 * 1024;
+const MAX_TEXT: usize = 8 * 1024 * 1024;
 
 /// How many bytes are read at a time.
 const PIECE: usize = 8 * 1024;
 
 /// How many pieces are read after the end of an answer.
-const MOST_PIECES_BEHIND: usize = 8;
+const MAX_PIECES_BEHIND: usize = 8;
 
 /// An answer that is being read.
 #[derive(Debug)]
@@ -158,7 +158,7 @@ impl Stream {
     /// Reads on to the end of the body, after which the connection can be used again. A server that
     /// keeps sending is cut off.
     pub(super) fn release(mut self) {
-        let _ = (0..MOST_PIECES_BEHIND).find(|_| !self.body.read(&mut self.piece).is_ok_and(|read| read > 0));
+        let _ = (0..MAX_PIECES_BEHIND).find(|_| !self.body.read(&mut self.piece).is_ok_and(|read| read > 0));
     }
 }
 
@@ -231,7 +231,7 @@ impl Written {
             self.completion.usage = usage(&chunk.usage);
         }
         let delta = &choice["delta"];
-        if self.refusal.len() < LONGEST_TEXT {
+        if self.refusal.len() < MAX_TEXT {
             self.refusal.push_str(&text_of(&delta["refusal"]));
         }
         match &delta["content"] {
@@ -262,8 +262,8 @@ impl Written {
         }
         let before = self.bytes;
         self.bytes += delta.len();
-        if self.bytes > LONGEST_TEXT {
-            return Err(Error::new(Cause::BadResponse, format!("an answer of more than {LONGEST_TEXT} bytes")));
+        if self.bytes > MAX_TEXT {
+            return Err(Error::new(Cause::BadResponse, format!("an answer of more than {MAX_TEXT} bytes")));
         }
         if self.has_text {
             take(delta);

@@ -13,7 +13,7 @@ use crate::completion::{Completion, Usage};
 /// Who wrote a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub(crate) enum Role {
     /// The operator.
     System,
     /// The caller.
@@ -24,10 +24,9 @@ pub enum Role {
 
 /// One message of a conversation.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// Who wrote it.
     pub role: Role,
-    /// Its text.
     pub content: &'a str,
 }
 

@@ -9,7 +9,7 @@ use crate::http_client;
 use crate::secret::Secret;
 
 /// How long a read may take if there is an older value to fall back on.
-const LONGEST_RENEWAL: Duration = Duration::from_secs(2);
+const MAX_RENEWAL: Duration = Duration::from_secs(2);
 
 /// How long an older value is used after the store has not answered, before it is asked again.
 const REST: Duration = Duration::from_secs(30);
@@ -132,7 +132,7 @@ impl Cache {
         drop(state);
         let _turn = Turn(self);
         let secret = if has_older && rejected.is_none() {
-            let renewal = Call::new(call.deadline.min(Instant::now() + LONGEST_RENEWAL));
+            let renewal = Call::new(call.deadline.min(Instant::now() + MAX_RENEWAL));
             store::read(&self.http, &self.settings, &renewal)?
         } else {
             store::read(&self.http, &self.settings, call)?

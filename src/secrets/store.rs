@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::reference::Service;
 use super::{Error, Settings};
 use crate::call::Call;
-use crate::http_client;
 use crate::secret::Secret;
+use crate::{error_chain, http_client};
 
 const X_AMZ_TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 
@@ -27,13 +27,13 @@ const MAX_STALE: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
 /// How long one attempt may take. If there is no answer by then, it is better to retry.
-const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
+const MAX_ATTEMPT: Duration = Duration::from_secs(3);
 
 /// The least time that one attempt gets, if that much is left.
-const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
+const MIN_ATTEMPT: Duration = Duration::from_millis(300);
 
 /// How many characters of a store's message are kept for the log.
-const LONGEST_DETAIL: usize = 500;
+const MAX_DETAIL: usize = 500;
 
 /// Reads the value that `settings` name, within the call's time.
 ///
@@ -45,7 +45,7 @@ pub(super) fn read(http: &http_client::Client, settings: &Settings, call: &Call)
     loop {
         let left = call.time_left();
         // Half of what is left, so that a request that hangs can be retried.
-        let timeout = (left / 2).max(SHORTEST_ATTEMPT).min(LONGEST_ATTEMPT).min(left);
+        let timeout = (left / 2).max(MIN_ATTEMPT).min(MAX_ATTEMPT).min(left);
         let error = match http.send(request(settings, &body)?, timeout) {
             Ok(answer) => match value(settings, &answer) {
                 Err(Error::Unavailable(reason)) => reason,
@@ -55,11 +55,11 @@ pub(super) fn read(http: &http_client::Client, settings: &Settings, call: &Call)
                 stale += 1;
                 continue;
             }
-            Err(error) => crate::error::chain(&error),
+            Err(error) => error_chain::line(&error),
         };
         // Jitter, so that processes that are throttled do not all retry at once.
         let wait = backoff.mul_f64(0.5 + 0.5 * fastrand::f64());
-        if retries == MAX_RETRIES || wait + SHORTEST_ATTEMPT > call.time_left() {
+        if retries == MAX_RETRIES || wait + MIN_ATTEMPT > call.time_left() {
             return Err(Error::Unavailable(describe(settings, "", &error)));
         }
         thread::sleep(wait);
@@ -204,7 +204,7 @@ fn failure(settings: &Settings, status: StatusCode, answer: &Value) -> Error {
     let kind = word("__type").and_then(|kind| kind.rsplit('#').next()).unwrap_or_default();
     // The two services spell the name differently.
     let message = word("message").or_else(|| word("Message")).unwrap_or_default();
-    let message: String = message.chars().take(LONGEST_DETAIL).collect();
+    let message: String = message.chars().take(MAX_DETAIL).collect();
     let reason = format!("{status}, {kind:?}: {message}");
     let passes = ["Throttl", "TooManyRequests", "LimitExceeded", "InternalServ", "ServiceUnavailable"];
     if status.is_server_error()

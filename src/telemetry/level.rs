@@ -8,7 +8,7 @@ use serde::Serialize;
 /// The levels of Lambda's logs, the least important first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Level {
+pub(crate) enum Level {
     /// The function itself never writes it.
     Trace,
     /// The function itself never writes it.
@@ -27,7 +27,7 @@ pub enum Level {
 
 /// A text that is not the name of a [`Level`].
 #[derive(Debug)]
-pub struct UnknownLevel;
+pub(crate) struct UnknownLevel;
 
 impl FromStr for Level {
     type Err = UnknownLevel;

@@ -16,10 +16,10 @@ const UNMATCHED: &str = "unmatched";
 
 /// The longest text from outside in a line, in bytes of UTF-8. CloudWatch Logs accepts events of 256 KB, and JSON's
 /// escapes can make a text six times as long.
-const LONGEST_DETAIL: usize = 4096;
+const MAX_DETAIL: usize = 4096;
 
 /// The longest name from outside in a line, in bytes of UTF-8.
-const LONGEST_NAME: usize = 256;
+const MAX_NAME: usize = 256;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -100,14 +100,14 @@ impl<'a> Line<'a> {
         Self {
             timestamp: rfc3339(now),
             level,
-            request_id: cut(invocation.request_id, LONGEST_NAME),
-            trace_id: invocation.trace_id.map(|id| cut(id, LONGEST_NAME)),
+            request_id: cut(invocation.request_id, MAX_NAME),
+            trace_id: invocation.trace_id.map(|id| cut(id, MAX_NAME)),
             route: notes.route.unwrap_or(UNMATCHED),
-            method: cut(method, LONGEST_NAME),
+            method: cut(method, MAX_NAME),
             status: status.as_u16(),
             code: reported.map(|failure| failure.code),
-            detail: reported.and_then(|failure| Some(cut(failure.detail.as_deref()?, LONGEST_DETAIL))),
-            model: notes.model.as_deref().map(|model| cut(model, LONGEST_NAME)),
+            detail: reported.and_then(|failure| Some(cut(failure.detail.as_deref()?, MAX_DETAIL))),
+            model: notes.model.as_deref().map(|model| cut(model, MAX_NAME)),
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
             remembered_turns: notes.remembered_turns,

@@ -10,10 +10,9 @@ use crate::quota::Balances;
 
 /// What is noted about one invocation.
 #[derive(Debug, Default)]
-pub struct Notes {
+pub(crate) struct Notes {
     /// The template of the request's path, or a word such as `preflight` if the request is not for a route.
     pub route: Option<&'static str>,
-    /// What failed.
     pub failure: Option<Failure>,
     /// What the operator should know even though the request succeeded.
     pub warning: Option<Failure>,
@@ -45,10 +44,8 @@ pub(super) struct Calls {
 
 /// The purpose of a call to an upstream.
 #[derive(Clone, Copy, Debug)]
-pub enum Upstream {
-    /// The model's answer.
+pub(crate) enum Upstream {
     Model,
-    /// A read of the table.
     HistoryRead,
     /// A write to the table, or a deletion.
     HistoryWrite,
@@ -56,16 +53,16 @@ pub enum Upstream {
 
 /// The notes about one invocation. They are written only on the runtime's own thread.
 #[derive(Debug, Default)]
-pub struct Record(RefCell<Notes>);
+pub(crate) struct Record(RefCell<Notes>);
 
 impl Record {
     /// Lets `note` write the notes.
-    pub fn note(&self, note: impl FnOnce(&mut Notes)) {
+    pub(crate) fn note(&self, note: impl FnOnce(&mut Notes)) {
         note(&mut self.0.borrow_mut());
     }
 
     /// The token limits and what is left of them, as last noted.
-    pub fn balances(&self) -> Option<Balances> {
+    pub(crate) fn balances(&self) -> Option<Balances> {
         self.0.borrow().balances
     }
 
@@ -76,14 +73,14 @@ impl Record {
     /// Begins a call to `upstream`, which must end by `deadline`. Its time and its retries are noted when the returned
     /// value is dropped.
     #[must_use = "the call is over when it is dropped"]
-    pub fn begin(&self, upstream: Upstream, deadline: Instant) -> UpstreamCall<'_> {
+    pub(crate) fn begin(&self, upstream: Upstream, deadline: Instant) -> UpstreamCall<'_> {
         UpstreamCall { record: self, upstream, started: Instant::now(), call: Call::new(deadline) }
     }
 }
 
 /// A call that has begun. It ends when this value is dropped.
 #[derive(Debug)]
-pub struct UpstreamCall<'a> {
+pub(crate) struct UpstreamCall<'a> {
     record: &'a Record,
     upstream: Upstream,
     started: Instant,

@@ -3,12 +3,12 @@
 use uuid::Uuid;
 
 use crate::endpoints::body::{self, Member};
-use crate::endpoints::conversations::parse_id;
+use crate::endpoints::conversation_id;
 use crate::error::Error;
 use crate::request::{IDEMPOTENCY_KEY, Request};
 
 /// The most bytes of UTF-8 that a message may have.
-pub(super) const LONGEST_MESSAGE: usize = 32 * 1024;
+pub(super) const MAX_MESSAGE: usize = 32 * 1024;
 
 /// The parsed body and headers of a chat.
 pub(crate) struct ChatRequest {
@@ -34,7 +34,7 @@ impl ChatRequest {
         let message = message.string("message")?;
         let conversation_id = match conversation_id {
             Member::Missing | Member::Null => None,
-            Member::String(id) => Some(parse_id(&id)?),
+            Member::String(id) => Some(conversation_id::parse(&id)?),
             other => {
                 let expected = "the id of a conversation, or leave it out to begin one";
                 return Err(other.is_not("conversation_id", expected));
@@ -48,8 +48,8 @@ impl ChatRequest {
         if message.trim().is_empty() {
             return Err(Error::InvalidField { name: "message", found: "blank", expected: "some text" });
         }
-        if message.len() > LONGEST_MESSAGE {
-            return Err(Error::MessageTooLong { bytes: message.len(), limit: LONGEST_MESSAGE });
+        if message.len() > MAX_MESSAGE {
+            return Err(Error::MessageTooLong { bytes: message.len(), limit: MAX_MESSAGE });
         }
         Ok(Self { message, conversation_id, idempotency_key: idempotency_key.transpose()?, wants_stream })
     }

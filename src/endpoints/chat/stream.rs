@@ -24,7 +24,7 @@ use super::{Answer, Conversation, Outcome, Prompt, note_completion, tokens_spent
 use crate::call::Call;
 use crate::completion::Usage;
 use crate::error::Error;
-use crate::history::{Exchange, LONGEST_TURN};
+use crate::history::{Exchange, MAX_TURN};
 use crate::openai::{self, Client, StreamedAnswer};
 use crate::quota::Hold;
 use crate::response::{self, Response};
@@ -34,11 +34,11 @@ use crate::ui_message_stream::{self, delta, end_text};
 
 /// How much text of an answer is kept for storing, in bytes. This is more than fits into a turn, so [`Exchange::fit`]
 /// cuts a streamed answer at the same place as any other.
-const KEPT: usize = LONGEST_TURN + 4;
+const KEPT: usize = MAX_TURN + 4;
 
 /// If the deltas of a stream in one piece exceed this size in bytes, the rest of the text becomes one delta. An answer
 /// of a Lambda function has at most 6 MB, and JSON's escapes can turn one byte into seven.
-const LONGEST_IN_PARTS: usize = 1024 * 1024;
+const MAX_IN_PARTS: usize = 1024 * 1024;
 
 /// The metadata at the beginning of a message.
 #[derive(Serialize)]
@@ -65,7 +65,7 @@ pub(super) fn of_one_delta(answer: Answer<'_>) -> Response {
 
 /// A chat whose model has not been asked yet.
 #[derive(Debug)]
-pub struct Stream<'a> {
+pub(crate) struct Stream<'a> {
     conversation: Conversation<'a>,
     asking: UpstreamCall<'a>,
     reader: StreamReader,
@@ -74,11 +74,11 @@ pub struct Stream<'a> {
 }
 
 /// Delivers a stream, and may block. [`Delivery::end`] returns its result.
-pub type Deliver = Box<dyn FnOnce(&mut StreamReader) -> Vec<u8> + Send>;
+pub(crate) type Deliver = Box<dyn FnOnce(&mut StreamReader) -> Vec<u8> + Send>;
 
 /// An answer that is being delivered.
 #[derive(Debug)]
-pub struct Delivery<'a> {
+pub(crate) struct Delivery<'a> {
     conversation: Conversation<'a>,
     asking: Option<UpstreamCall<'a>>,
     spoken: oneshot::Receiver<Spoken>,
@@ -124,7 +124,7 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// Why the answer did not begin. In that case `deliver` has not been called.
-    pub async fn begin(self, deliver: Deliver) -> Result<Delivery<'a>, Error> {
+    pub(crate) async fn begin(self, deliver: Deliver) -> Result<Delivery<'a>, Error> {
         let Self { mut conversation, asking, mut reader, spoken, end } = self;
         let most = reader.openai.max_output_tokens();
         let (begins, begun) = oneshot::channel();
@@ -164,7 +164,7 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// Why the stream cannot be completed. In that case this answer has not been stored.
-    pub async fn close(&mut self) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn close(&mut self) -> Result<Vec<u8>, Error> {
         let spoken = (&mut self.spoken).await;
         self.asking = None;
         let Spoken { outcome, spent } = spoken.unwrap_or_else(|_| Spoken {
@@ -198,7 +198,7 @@ impl Delivery<'_> {
     ///
     /// # Errors
     /// [`Error::Panic`], if the delivery panicked.
-    pub async fn end(self, end: Vec<u8>) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn end(self, end: Vec<u8>) -> Result<Vec<u8>, Error> {
         // If the delivery panicked, the receiver is gone.
         let _ = self.end.send(end);
         self.delivered.await.map_err(|_| Error::Panic("the delivery of a stream".to_owned()))
@@ -207,7 +207,7 @@ impl Delivery<'_> {
 
 /// A blocking reader of the stream. Reading never fails: a failure is a part of the stream.
 #[derive(Debug)]
-pub struct StreamReader {
+pub(crate) struct StreamReader {
     openai: Arc<Client>,
     key: Option<Held>,
     prompt: Prompt,
@@ -268,7 +268,7 @@ impl OnePiece {
         let kept = &text[..text.floor_char_boundary(room)];
         self.is_cut = kept.len() < text.len();
         self.text += kept.len();
-        if self.parts > LONGEST_IN_PARTS {
+        if self.parts > MAX_IN_PARTS {
             self.rest.push_str(kept);
         } else if !kept.is_empty() {
             let before = stream.len();
