@@ -30,9 +30,11 @@
 //! | `calls` | the time limits of a call, and the waits between attempts |
 //! | `failure` | why a call to the table failed |
 //! | `sdk` | the SDK's client |
+//! | `connector` | how the SDK's calls use the HTTP client |
 
 mod append;
 mod calls;
+mod connector;
 mod delete;
 mod delete_all;
 mod expiry;

@@ -1,5 +1,5 @@
 //! The process's only HTTP client. It blocks. The model's client uses it directly, and so does the sender to
-//! Lambda if responses are streamed. The AWS SDK uses it through the [`HttpConnector`] below. So all of them
+//! Lambda if responses are streamed. The AWS SDK uses it through the connector in `history`. So all of them
 //! share one TLS configuration, one connection pool and one set of time and size limits.
 
 mod connections;
@@ -9,26 +9,17 @@ mod ureq_assumptions;
 
 use std::fmt;
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
 use http::{Request, Response, Uri};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use tokio::task::{spawn_blocking, yield_now};
+use tokio::task::spawn_blocking;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, BodyReader, SendBody};
 
 use self::connections::{CachingResolver, PreconnectingConnector, Servers};
 use self::ureq_assumptions::{Progress, begin_call, progress};
-use crate::call::Call;
 
 /// How long opening a connection may take, including name resolution and the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -41,7 +32,7 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
 const MAX_IDLE_CONNECTIONS: usize = 3;
 
 /// The time limit of a call that sets none.
-const MAX_CALL: Duration = Duration::from_secs(30);
+pub(crate) const MAX_CALL: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read, in bytes. A page of a Query holds 1 MB of items, which escapes in JSON can
 /// make six times as long.
@@ -242,14 +233,19 @@ impl Client {
 
     /// As [`Client::send`], but tries another connection if one is stale. For requests that may safely be sent
     /// twice.
-    fn send_repeatable(&self, request: Request<SdkBody>, timeout: Duration) -> Result<Response<Vec<u8>>, Error> {
-        let (parts, body) = request.into_parts();
-        let body = body.bytes().unwrap_or_default();
+    ///
+    /// # Errors
+    /// [`Error`], which says how far the last call got.
+    pub(crate) fn send_repeatable(
+        &self,
+        request: &Request<&[u8]>,
+        timeout: Duration,
+    ) -> Result<Response<Vec<u8>>, Error> {
         let deadline = Instant::now().checked_add(timeout);
         let mut stale = 0;
         loop {
             let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-            match self.send(Request::from_parts(parts.clone(), body), left) {
+            match self.send(request.clone(), left) {
                 Err(Error::Stale(_)) if stale < MAX_IDLE_CONNECTIONS => stale += 1,
                 outcome => return outcome,
             }
@@ -323,58 +319,5 @@ fn in_the_answer(error: ureq::Error) -> Error {
     match error {
         ureq::Error::Timeout(_) => Error::TimedOut(error),
         _ => Error::Cut(error),
-    }
-}
-
-impl HttpClient for Client {
-    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        // The SDK's read timeout limits the whole call here, because the table's answers are short.
-        let timeout = settings.read_timeout().unwrap_or(MAX_CALL);
-        SharedHttpConnector::new(SdkConnector { client: self.clone(), timeout })
-    }
-}
-
-/// Makes the calls of the AWS SDK. A single call blocks the runtime's thread, which has nothing else to do:
-/// starting and waking another thread would take time. Calls that are made at the same time get a thread
-/// each.
-#[derive(Debug)]
-struct SdkConnector {
-    client: Client,
-    timeout: Duration,
-}
-
-impl HttpConnector for SdkConnector {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let (client, timeout) = (self.client.clone(), self.timeout);
-        HttpConnectorFuture::new(async move {
-            let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
-            let call = request.extensions().get::<Call>().cloned();
-            // While this thread is blocked, the SDK's time limit of the operation cannot end it.
-            let timeout = timeout.min(call.as_ref().map_or(timeout, Call::time_left));
-            if timeout.is_zero() {
-                return Err(ConnectorError::timeout("no time is left".into()));
-            }
-            // Lets operations that were started together with this one begin too, so that they are counted.
-            yield_now().await;
-            // A transaction carries a token of its own, and every other call of the table's can be
-            // done twice.
-            let send = move || client.send_repeatable(request, timeout);
-            let answer = if call.is_some_and(|call| call.has_one_operation()) {
-                // As on another thread, a panic is a call that failed.
-                catch_unwind(AssertUnwindSafe(send)).map_err(|_| "the call panicked".into())
-            } else {
-                spawn_blocking(send).await.map_err(Into::into)
-            };
-            let answer = answer.map_err(|panic| ConnectorError::other(panic, None))?;
-            let response = answer.map_err(|error| match error {
-                Error::TimedOut(_) => ConnectorError::timeout(error.into()),
-                Error::NotConnected(_) | Error::Broken(_) | Error::Stale(_) | Error::Cut(_) => {
-                    ConnectorError::io(error.into())
-                }
-                Error::TooLong(_) | Error::Invalid(_) => ConnectorError::other(error.into(), None),
-            })?;
-            HttpResponse::try_from(response.map(SdkBody::from))
-                .map_err(|error| ConnectorError::other(error.into(), None))
-        })
     }
 }

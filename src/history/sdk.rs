@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, IdentityCache, Region, StalledSt
 use http::Uri;
 
 use super::Settings;
+use super::connector::SdkClient;
 use crate::http_client;
 
 /// The most attempts of a call, within its time.
@@ -22,7 +23,7 @@ pub(super) fn client(http: http_client::Client, settings: &Settings) -> Client {
         .region(Region::new(settings.region.clone()))
         .credentials_provider(settings.keys.credentials())
         .identity_cache(IdentityCache::no_cache())
-        .http_client(http)
+        .http_client(SdkClient(http))
         .retry_config(
             RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS).with_initial_backoff(Duration::from_millis(50)),
         )

@@ -1,6 +1,6 @@
 //! A chat whose answer is streamed.
 //!
-//! One thread reads the model's answer, builds the stream and delivers it: [`StreamReader`] implements [`Read`], and
+//! One thread reads the model's answer, builds the stream and delivers it: [`StreamReader`] implements [`std::io::Read`], and
 //! the code that delivers the stream reads from it. So a delta goes from the model's socket to the caller's without a
 //! change of threads. When the model has finished, the turn is stored on the runtime's own thread. The reader waits
 //! for the end of the stream, which says whether the turn was stored.
@@ -10,8 +10,10 @@
 //! runtime         connect to table    │ store it │ log
 //! ```
 
-use std::io::{self, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+mod one_piece;
+mod reader;
+
+use std::panic::resume_unwind;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
@@ -20,25 +22,22 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::{Answer, Conversation, Outcome, Prompt, note_completion, tokens_spent};
-use crate::call::Call;
-use crate::completion::Usage;
+use self::one_piece::OnePiece;
+pub(crate) use self::reader::StreamReader;
+use self::reader::{Beginning, Finished};
+use super::{Answer, Conversation, Outcome, Prompt, note_completion};
 use crate::error::Error;
-use crate::history::{Exchange, MAX_TURN};
-use crate::openai::{self, Client, StreamedAnswer};
+use crate::history::MAX_TURN;
+use crate::openai::Client;
 use crate::quota::Hold;
 use crate::response::{self, Response};
 use crate::secrets::Held;
 use crate::telemetry::{Upstream, UpstreamCall};
 use crate::ui_message_stream::{self, delta, end_text};
 
-/// How much text of an answer is kept for storing, in bytes. This is more than fits into a turn, so [`Exchange::fit`]
+/// How much text of an answer is kept for storing, in bytes. This is more than fits into a turn, so [`Exchange::fit`](crate::history::Exchange::fit)
 /// cuts a streamed answer at the same place as any other.
-const KEPT: usize = MAX_TURN + 4;
-
-/// If the deltas of a stream in one piece exceed this size in bytes, the rest of the text becomes one delta. An answer
-/// of a Lambda function has at most 6 MB, and JSON's escapes can turn one byte into seven.
-const MAX_IN_PARTS: usize = 1024 * 1024;
+const MAX_TEXT: usize = MAX_TURN + 4;
 
 /// The metadata at the beginning of a message.
 #[derive(Serialize)]
@@ -69,7 +68,7 @@ pub(crate) struct Stream<'a> {
     conversation: Conversation<'a>,
     asking: UpstreamCall<'a>,
     reader: StreamReader,
-    spoken: oneshot::Receiver<Spoken>,
+    finished: oneshot::Receiver<Finished>,
     end: mpsc::Sender<Vec<u8>>,
 }
 
@@ -81,7 +80,7 @@ pub(crate) type Deliver = Box<dyn FnOnce(&mut StreamReader) -> Vec<u8> + Send>;
 pub(crate) struct Delivery<'a> {
     conversation: Conversation<'a>,
     asking: Option<UpstreamCall<'a>>,
-    spoken: oneshot::Receiver<Spoken>,
+    finished: oneshot::Receiver<Finished>,
     end: mpsc::Sender<Vec<u8>>,
     delivered: oneshot::Receiver<Vec<u8>>,
 }
@@ -97,7 +96,7 @@ impl<'a> Stream<'a> {
         in_one_piece: bool,
     ) -> Self {
         let asking = conversation.record.begin(Upstream::Model, deadline);
-        let (told, spoken) = oneshot::channel();
+        let (ends, finished) = oneshot::channel();
         let (end, ending) = mpsc::channel();
         let mut stream = Vec::new();
         let metadata = StartMetadata { conversation_id: conversation.key.id, turn: conversation.turns + 1 };
@@ -109,7 +108,7 @@ impl<'a> Stream<'a> {
             idempotency_key,
             call: asking.call.clone(),
             answering: None,
-            told: Some(told),
+            finishes: Some(ends),
             ending,
             stream,
             read: 0,
@@ -117,7 +116,7 @@ impl<'a> Stream<'a> {
             in_one_piece: in_one_piece.then(OnePiece::default),
             beginning: None,
         };
-        Self { conversation, asking, reader, spoken, end }
+        Self { conversation, asking, reader, finished, end }
     }
 
     /// Asks the model. When the answer begins, `deliver` reads the stream.
@@ -125,7 +124,7 @@ impl<'a> Stream<'a> {
     /// # Errors
     /// Why the answer did not begin. In that case `deliver` has not been called.
     pub(crate) async fn begin(self, deliver: Deliver) -> Result<Delivery<'a>, Error> {
-        let Self { mut conversation, asking, mut reader, spoken, end } = self;
+        let Self { mut conversation, asking, mut reader, finished, end } = self;
         let most = reader.openai.max_output_tokens();
         let (begins, begun) = oneshot::channel();
         let (delivers, delivered) = oneshot::channel();
@@ -139,7 +138,7 @@ impl<'a> Stream<'a> {
                 let _ = delivers.send(deliver(&mut reader));
                 reader.release();
             } else {
-                reader.tell_beginning();
+                reader.report_beginning();
             }
         });
         conversation.history.warm_up();
@@ -155,7 +154,7 @@ impl<'a> Stream<'a> {
             conversation.settle_failed(&error, sent, most).await;
             return Err(error.into());
         }
-        Ok(Delivery { conversation, asking: Some(asking), spoken, end, delivered })
+        Ok(Delivery { conversation, asking: Some(asking), finished, end, delivered })
     }
 }
 
@@ -165,9 +164,9 @@ impl Delivery<'_> {
     /// # Errors
     /// Why the stream cannot be completed. In that case this answer has not been stored.
     pub(crate) async fn close(&mut self) -> Result<Vec<u8>, Error> {
-        let spoken = (&mut self.spoken).await;
+        let finished = (&mut self.finished).await;
         self.asking = None;
-        let Spoken { outcome, spent } = spoken.unwrap_or_else(|_| Spoken {
+        let Finished { outcome, spent } = finished.unwrap_or_else(|_| Finished {
             outcome: Err(Error::Panic("the delivery of a stream".to_owned())),
             // It is not known how many were spent.
             spent: self.conversation.hold.as_ref().map_or(0, Hold::tokens),
@@ -202,193 +201,5 @@ impl Delivery<'_> {
         // If the delivery panicked, the receiver is gone.
         let _ = self.end.send(end);
         self.delivered.await.map_err(|_| Error::Panic("the delivery of a stream".to_owned()))
-    }
-}
-
-/// A blocking reader of the stream. Reading never fails: a failure is a part of the stream.
-#[derive(Debug)]
-pub(crate) struct StreamReader {
-    openai: Arc<Client>,
-    key: Option<Held>,
-    prompt: Prompt,
-    idempotency_key: Option<Uuid>,
-    call: Call,
-    /// `None` until the answer begins.
-    answering: Option<StreamedAnswer>,
-    /// Where the exchange or the error is sent; `None` afterwards.
-    told: Option<oneshot::Sender<Spoken>>,
-    /// Where the end of the stream comes from.
-    ending: mpsc::Receiver<Vec<u8>>,
-    /// The bytes that are ready, and how many of them have been read.
-    stream: Vec<u8>,
-    read: usize,
-    has_ended: bool,
-    /// The rules of a stream that is delivered in one piece.
-    in_one_piece: Option<OnePiece>,
-    /// How the answer began, until the runtime's thread has been told.
-    beginning: Option<(oneshot::Sender<Beginning>, Beginning)>,
-}
-
-/// How the answer ended.
-#[derive(Debug)]
-struct Spoken {
-    outcome: Result<Exchange, Error>,
-    /// How many tokens the request and the answer took.
-    spent: u64,
-}
-
-/// How the answer began.
-#[derive(Debug)]
-struct Beginning {
-    /// When the first delta arrived, or why it did not.
-    outcome: Result<Instant, openai::Error>,
-    /// An estimate of the tokens that were sent to the model.
-    sent: u64,
-    /// How many earlier turns were sent to the model.
-    remembered_turns: usize,
-}
-
-/// Keeps a stream short enough for one answer of a Lambda function.
-#[derive(Debug, Default)]
-struct OnePiece {
-    /// The length of the text so far, in bytes.
-    text: usize,
-    /// Whether the text became too long and was cut.
-    is_cut: bool,
-    /// The size of its deltas so far, in bytes.
-    parts: usize,
-    /// The text after these deltas.
-    rest: String,
-}
-
-impl OnePiece {
-    fn delta(&mut self, stream: &mut Vec<u8>, text: &str) {
-        // Once the text has been cut, everything after it is left out.
-        let room = if self.is_cut { 0 } else { KEPT - self.text };
-        let kept = &text[..text.floor_char_boundary(room)];
-        self.is_cut = kept.len() < text.len();
-        self.text += kept.len();
-        if self.parts > MAX_IN_PARTS {
-            self.rest.push_str(kept);
-        } else if !kept.is_empty() {
-            let before = stream.len();
-            delta(stream, kept);
-            self.parts += stream.len() - before;
-        }
-    }
-
-    fn end(&mut self, stream: &mut Vec<u8>) {
-        if !self.rest.is_empty() {
-            delta(stream, &std::mem::take(&mut self.rest));
-        }
-    }
-}
-
-impl StreamReader {
-    /// Asks the model and waits for the first delta; returns its time.
-    fn begin(&mut self) -> Result<Instant, openai::Error> {
-        let Self { openai, key, prompt, call, stream, in_one_piece, .. } = self;
-        let answering = prompt.put(call, |messages| {
-            openai.stream(key.as_ref(), messages, KEPT, call, |text| add(stream, in_one_piece.as_mut(), text))
-        })?;
-        self.answering = Some(answering);
-        Ok(Instant::now())
-    }
-
-    /// Tells the runtime's thread, once, how the answer began.
-    fn tell_beginning(&mut self) {
-        if let Some((begins, beginning)) = self.beginning.take() {
-            // The receiver goes away only when the process ends.
-            let _ = begins.send(beginning);
-        }
-    }
-
-    /// Waits for the next parts and adds them to the stream; `false` at the end.
-    fn speak(&mut self) -> bool {
-        // Not before the first delta is on its way, because waking another thread takes as long as sending it.
-        self.tell_beginning();
-        if let Some(told) = self.told.take() {
-            let more = catch_unwind(AssertUnwindSafe(|| self.go_on()));
-            if let Ok(Ok(true)) = more {
-                self.told = Some(told);
-                return true;
-            }
-            // Counted first, because the exchange takes the texts.
-            let sent = self.prompt.tokens();
-            let received = self.answering.as_ref().map_or(0, StreamedAnswer::text_bytes);
-            let outcome = match more {
-                Ok(Ok(_)) => Ok(self.exchange()),
-                Ok(Err(error)) => Err(error),
-                Err(panic) => Err(Error::from_panic(panic.as_ref())),
-            };
-            let usage = outcome.as_ref().map_or_else(|_| Usage::default(), |exchange| exchange.completion.usage);
-            // The receiver goes away only when the process ends.
-            let _ = told.send(Spoken { outcome, spent: tokens_spent(usage, sent, received) });
-            return true;
-        }
-        if self.has_ended {
-            return false;
-        }
-        self.has_ended = true;
-        match self.ending.recv() {
-            Ok(end) => {
-                self.stream = end;
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Waits for more of the text. Returns whether there may be more.
-    fn go_on(&mut self) -> Result<bool, Error> {
-        let Self { answering, stream, in_one_piece, .. } = self;
-        let Some(answering) = answering else { return Ok(false) };
-        let more = answering.next(|text| add(stream, in_one_piece.as_mut(), text));
-        if let Some(one_piece) = in_one_piece.as_mut().filter(|_| !matches!(more, Ok(true))) {
-            one_piece.end(stream);
-        }
-        let more = more?;
-        if !more {
-            end_text(stream);
-        }
-        Ok(more)
-    }
-
-    fn exchange(&mut self) -> Exchange {
-        Exchange {
-            user: std::mem::take(&mut self.prompt.message),
-            completion: self.answering.as_mut().map(StreamedAnswer::completion).unwrap_or_default(),
-            remembered_turns: self.prompt.remembered.len(),
-            idempotency_key: self.idempotency_key,
-        }
-    }
-
-    /// Returns the model's connection to the pool.
-    fn release(self) {
-        if let Some(answering) = self.answering {
-            answering.release();
-        }
-    }
-}
-
-fn add(stream: &mut Vec<u8>, in_one_piece: Option<&mut OnePiece>, text: &str) {
-    match in_one_piece {
-        None => delta(stream, text),
-        Some(one_piece) => one_piece.delta(stream, text),
-    }
-}
-
-impl Read for StreamReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.read == self.stream.len() {
-            self.stream.clear();
-            self.read = 0;
-            if !self.speak() {
-                return Ok(0);
-            }
-        }
-        let read = (&self.stream[self.read..]).read(buffer)?;
-        self.read += read;
-        Ok(read)
     }
 }
