@@ -5,26 +5,26 @@
 //! console's test event to a queue's records. So reading never fails: anything that is not an HTTP request is
 //! answered with an error that says what to send.
 
+mod answer;
+mod headers;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayV2httpResponse};
-use aws_lambda_events::encodings;
-use http::header::SET_COOKIE;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use lambda_runtime::Context;
+use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
+pub(crate) use self::answer::{Answer, answer, answer_unsupported, take_cookies};
 use crate::error::Error;
 use crate::owner::Owner;
-use crate::request::{Body, READ_HEADERS, Request};
-use crate::response::Response;
+use crate::request::{Body, Request};
 
 /// API Gateway waits at most 30 s for the answer of an HTTP API's integration ("Quotas for HTTP APIs"), so the
 /// function has to answer sooner.
@@ -32,10 +32,6 @@ const MAX_ANSWER: Duration = Duration::from_secs(29);
 
 /// Far longer than an invocation can take, which is 15 minutes.
 const A_DAY: Duration = Duration::from_hours(24);
-
-/// The longest header value that is read, in bytes. The request line and all headers together cannot be longer
-/// ("Quotas for HTTP APIs").
-const MAX_HEADER: usize = 10 * 1024;
 
 /// The longest explanation of why an event is not supported, in bytes. It can quote a text from the event, and
 /// Lambda accepts answers of at most 6 MB.
@@ -86,7 +82,7 @@ struct Event {
     version: Option<String>,
     raw_path: Option<String>,
     raw_query_string: Option<String>,
-    #[serde(default, deserialize_with = "read_headers")]
+    #[serde(default, deserialize_with = "headers::read")]
     headers: HeaderMap,
     request_context: Option<Object<RequestContext>>,
     #[serde(default, deserialize_with = "lenient")]
@@ -250,91 +246,6 @@ fn for_upstreams(left: Duration) -> Duration {
 /// An optional field. A value of another type counts as missing.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
-}
-
-/// The [`READ_HEADERS`] in an object of strings. A value that is not a legal HTTP field value, or is longer than
-/// [`MAX_HEADER`], is ignored.
-fn read_headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap, D::Error> {
-    struct Headers;
-
-    impl<'de> Visitor<'de> for Headers {
-        type Value = HeaderMap;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("an object of header names and values")
-        }
-
-        fn visit_none<E>(self) -> Result<HeaderMap, E> {
-            Ok(HeaderMap::new())
-        }
-
-        fn visit_unit<E>(self) -> Result<HeaderMap, E> {
-            Ok(HeaderMap::new())
-        }
-
-        fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<HeaderMap, D::Error> {
-            deserializer.deserialize_map(self)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HeaderMap, A::Error> {
-            let mut headers = HeaderMap::new();
-            while let Some(name) = map.next_key::<Cow<'_, str>>()? {
-                let Some(name) = READ_HEADERS.into_iter().find(|read| name.eq_ignore_ascii_case(read.as_str())) else {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                };
-                if let Value::String(value) = map.next_value()?
-                    && value.len() <= MAX_HEADER
-                    && let Ok(value) = HeaderValue::try_from(value)
-                {
-                    headers.insert(name, value);
-                }
-            }
-            Ok(headers)
-        }
-    }
-
-    deserializer.deserialize_option(Headers)
-}
-
-/// An answer in one of the payload formats.
-#[derive(Serialize)]
-#[serde(untagged)]
-pub enum Answer {
-    /// Format 2.0.
-    Http(ApiGatewayV2httpResponse),
-    /// Format 1.0, which REST APIs and load balancers read too. A REST API rejects an answer that has the
-    /// `cookies` of format 2.0.
-    Unsupported(ApiGatewayProxyResponse),
-}
-
-/// `response` as the answer to a payload format 2.0 event.
-pub(crate) fn answer(response: Response) -> Answer {
-    let (mut parts, body) = response.into_parts();
-    let mut answer = ApiGatewayV2httpResponse::default();
-    answer.status_code = i64::from(parts.status.as_u16());
-    answer.cookies = take_cookies(&mut parts.headers);
-    answer.headers = parts.headers;
-    answer.body = (!body.is_empty()).then_some(encodings::Body::Text(body));
-    Answer::Http(answer)
-}
-
-/// Takes the cookies out of `headers`, because Lambda expects them separately.
-pub(crate) fn take_cookies(headers: &mut HeaderMap) -> Vec<String> {
-    let cookies = headers.get_all(SET_COOKIE).iter();
-    let cookies = cookies.filter_map(|cookie| cookie.to_str().ok().map(ToOwned::to_owned)).collect();
-    headers.remove(SET_COOKIE);
-    cookies
-}
-
-/// `response` as the answer to an invocation that is not a supported HTTP request.
-pub(crate) fn answer_unsupported(response: Response) -> Answer {
-    let (parts, body) = response.into_parts();
-    let mut answer = ApiGatewayProxyResponse::default();
-    answer.status_code = i64::from(parts.status.as_u16());
-    answer.headers = parts.headers;
-    answer.body = Some(encodings::Body::Text(body));
-    Answer::Unsupported(answer)
 }
 
 #[cfg(test)]

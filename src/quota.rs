@@ -10,21 +10,19 @@
 //! a single one. Each counter can exceed its share by one reservation. So there are only as many counters as
 //! keep the sum of these reservations within a sixteenth of the limit.
 
+mod balances;
+mod day;
+
 use std::net::IpAddr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-
+use self::balances::Balance;
+pub(crate) use self::balances::Balances;
+use self::day::Day;
 use crate::call::Call;
 use crate::history::{self, Counter, History, Reservation, Reserved};
 use crate::owner::Owner;
-use crate::timestamp::{DAY, rfc3339, unix_seconds};
-
-/// The header that says how much a caller may use (draft-ietf-httpapi-ratelimit-headers-10).
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-/// The header that says how much of it is left (the same draft).
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+use crate::timestamp::unix_seconds;
 
 /// The greatest limit: an integer in a header has no more digits (RFC 9651 §3.3.1).
 pub(crate) const MAX_LIMIT: u64 = 999_999_999_999_999;
@@ -76,22 +74,6 @@ pub enum Rejected {
     Exceeded(Exceeded),
     /// The counters could not be used, so it is not known how much is left.
     Unknown(history::Error),
-}
-
-/// What is left of one limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Balance {
-    limit: u64,
-    left: u64,
-}
-
-/// What a response says about the limits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Balances {
-    caller: Option<Balance>,
-    total: Option<Balance>,
-    /// In how many seconds the next UTC day begins.
-    reset: u64,
 }
 
 /// What is reserved for one answer.
@@ -257,26 +239,6 @@ impl Hold {
     }
 }
 
-impl Balances {
-    /// Adds the headers `RateLimit-Policy` and `RateLimit`, unless nothing is known.
-    pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        let known = [("caller", self.caller), ("total", self.total)];
-        let known = || known.iter().filter_map(|(name, balance)| Some((name, (*balance)?)));
-        if known().next().is_none() {
-            return;
-        }
-        let list = |items: Vec<String>| HeaderValue::from_str(&items.join(", "));
-        let policies =
-            known().map(|(name, Balance { limit, .. })| format!("\"{name}\";q={limit};w={DAY};qu=\"tokens\""));
-        let left = known().map(|(name, Balance { left, .. })| format!("\"{name}\";r={left};t={}", self.reset));
-        for (name, value) in [(RATELIMIT_POLICY, list(policies.collect())), (RATELIMIT, list(left.collect()))] {
-            if let Ok(value) = value {
-                headers.insert(name, value);
-            }
-        }
-    }
-}
-
 /// The name under which a caller's tokens are counted: the owner's text, or the IP address of a public caller.
 /// Of an IPv6 address only the first 64 bits count, because one subscriber has a whole network of that size
 /// (RFC 6177).
@@ -315,37 +277,6 @@ fn part(limit: u64, shards: u64, shard: u64) -> u64 {
     limit / shards + u64::from(shard < limit % shards)
 }
 
-/// A UTC day.
-#[derive(Clone, Copy)]
-struct Day {
-    /// Counted from the Unix epoch.
-    number: u64,
-}
-
-impl Day {
-    /// The day of `now`.
-    fn of(now: SystemTime) -> Self {
-        Self { number: unix_seconds(now) / DAY }
-    }
-
-    /// As `YYYY-MM-DD`.
-    fn date(self) -> String {
-        let mut date = rfc3339(UNIX_EPOCH + Duration::from_secs(self.number * DAY));
-        date.truncate(10);
-        date
-    }
-
-    /// In how many seconds the next day begins; at least 1.
-    fn reset(self, now: SystemTime) -> u64 {
-        ((self.number + 1) * DAY).saturating_sub(unix_seconds(now)).max(1)
-    }
-
-    /// When its counters expire, in seconds since the Unix epoch: two days after it began.
-    fn forget_at(self) -> u64 {
-        (self.number + 2) * DAY
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -377,30 +308,5 @@ mod tests {
             assert_eq!((0..shards).map(|shard| part(limit, shards, shard)).sum::<u64>(), limit);
             assert!(shards == 1 || shards * largest <= limit / ERROR_PART);
         }
-    }
-
-    #[test]
-    fn a_day_ends_at_midnight_utc_and_its_counters_expire_a_day_later() {
-        for (second, number, reset) in
-            [(0, 0, DAY), (DAY - 1, 0, 1), (DAY, 1, DAY), (20_000 * DAY + 1, 20_000, DAY - 1)]
-        {
-            let now = UNIX_EPOCH + Duration::from_secs(second);
-            let day = Day::of(now);
-            assert_eq!((day.number, day.reset(now), day.forget_at()), (number, reset, (number + 2) * DAY));
-        }
-        // A request that began a day earlier does not get a time in the past.
-        assert_eq!(Day { number: 0 }.reset(UNIX_EPOCH + Duration::from_secs(2 * DAY)), 1);
-    }
-
-    #[test]
-    fn the_headers_list_the_limits_that_are_known() {
-        let balance = |limit, left| Some(Balance { limit, left });
-        let mut headers = HeaderMap::new();
-        Balances::default().write(&mut headers);
-        assert!(headers.is_empty());
-        Balances { caller: balance(100, 7), total: balance(5000, 0), reset: 60 }.write(&mut headers);
-        let expected = r#""caller";q=100;w=86400;qu="tokens", "total";q=5000;w=86400;qu="tokens""#;
-        assert_eq!(headers["ratelimit-policy"], expected);
-        assert_eq!(headers["ratelimit"], r#""caller";r=7;t=60, "total";r=0;t=60"#);
     }
 }

@@ -1,5 +1,7 @@
 //! `/api/v1/chat`: the next turn of a conversation, answered at once or as a stream.
 
+mod answer;
+mod conversation;
 mod prompt;
 mod request;
 mod stream;
@@ -7,11 +9,11 @@ mod stream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use self::answer::Answer;
+use self::conversation::{Conversation, Outcome, settle};
 use self::prompt::Prompt;
 pub(crate) use self::request::ChatRequest;
 use self::request::MAX_MESSAGE;
@@ -19,11 +21,11 @@ pub(crate) use self::stream::{Deliver, Stream, StreamReader};
 use crate::call::Call;
 use crate::completion::{Completion, Usage};
 use crate::error::{Error, Failure};
-use crate::history::{self, Appended, ConversationKey, Exchange, History, Memory, Turn};
+use crate::history::{self, ConversationKey, Exchange, History, Memory, Turn};
 use crate::openai;
 use crate::quota::{self, Estimate, Hold, Limits};
 use crate::request::Request;
-use crate::response::{self, Response};
+use crate::response::Response;
 use crate::secrets::{self, Fetch, Fetched, Held};
 use crate::telemetry::{Record, Upstream};
 
@@ -85,58 +87,6 @@ pub(crate) enum Reply<'a> {
     Whole(Response),
     /// A stream that has not begun.
     Stream(Box<Stream<'a>>),
-}
-
-/// The conversation to append to, and what is needed to store the turn.
-#[derive(Debug)]
-struct Conversation<'a> {
-    key: ConversationKey<'a>,
-    /// How many turns it had when it was read.
-    turns: u64,
-    history: &'a Arc<History>,
-    record: &'a Record,
-    /// When the turn must be written.
-    deadline: Instant,
-    /// The tokens reserved for the answer, until they are settled; `None` if there is no limit.
-    hold: Option<Hold>,
-}
-
-/// The members of the JSON body, or of a stream's `messageMetadata`.
-#[derive(Serialize)]
-struct Answer<'a> {
-    conversation_id: Uuid,
-    turn: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply: Option<&'a str>,
-    model: &'a str,
-    finish_reason: Option<&'a str>,
-    remembered_turns: usize,
-    saved: bool,
-    usage: Usage,
-}
-
-impl<'a> Answer<'a> {
-    fn new(conversation_id: Uuid, turn: u64, exchange: &'a Exchange, saved: bool) -> Self {
-        let Exchange { completion, remembered_turns, .. } = exchange;
-        Self {
-            conversation_id,
-            turn,
-            reply: Some(&completion.content),
-            model: &completion.model,
-            finish_reason: completion.finish_reason.as_deref(),
-            remembered_turns: *remembered_turns,
-            saved,
-            usage: completion.usage,
-        }
-    }
-
-    fn without_reply(self) -> Self {
-        Self { reply: None, ..self }
-    }
-
-    fn into_response(self) -> Response {
-        response::json(StatusCode::OK, &self)
-    }
 }
 
 /// 200 with the model's reply to `{"message","conversation_id"?,"stream"?}`.
@@ -336,62 +286,11 @@ fn tokens_spent(usage: Usage, sent: u64, received: usize) -> u64 {
     counted.unwrap_or_else(|| sent.saturating_add(quota::tokens_of(received)))
 }
 
-/// Replaces the reserved tokens by those that were spent, and notes what is left.
-async fn settle(hold: Hold, history: &History, record: &Record, spent: u64, call: &Call) {
-    // Boxed, like the reservation, so that these futures do not make the future of a chat without a limit larger.
-    let balances = Box::pin(hold.settle(history, spent, call)).await;
-    record.note(|notes| notes.balances = Some(balances));
-}
-
 fn note_completion(record: &Record, exchange: &Exchange) {
     record.note(|notes| {
         notes.model = Some(exchange.completion.model.clone());
         notes.usage = exchange.completion.usage;
     });
-}
-
-/// What became of an exchange.
-enum Outcome {
-    /// The exchange is the turn with this number, or would be if it had been `saved`.
-    Stored { turn: u64, saved: bool },
-    /// Another request with the same key and message was faster, and added this turn.
-    AlreadyThere(Turn),
-}
-
-impl Conversation<'_> {
-    /// Adds the exchange, which took `spent` tokens. The model has answered, so the caller gets the answer even if the
-    /// table cannot be written.
-    async fn append(&mut self, exchange: &Exchange, spent: u64) -> Result<Outcome, Error> {
-        let writing = self.record.begin(Upstream::HistoryWrite, self.deadline);
-        let appending = self.history.append(self.key, self.turns, exchange, &writing.call);
-        let appended = match self.hold.take() {
-            None => appending.await,
-            Some(hold) => tokio::join!(appending, settle(hold, self.history, self.record, spent, &writing.call)).0,
-        };
-        match appended {
-            Ok(Appended::Stored(turn)) => Ok(Outcome::Stored { turn, saved: true }),
-            Ok(Appended::AlreadyThere(turn)) if turn.exchange.user == exchange.user => Ok(Outcome::AlreadyThere(turn)),
-            Ok(Appended::AlreadyThere(_)) => Err(Error::IdempotencyKeyReused),
-            Err(error @ history::Error::Deleted) => Err(error.into()),
-            Err(error @ history::Error::Unavailable(_)) => {
-                self.record.note(|notes| notes.failure = Some(Error::NotSaved(error).failure()));
-                Ok(Outcome::Stored { turn: self.turns + 1, saved: false })
-            }
-        }
-    }
-
-    /// Replaces the reserved tokens by `spent`, if there is no turn to store.
-    async fn settle(&mut self, spent: u64) {
-        if let Some(hold) = self.hold.take() {
-            let writing = self.record.begin(Upstream::HistoryWrite, self.deadline);
-            settle(hold, self.history, self.record, spent, &writing.call).await;
-        }
-    }
-
-    /// Does the same after the model failed. It was sent `sent` tokens, and its answer could have had `most`.
-    async fn settle_failed(&mut self, error: &openai::Error, sent: u64, most: u64) {
-        self.settle(if error.may_be_billed { sent.saturating_add(most) } else { 0 }).await;
-    }
 }
 
 /// The id of the conversation that a request with this key begins. The same key gives the same id, which is as hard to

@@ -1,6 +1,7 @@
 //! The connector through which the SDK uses the process's HTTP client.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -10,7 +11,6 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http::Request;
-use std::time::Duration;
 use tokio::task::{spawn_blocking, yield_now};
 
 use crate::call::Call;
