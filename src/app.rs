@@ -304,29 +304,15 @@ async fn caught<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Er
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::owner::Owner;
-    use crate::request::Body;
 
     #[tokio::test]
     async fn a_panic_becomes_a_problem_with_cors_and_tells_nothing_internal() {
         let quiet = |name: &str| (name == "AWS_LAMBDA_LOG_LEVEL").then(|| "FATAL".into());
         let app = App::new(Config::from_lookup(quiet).expect("the defaults can be used"));
-        let request = Request {
-            method: "GET".to_owned(),
-            path: "/".to_owned(),
-            query: String::new(),
-            headers: HeaderMap::new(),
-            body: Body::default(),
-            owner: Owner::public(),
-            source_ip: None,
-            deadline: Instant::now(),
-            streams: false,
-        };
+        let request = Request::of_query(String::new());
         let panics: [fn() -> Result<Response, Error>; 3] =
             [|| panic!("a secret in a literal"), || panic!("a secret in {}", "a format"), || std::panic::panic_any(7)];
         for panics in panics {

@@ -82,6 +82,22 @@ impl Body {
 }
 
 impl Request {
+    /// `GET /` with this query, for tests.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_query(query: String) -> Self {
+        Self {
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            query,
+            headers: HeaderMap::new(),
+            body: Body::default(),
+            owner: Owner::public(),
+            source_ip: None,
+            deadline: Instant::now(),
+            streams: false,
+        }
+    }
+
     /// Whether the path or the query is longer than [`MAX_PATH`] or [`MAX_QUERY`].
     #[must_use]
     pub fn is_too_long(&self) -> bool {

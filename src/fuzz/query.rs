@@ -1,26 +1,7 @@
 //! Query parameters.
 
-use std::time::Instant;
-
-use http::HeaderMap;
-
 use super::{line, text};
-use crate::owner::Owner;
-use crate::request::{Body, MAX_PARAMETERS, MAX_PATH, MAX_QUERY, Request};
-
-fn request(query: String) -> Request {
-    Request {
-        method: "GET".to_owned(),
-        path: "/".to_owned(),
-        query,
-        headers: HeaderMap::new(),
-        body: Body::default(),
-        owner: Owner::public(),
-        source_ip: None,
-        deadline: Instant::now(),
-        streams: false,
-    }
-}
+use crate::request::{MAX_PARAMETERS, MAX_PATH, MAX_QUERY, Request};
 
 /// Decodes a form by the steps of the standard (WHATWG URL §5.1).
 fn form_decoded(bytes: &[u8]) -> String {
@@ -50,10 +31,10 @@ pub fn query(input: &[u8]) {
     let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let expected = pairs.find(|(key, _)| form_decoded(key.as_bytes()) == name);
     let expected = expected.map(|(_, value)| form_decoded(value.as_bytes()));
-    let found = request(query.clone());
+    let found = Request::of_query(query.clone());
     assert_eq!(found.query_parameter(&name).as_deref(), expected.as_deref());
     let written = form_urlencoded::Serializer::new(String::new()).append_pair(&name, &query).finish();
-    assert_eq!(request(written).query_parameter(&name).as_deref(), Some(query.as_str()));
+    assert_eq!(Request::of_query(written).query_parameter(&name).as_deref(), Some(query.as_str()));
     assert_eq!(found.is_too_long(), query.len() > MAX_QUERY);
     let found = Request { path: query, query: String::new(), ..found };
     assert_eq!(found.is_too_long(), found.path.len() > MAX_PATH);
