@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use kus_aws_backend::endpoints::{docs, home};
 use kus_aws_backend::response::Response;
+use local_stack::environment::Outcome;
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::events_chat;
-use crate::local::environment::Outcome;
-use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::openapi::assert_described;
 
 /// In a row, the id of a conversation that the server begins.

@@ -22,7 +22,6 @@ mod identity;
 mod in_process;
 mod listing;
 mod load;
-mod local;
 mod local_streaming;
 mod logs;
 mod model;
