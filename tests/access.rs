@@ -1,11 +1,11 @@
 //! Access tokens: who is let in, who is not, and what the token makes of a caller.
 
+use local_stack::LocalStack;
+use local_stack::engine::HISTORY_TABLE;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::in_process::{configure, event};
-use crate::local::LocalStack;
-use crate::local::engine::HISTORY_TABLE;
 use crate::talk::{by, chat_event, path_of, send, stack};
 
 const ADA: &str = "ada-token-0123456789";

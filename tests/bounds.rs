@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
+use local_stack::environment::Outcome;
 use serde_json::{Value, json};
 
 use crate::in_process::event;
-use crate::local::environment::Outcome;
 use crate::talk::stack;
 
 /// About as many bytes as an event may have: Lambda's quota is 6 MB.

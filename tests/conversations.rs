@@ -1,11 +1,11 @@
 //! Reading and deleting conversations.
 
+use local_stack::LocalStack;
+use local_stack::behaviour::Behaviour;
+use local_stack::engine::{self, HISTORY_TABLE};
+use local_stack::upstream::operation;
 use serde_json::{Value, json};
 
-use crate::local::LocalStack;
-use crate::local::behaviour::Behaviour;
-use crate::local::engine::{self, HISTORY_TABLE};
-use crate::local::upstream::operation;
 use crate::talk::{begin, delete, read, say, send, stack};
 
 /// Puts turns with these numbers into a conversation that has one turn, as the function writes them.
@@ -266,7 +266,7 @@ async fn a_deletion_that_broke_off_shows_nothing_and_can_be_finished() {
 async fn two_deletions_at_once_both_end_well() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one", "two"]).await;
-    let gate = crate::local::behaviour::Gate::new();
+    let gate = local_stack::behaviour::Gate::new();
     stack.engine().script(operation("UpdateItem"), std::iter::repeat_n(Behaviour::Answer.held_at(&gate), 2));
     let (one, other, ()) = tokio::join!(delete(&stack, &id), delete(&stack, &id), async {
         gate.arrived(2).await;

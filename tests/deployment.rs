@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use kus_aws_backend::router::ROUTES;
+use local_stack::Backends;
+use local_stack::engine::{self, HISTORY_TABLE};
+use local_stack::environment::Outcome;
+use local_stack::upstream::operation;
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Value, json};
 
 use crate::in_process::{configure, event};
-use crate::local::Backends;
-use crate::local::engine::{self, HISTORY_TABLE};
-use crate::local::environment::Outcome;
-use crate::local::upstream::operation;
 use crate::policy::{page, read, variables_read};
 use crate::talk::{begin, by, chat_event, say, send, share, stack};
 

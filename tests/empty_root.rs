@@ -7,13 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use local_stack::function::FunctionOptions;
+use local_stack::name_server::{NameServer, Zone};
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::in_process::event;
-use crate::local::function::FunctionOptions;
-use crate::local::name_server::{NameServer, Zone};
-use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::talk::{begin, read};
 
 /// Who is asked where `resolv.conf` names nobody.

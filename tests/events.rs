@@ -6,13 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kus_aws_backend::endpoints::{docs, home};
+use local_stack::environment::Outcome;
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::events_chat;
-use crate::local::environment::Outcome;
-use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::openapi::assert_described;
 
 /// In a row, the id of a conversation that the server begins.

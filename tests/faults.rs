@@ -15,13 +15,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::local::behaviour::{Behaviour, Break, Damage, Ending, Gate, Place, Step, Stream};
-use crate::local::engine::{self, HISTORY_TABLE};
-use crate::local::environment::Outcome;
-use crate::local::model::{self, DONE};
-use crate::local::secret_store::{self, SecretStore};
-use crate::local::upstream::{Call, every_call};
-use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::quota::{counters, reservations};
 use crate::scale::scale;
 use crate::secrets::PARAMETER;
@@ -144,6 +137,13 @@ enum OnAws {
 
 use OnAws::{Lasts, Passes};
 use OnModel::{BreaksOff, Halves};
+use local_stack::behaviour::{Behaviour, Break, Damage, Ending, Gate, Place, Step, Stream};
+use local_stack::engine::{self, HISTORY_TABLE};
+use local_stack::environment::Outcome;
+use local_stack::model::{self, DONE};
+use local_stack::secret_store::{self, SecretStore};
+use local_stack::upstream::{Call, every_call};
+use local_stack::{Backends, LocalOptions, LocalStack};
 
 const UNAVAILABLE: OnModel = OnModel::Passes(503, "model_unavailable");
 const BAD: OnModel = OnModel::Lasts(502, "model_bad_response");

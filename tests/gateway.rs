@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use crate::local::{LocalOptions, LocalStack};
+use local_stack::{LocalOptions, LocalStack};
+
 use crate::logs;
 
 async fn stack(change: impl FnOnce(&mut LocalOptions)) -> LocalStack {

@@ -5,14 +5,14 @@ use std::iter::{repeat, repeat_n};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use local_stack::behaviour::{Behaviour, Gate};
+use local_stack::engine::{self, Engine, HISTORY_TABLE, INDEX, Storage};
+use local_stack::upstream::{every_call, operation};
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::in_process::event;
-use crate::local::behaviour::{Behaviour, Gate};
-use crate::local::engine::{self, Engine, HISTORY_TABLE, INDEX, Storage};
-use crate::local::upstream::{every_call, operation};
-use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::policy::page;
 use crate::talk::{ISSUER, Reply, by, chat_event, patch_event, path_of, send, share, stack};
 use crate::upstreams::logged;

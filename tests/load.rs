@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use local_stack::engine::HISTORY_TABLE;
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::local::engine::HISTORY_TABLE;
-use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::quota::{counters, reservations, used};
 use crate::scale::{random, scale};
 use crate::stored::conversations;

@@ -6,16 +6,16 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use jsonschema::Validator;
+use local_stack::behaviour::Behaviour;
+use local_stack::environment::Outcome;
+use local_stack::upstream::{every_call, operation};
+use local_stack::{LocalOptions, LocalStack, engine, model};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 use uuid::Uuid;
 
 use crate::in_process::event;
-use crate::local::behaviour::Behaviour;
-use crate::local::environment::Outcome;
-use crate::local::upstream::{every_call, operation};
-use crate::local::{LocalOptions, LocalStack, engine, model};
 use crate::talk::{Reply, begin, by, chat_event, delete, path_of, read, reply_to_other, send, stack};
 
 const BOOTSTRAP: &str = env!("CARGO_BIN_EXE_kus-aws-backend");

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use fastrand::Rng;
 use http::HeaderMap;
 use http_body_util::BodyExt;
+use local_stack::answer::http_response;
+use local_stack::environment::Outcome;
+use local_stack::streamed::StreamEnd;
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
-use crate::local::answer::http_response;
-use crate::local::environment::Outcome;
-use crate::local::streamed::StreamEnd;
-use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::scale::{random, scale};
 use crate::stream::STREAMING;
 

@@ -7,13 +7,13 @@ use std::fs;
 use std::path::Path;
 
 use http::StatusCode;
+use local_stack::engine::{HISTORY_TABLE, INDEX};
+use local_stack::secret_store::SecretStore;
+use local_stack::upstream::Call;
 use serde_json::{Value, json};
 
 use crate::deployment::{properties, template};
 use crate::in_process::{configure, event};
-use crate::local::engine::{HISTORY_TABLE, INDEX};
-use crate::local::secret_store::SecretStore;
-use crate::local::upstream::Call;
 use crate::logs;
 use crate::talk::{by, chat_event, delete, patch_event, path_of, read as read_conversation, say, send, stack};
 

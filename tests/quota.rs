@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use local_stack::behaviour::{Behaviour, Ending, Gate};
+use local_stack::engine::{self, HISTORY_TABLE};
+use local_stack::environment::Outcome;
+use local_stack::upstream::{Call, every_call, operation};
+use local_stack::{Backends, LocalOptions, LocalStack, model};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::local::behaviour::{Behaviour, Ending, Gate};
-use crate::local::engine::{self, HISTORY_TABLE};
-use crate::local::environment::Outcome;
-use crate::local::upstream::{Call, every_call, operation};
-use crate::local::{Backends, LocalOptions, LocalStack, model};
 use crate::talk::{Reply, begin, by, chat_event, reply, send, share, stack};
 
 /// An answer for which the model's server counts so many tokens.
@@ -363,10 +363,10 @@ async fn a_stream_tells_what_is_left_in_its_head_and_is_settled_when_the_caller_
     let mut event = at(chat_event(&json!({"message": "two", "stream": true}), &[]), "203.0.113.7");
     event["requestContext"]["domainName"] = json!("abc123.lambda-url.us-east-1.on.aws");
     let gate = Gate::new();
-    let steps = [model::role(), model::delta("four")].map(crate::local::behaviour::Step::send);
+    let steps = [model::role(), model::delta("four")].map(local_stack::behaviour::Step::send);
     let rest = [model::finish("stop"), model::usage(10, 2), model::DONE.to_owned()];
-    let rest = rest.map(crate::local::behaviour::Step::send);
-    let steps = steps.into_iter().chain([crate::local::behaviour::Step::Hold(gate.clone())]).chain(rest);
+    let rest = rest.map(local_stack::behaviour::Step::send);
+    let steps = steps.into_iter().chain([local_stack::behaviour::Step::Hold(gate.clone())]).chain(rest);
     stack.model().script(every_call, [Behaviour::event_stream(steps)]);
     let Outcome::Stream(streamed) = stack.invoke(&event).await.expect("it starts").outcome else {
         panic!("it is no stream")

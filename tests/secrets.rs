@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use kus_aws_backend::{App, Payload, secrets};
 use lambda_runtime::Context;
+use local_stack::behaviour::{Behaviour, Gate};
+use local_stack::engine::HISTORY_TABLE;
+use local_stack::environment::Outcome;
+use local_stack::model::{self, ChatCompletions, Model};
+use local_stack::secret_store::{self, GET_PARAMETER, GET_SECRET_VALUE, SecretStore};
+use local_stack::upstream::{Listening, every_call};
+use local_stack::{Backends, LocalStack};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::in_process::{configure, event};
-use crate::local::behaviour::{Behaviour, Gate};
-use crate::local::engine::HISTORY_TABLE;
-use crate::local::environment::Outcome;
-use crate::local::model::{self, ChatCompletions, Model};
-use crate::local::secret_store::{self, GET_PARAMETER, GET_SECRET_VALUE, SecretStore};
-use crate::local::upstream::{Listening, every_call};
-use crate::local::{Backends, LocalStack};
 use crate::talk::{Reply, begin, by, chat_event, send, share};
 
 const KEY: &str = "sk-a-key-that-nobody-may-see";
@@ -250,7 +250,7 @@ async fn a_store_that_cannot_be_reached_or_is_silent_leaves_time_to_say_so() {
     assert!(detail.contains("no connection could be made"), "{detail}");
     setup.store.restart().expect("it listens again");
 
-    let mut options = crate::local::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function.timeout = Duration::from_secs(4);
     let [(name, url), _] = setup.store.variables();
     options.function = options.function.with_env([(name, url.as_str()), ("OPENAI_API_KEY", PARAMETER)]);

@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
+use local_stack::behaviour::{Behaviour, Ending, Gate, Step};
+use local_stack::environment::Outcome;
+use local_stack::model::{self, CHAT_COMPLETION, DONE};
+use local_stack::streamed::{StreamEnd, Streamed};
+use local_stack::upstream::{every_call, operation};
+use local_stack::{Backends, LocalStack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::in_process::event;
-use crate::local::behaviour::{Behaviour, Ending, Gate, Step};
-use crate::local::environment::Outcome;
-use crate::local::model::{self, CHAT_COMPLETION, DONE};
-use crate::local::streamed::{StreamEnd, Streamed};
-use crate::local::upstream::{every_call, operation};
-use crate::local::{Backends, LocalStack};
 use crate::openapi::assert_described;
 use crate::talk::{begin, chat_event, delete, read, send, share};
 
@@ -140,7 +140,7 @@ async fn stored(stack: &LocalStack, conversation: &str) -> (u64, String) {
 
 /// How many items the table has in all.
 async fn items(stack: &LocalStack) -> u64 {
-    let scan = json!({"TableName": crate::local::engine::HISTORY_TABLE, "Select": "COUNT", "ConsistentRead": true});
+    let scan = json!({"TableName": local_stack::engine::HISTORY_TABLE, "Select": "COUNT", "ConsistentRead": true});
     stack.engine().call("Scan", scan).await.expect("the engine reads")["Count"].as_u64().expect("a number")
 }
 
@@ -572,7 +572,7 @@ async fn a_failure_after_the_first_word_ends_the_stream_stores_nothing_and_is_no
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_falls_silent_is_given_up_before_the_functions_deadline() {
     let backends = Backends::start().await;
-    let mut options = crate::local::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function = options.function.with_env([STREAMING]);
     options.function.timeout = Duration::from_secs(2);
     let stack = LocalStack::start(options.with_backends(backends)).await.expect("the stack starts");
@@ -783,7 +783,7 @@ async fn a_rejection_for_another_reason_does_not_end_streaming() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_wait_is_left_to_the_caller_however_much_time_there_is() {
     let backends = Backends::start().await;
-    let mut options = crate::local::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function = options.function.with_env([STREAMING]);
     options.function.timeout = Duration::from_mins(15);
     let stack = LocalStack::start(options.with_backends(backends)).await.expect("the stack starts");

@@ -23,7 +23,6 @@ mod in_process;
 mod layers;
 mod listing;
 mod load;
-mod local;
 mod local_streaming;
 mod logs;
 mod model;

@@ -1,11 +1,11 @@
 //! How the tests talk with the function about conversations.
 
+use local_stack::environment::Outcome;
+use local_stack::function::Invoked;
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::{Value, json};
 
 use crate::in_process::event;
-use crate::local::environment::Outcome;
-use crate::local::function::Invoked;
-use crate::local::{Backends, LocalOptions, LocalStack};
 use crate::openapi::assert_described;
 
 /// What the function answered.
