@@ -4,7 +4,7 @@ use kus_aws_backend::request::LONGEST_QUERY;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::in_process::{answer, app};
+use crate::support::in_process::{answer, app};
 
 /// Any JSON value, also with the names that events have.
 fn any_json() -> impl Strategy<Value = Value> {

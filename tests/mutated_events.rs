@@ -17,8 +17,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
-use crate::scale::{random, scale};
-use crate::stream::STREAMING;
+use crate::support::long_tests::{random, scale};
+use crate::support::stream::STREAMING;
 
 /// How many processes each of the two functions has.
 const PROCESSES: usize = 2;
