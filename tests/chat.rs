@@ -9,7 +9,7 @@ use local_stack::{Backends, LocalStack, model};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::talk::{Reply, begin, by, chat_event, delete, last_sent, read, reply, say, send, share, stack};
+use crate::support::client::{Reply, begin, by, chat_event, delete, last_sent, read, reply, say, send, share, stack};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_remembers_what_was_said() {

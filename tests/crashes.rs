@@ -16,11 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::quota::{counters, reservations, used};
-use crate::scale::{random, scale};
-use crate::stored::conversations;
-use crate::stream::Told;
-use crate::talk::{chat_event, send};
+use crate::support::client::{chat_event, send};
+use crate::support::long_tests::{random, scale};
+use crate::support::stream::Told;
+use crate::support::table::conversations;
+use crate::support::table::{counters, reservations, used};
 
 /// What the model counts for each answer.
 const TOKENS: u64 = 12;

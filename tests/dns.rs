@@ -15,7 +15,7 @@ use resolv_conf::Config;
 use simple_dns::{PacketFlag, RCODE};
 use uuid::Uuid;
 
-use crate::talk::{begin, chat_event, send, share};
+use crate::support::client::{begin, chat_event, send, share};
 
 const HOST: &str = "model.example";
 

@@ -15,12 +15,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::quota::{counters, reservations};
-use crate::scale::scale;
-use crate::secrets::PARAMETER;
-use crate::stored::conversations;
-use crate::stream::{STREAMING, Told, by_function_url};
-use crate::talk::{begin, chat_event, read, send};
+use crate::support::PARAMETER;
+use crate::support::client::{begin, chat_event, read, send};
+use crate::support::long_tests::scale;
+use crate::support::stream::{STREAMING, Told, by_function_url};
+use crate::support::table::conversations;
+use crate::support::table::{counters, reservations};
 
 /// The timeout of a function whose upstream keeps it waiting until then.
 const SHORT: Duration = Duration::from_secs(6);

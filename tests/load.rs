@@ -10,10 +10,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::quota::{counters, reservations, used};
-use crate::scale::{random, scale};
-use crate::stored::conversations;
-use crate::talk::{chat_event, send};
+use crate::support::client::{chat_event, send};
+use crate::support::long_tests::{random, scale};
+use crate::support::table::conversations;
+use crate::support::table::{counters, reservations, used};
 
 /// A turn as its caller was told of it.
 struct Said {

@@ -11,7 +11,8 @@ use local_stack::{Backends, LocalOptions, LocalStack, model};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::talk::{Reply, begin, by, chat_event, reply, send, share, stack};
+use crate::support::client::{Reply, begin, by, chat_event, reply, send, share, stack};
+use crate::support::table::{counters, reservations, used};
 
 /// An answer for which the model's server counts so many tokens.
 fn counted(tokens: u64) -> Behaviour {
@@ -35,26 +36,10 @@ fn chat(message: &str, conversation: Option<&str>) -> Value {
     at(chat_event(&json!({"message": message, "conversation_id": conversation}), &[]), "203.0.113.7")
 }
 
-/// The counters of the table.
-pub(crate) async fn counters(stack: &LocalStack) -> Vec<Value> {
-    let items = stack.engine().items(HISTORY_TABLE).await;
-    items.into_iter().filter(|item| item["sk"]["S"] == "usage").collect()
-}
-
 /// The only counter.
 async fn counter(stack: &LocalStack) -> Value {
     let [counter] = counters(stack).await.try_into().expect("one counter");
     counter
-}
-
-pub(crate) fn used(counter: &Value) -> u64 {
-    counter["used"]["N"].as_str().expect("a number").parse().expect("not below zero")
-}
-
-/// The names of what is reserved.
-pub(crate) fn reservations(counter: &Value) -> Vec<String> {
-    let names = counter.as_object().expect("an item").keys();
-    names.filter(|name| name.starts_with("r#")).cloned().collect()
 }
 
 /// The limits' names with these parameters, as the header `name` tells them.

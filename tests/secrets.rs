@@ -18,13 +18,13 @@ use local_stack::{Backends, LocalStack};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::in_process::{configure, event};
-use crate::talk::{Reply, begin, by, chat_event, send, share};
+use crate::support::PARAMETER;
+use crate::support::client::{Reply, begin, by, chat_event, send, share};
+use crate::support::in_process::{configure, event};
 
 const KEY: &str = "sk-a-key-that-nobody-may-see";
 const ROTATED: &str = "sk-another-key-that-nobody-may-see";
 
-pub(crate) const PARAMETER: &str = "arn:aws:ssm:eu-west-1:123456789012:parameter/team/openai-api-key";
 const SECRET: &str = "arn:aws:secretsmanager:ap-northeast-2:123456789012:secret:openai-AbCdEf";
 
 /// The function, whose key is the secret `reference`, a model that answers only those who send [`KEY`],
@@ -67,7 +67,7 @@ impl Setup {
     /// The line of the log of the request that was answered with these headers.
     async fn line(&self, headers: &Value) -> Value {
         let id = headers["x-request-id"].as_str().expect("an id");
-        crate::logs::checked(&self.stack.function.logged(id).await)
+        crate::support::log_line::checked(&self.stack.function.logged(id).await)
     }
 
     /// A chat cannot be answered: nothing is asked of the model, nothing stored and nothing told. The

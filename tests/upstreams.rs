@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::in_process::event;
-use crate::talk::{Reply, begin, chat_event, delete, path_of, read, say, send, share, stack};
+use crate::support::client::{Reply, begin, chat_event, delete, logged, path_of, read, say, send, share, stack};
+use crate::support::in_process::event;
 
 /// Nothing listens there (RFC 863, and no port of this machine's that is handed out).
 const NOBODY: &str = "http://127.0.0.1:9";
@@ -65,11 +65,6 @@ async fn limited(timeout: Duration, backends: Backends) -> LocalStack {
 
 async fn chat(stack: &LocalStack, conversation: Option<&str>) -> Reply {
     send(stack, &chat_event(&json!({"message": "Hello", "conversation_id": conversation}), &[])).await
-}
-
-/// The line of the log that belongs to `reply`.
-pub(crate) async fn logged(stack: &LocalStack, reply: &Reply) -> String {
-    stack.function.logged(reply.header("x-request-id").expect("an id")).await
 }
 
 /// That `reply` is a 503 with this code, which asks to come back and tells nothing of the inside.

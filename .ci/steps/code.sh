@@ -54,5 +54,5 @@ step_licences() {
 }
 
 step_docs() {
-  RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+  RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items --locked
 }

@@ -10,7 +10,7 @@ readonly DYNAMIC_LIBRARIES='libc.so.6 libm.so.6'
 # A static program contains the C library, and each version of it has another size and does other work. The limits of the
 # static zip, and those of .ci/check-counts, hold for this one.
 readonly MEASURED_LIBC='glibc 2.36'
-readonly EMPTY_ROOT_TEST=empty_root::
+readonly EMPTY_ROOT_TEST=standalone::
 
 step_build_failures() {
   local status=0

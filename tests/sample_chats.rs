@@ -6,7 +6,7 @@ use local_stack::Backends;
 use local_stack::engine::HISTORY_TABLE;
 use serde_json::{Value, json};
 
-use crate::events::{
+use crate::support::sample::{
     NEW_CONVERSATION, Row, any_origin, assert_answered, json_headers, not_allowed, preflight, problem, with,
 };
 

@@ -8,7 +8,7 @@ use local_stack::upstream::{Listening, every_call};
 use local_stack::{Backends, LocalStack};
 use serde_json::{Value, json};
 
-use crate::talk::{Reply, begin, chat_event, last_sent, say, send, share, stack};
+use crate::support::client::{Reply, begin, chat_event, last_sent, say, send, share, stack};
 
 async fn chat(stack: &LocalStack) -> Reply {
     send(stack, &chat_event(&json!({"message": "Hello"}), &[])).await
@@ -87,9 +87,11 @@ async fn the_key_is_sent_and_told_to_nobody() {
         let logged = right.function.logged(reply.header("x-request-id").expect("an id")).await;
         assert!(!logged.contains("sk-a-"), "{logged}");
     }
-    let config = crate::in_process::configure(&[("OPENAI_API_KEY", KEY)]).expect("it can be used");
+    let config = crate::support::in_process::configure(&[("OPENAI_API_KEY", KEY)]).expect("it can be used");
     assert!(!format!("{config:?}").contains(KEY));
-    let wrong = crate::in_process::configure(&[("OPENAI_API_KEY", "sk-wrong\n\u{1}")]).expect_err("no key").to_string();
+    let wrong = crate::support::in_process::configure(&[("OPENAI_API_KEY", "sk-wrong\n\u{1}")])
+        .expect_err("no key")
+        .to_string();
     assert!(wrong.starts_with("OPENAI_API_KEY=") && !wrong.contains("sk-wrong"), "{wrong}");
 }
 

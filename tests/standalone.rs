@@ -13,8 +13,8 @@ use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::in_process::event;
-use crate::talk::{begin, read};
+use crate::support::client::{begin, read};
+use crate::support::in_process::event;
 
 /// Who is asked where `resolv.conf` names nobody.
 const NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);

@@ -3,17 +3,12 @@
 use local_stack::LocalStack;
 use local_stack::engine::HISTORY_TABLE;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::in_process::{configure, event};
-use crate::talk::{by, chat_event, path_of, send, stack};
+use crate::support::client::{by, chat_event, path_of, send, sha256, stack};
+use crate::support::in_process::{configure, event};
 
 const ADA: &str = "ada-token-0123456789";
 const BOB: &str = "bob-token-0123456789";
-
-pub(crate) fn sha256(token: &str) -> String {
-    hex::encode(Sha256::digest(token))
-}
 
 async fn protected() -> LocalStack {
     let tokens = format!("ada:{}, bob:{},", sha256(ADA), sha256(BOB).to_uppercase());
