@@ -240,8 +240,9 @@ compile() {
   rm -rf "$stage"
   mkdir -p "$stage"
   echo "Building for Lambda's $lambda_architecture with $builder, $linkage linking$note"
-  # --target keeps the compiler flags away from build scripts, whatever the host is.
-  set -- --release --locked "$kind" "$program" ${cargo_arguments[@]+"${cargo_arguments[@]}"}
+  # --target keeps the compiler flags away from build scripts, whatever the host is. --package leaves out the local stack, whose
+  # dependencies would turn on features of the function's.
+  set -- --release --locked --package "$PACKAGE" "$kind" "$program" ${cargo_arguments[@]+"${cargo_arguments[@]}"}
   case $builder in
     cargo)
       # Whoever has chosen a linker keeps it.

@@ -3,7 +3,7 @@
 use lambda_runtime::Context;
 use serde_json::Value;
 
-use crate::in_process::{answer_at_once, app};
+use crate::support::in_process::{answer_at_once, app};
 
 /// Where this fails, something is done that was not done before, or no longer: find out what, and
 /// change the number only then.

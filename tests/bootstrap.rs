@@ -3,11 +3,11 @@
 
 use std::process::{Command, Output};
 
+use local_stack::environment::Outcome;
+use local_stack::{LocalOptions, LocalStack};
 use serde_json::{Value, json};
 
-use crate::in_process::event;
-use crate::local::environment::Outcome;
-use crate::local::{LocalOptions, LocalStack};
+use crate::support::in_process::event;
 
 const BOOTSTRAP: &str = env!("CARGO_BIN_EXE_kus-aws-backend");
 

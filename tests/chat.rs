@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use local_stack::behaviour::{Behaviour, Gate};
+use local_stack::engine::{self, HISTORY_TABLE};
+use local_stack::upstream::{every_call, operation};
+use local_stack::{Backends, LocalStack, model};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::local::behaviour::{Behaviour, Gate};
-use crate::local::engine::{self, HISTORY_TABLE};
-use crate::local::upstream::{every_call, operation};
-use crate::local::{Backends, LocalStack, model};
-use crate::talk::{Reply, begin, by, chat_event, delete, last_sent, read, reply, say, send, share, stack};
+use crate::support::client::{Reply, begin, by, chat_event, delete, last_sent, read, reply, say, send, share, stack};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_remembers_what_was_said() {

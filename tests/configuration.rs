@@ -2,7 +2,7 @@
 
 use kus_aws_backend::config::NotConfigured;
 
-use crate::in_process::configure;
+use crate::support::in_process::configure;
 
 #[test]
 fn a_value_that_cannot_be_used_is_named_with_what_is_expected_in_one_line() {

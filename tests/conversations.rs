@@ -1,12 +1,12 @@
 //! Reading and deleting conversations.
 
+use local_stack::LocalStack;
+use local_stack::behaviour::Behaviour;
+use local_stack::engine::{self, HISTORY_TABLE};
+use local_stack::upstream::operation;
 use serde_json::{Value, json};
 
-use crate::local::LocalStack;
-use crate::local::behaviour::Behaviour;
-use crate::local::engine::{self, HISTORY_TABLE};
-use crate::local::upstream::operation;
-use crate::talk::{begin, delete, read, say, send, stack};
+use crate::support::client::{begin, delete, read, say, send, stack};
 
 /// Puts turns with these numbers into a conversation that has one turn, as the function writes them.
 async fn fill(stack: &LocalStack, id: &str, numbers: std::ops::RangeInclusive<u64>, change: impl Fn(u64, &mut Value)) {
@@ -113,7 +113,7 @@ async fn a_limit_or_cursor_that_cannot_be_used_is_400() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one", "two"]).await;
     let other = begin(&stack, &["one", "two"]).await;
-    let cursor = |page: crate::talk::Reply| page.body["next_cursor"].as_str().expect("a cursor").to_owned();
+    let cursor = |page: crate::support::client::Reply| page.body["next_cursor"].as_str().expect("a cursor").to_owned();
     let own = cursor(read(&stack, &id, "limit=1").await);
     let others = cursor(read(&stack, &other, "limit=1").await);
     assert_eq!(turns(&read(&stack, &id, &format!("cursor={own}")).await.body), [1]);
@@ -184,7 +184,7 @@ async fn what_has_expired_is_not_shown_and_not_remembered() {
     }
     assert_eq!(read(&stack, &expired, "").await.status, 404);
     assert_eq!(delete(&stack, &expired).await.status, 404);
-    let chat = crate::talk::chat_event(&json!({"message": "more", "conversation_id": expired}), &[]);
+    let chat = crate::support::client::chat_event(&json!({"message": "more", "conversation_id": expired}), &[]);
     assert_eq!(send(&stack, &chat).await.problem(), (404, "conversation_not_found"));
 }
 
@@ -256,7 +256,7 @@ async fn a_deletion_that_broke_off_shows_nothing_and_can_be_finished() {
     let reply = delete(&stack, &id).await;
     assert_eq!(reply.problem(), (503, "history_unavailable"));
     assert_eq!(read(&stack, &id, "").await.status, 404);
-    let chat = crate::talk::chat_event(&json!({"message": "four", "conversation_id": id}), &[]);
+    let chat = crate::support::client::chat_event(&json!({"message": "four", "conversation_id": id}), &[]);
     assert_eq!(send(&stack, &chat).await.problem(), (404, "conversation_not_found"));
     assert_eq!(delete(&stack, &id).await.status, 204);
     assert_eq!(stack.engine().items(HISTORY_TABLE).await, Vec::<Value>::new());
@@ -266,7 +266,7 @@ async fn a_deletion_that_broke_off_shows_nothing_and_can_be_finished() {
 async fn two_deletions_at_once_both_end_well() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one", "two"]).await;
-    let gate = crate::local::behaviour::Gate::new();
+    let gate = local_stack::behaviour::Gate::new();
     stack.engine().script(operation("UpdateItem"), std::iter::repeat_n(Behaviour::Answer.held_at(&gate), 2));
     let (one, other, ()) = tokio::join!(delete(&stack, &id), delete(&stack, &id), async {
         gate.arrived(2).await;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::in_process::{answer, app, ask, configure};
+use crate::support::in_process::{answer, app, ask, configure};
 
 const PREFLIGHT: [(&str, &str); 2] =
     [("access-control-request-method", "PUT"), ("access-control-request-headers", "x-one, authorization")];

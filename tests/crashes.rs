@@ -2,6 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use local_stack::behaviour::{Behaviour, Break, Damage, Place};
+use local_stack::engine::HISTORY_TABLE;
+use local_stack::environment::{Environment, Log, Outcome};
+use local_stack::function::FunctionOptions;
+use local_stack::runtime_api::Invocation;
+use local_stack::upstream::{Call, operation};
+use local_stack::{Backends, LocalOptions, LocalStack, model};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -9,18 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::local::behaviour::{Behaviour, Break, Damage, Place};
-use crate::local::engine::HISTORY_TABLE;
-use crate::local::environment::{Environment, Log, Outcome};
-use crate::local::function::FunctionOptions;
-use crate::local::runtime_api::Invocation;
-use crate::local::upstream::{Call, operation};
-use crate::local::{Backends, LocalOptions, LocalStack, model};
-use crate::quota::{counters, reservations, used};
-use crate::scale::{random, scale};
-use crate::stored::conversations;
-use crate::stream::Told;
-use crate::talk::{chat_event, send};
+use crate::support::client::{chat_event, send};
+use crate::support::long_tests::{random, scale};
+use crate::support::stream::Told;
+use crate::support::table::conversations;
+use crate::support::table::{counters, reservations, used};
 
 /// What the model counts for each answer.
 const TOKENS: u64 = 12;

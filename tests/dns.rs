@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use kus_aws_backend::dns::message::{Answer, Family, Name, Query as Asked, Reply, Unusable};
 use kus_aws_backend::dns::{Cause, Error, Failure, Resolver};
+use local_stack::Backends;
+use local_stack::name_server::{NameServer, Query, Say, Zone, address, alias};
 use proptest::prelude::*;
 use resolv_conf::Config;
 use simple_dns::{PacketFlag, RCODE};
 use uuid::Uuid;
 
-use crate::local::Backends;
-use crate::local::name_server::{NameServer, Query, Say, Zone, address, alias};
-use crate::talk::{begin, chat_event, send, share};
+use crate::support::client::{begin, chat_event, send, share};
 
 const HOST: &str = "model.example";
 

@@ -15,19 +15,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::local::behaviour::{Behaviour, Break, Damage, Ending, Gate, Place, Step, Stream};
-use crate::local::engine::{self, HISTORY_TABLE};
-use crate::local::environment::Outcome;
-use crate::local::model::{self, DONE};
-use crate::local::secret_store::{self, SecretStore};
-use crate::local::upstream::{Call, every_call};
-use crate::local::{Backends, LocalOptions, LocalStack};
-use crate::quota::{counters, reservations};
-use crate::scale::scale;
-use crate::secrets::PARAMETER;
-use crate::stored::conversations;
-use crate::stream::{STREAMING, Told, by_function_url};
-use crate::talk::{begin, chat_event, read, send};
+use crate::support::PARAMETER;
+use crate::support::client::{begin, chat_event, read, send};
+use crate::support::long_tests::scale;
+use crate::support::stream::{STREAMING, Told, by_function_url};
+use crate::support::table::conversations;
+use crate::support::table::{counters, reservations};
 
 /// The timeout of a function whose upstream keeps it waiting until then.
 const SHORT: Duration = Duration::from_secs(6);
@@ -144,6 +137,13 @@ enum OnAws {
 
 use OnAws::{Lasts, Passes};
 use OnModel::{BreaksOff, Halves};
+use local_stack::behaviour::{Behaviour, Break, Damage, Ending, Gate, Place, Step, Stream};
+use local_stack::engine::{self, HISTORY_TABLE};
+use local_stack::environment::Outcome;
+use local_stack::model::{self, DONE};
+use local_stack::secret_store::{self, SecretStore};
+use local_stack::upstream::{Call, every_call};
+use local_stack::{Backends, LocalOptions, LocalStack};
 
 const UNAVAILABLE: OnModel = OnModel::Passes(503, "model_unavailable");
 const BAD: OnModel = OnModel::Lasts(502, "model_bad_response");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::policy::read;
+use crate::support::pages::read;
 
 /// The code of a module, without comments and unit tests, with the paths of its files.
 fn sources(module: &str) -> Vec<(String, String)> {

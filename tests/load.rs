@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use local_stack::engine::HISTORY_TABLE;
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::local::engine::HISTORY_TABLE;
-use crate::local::{Backends, LocalOptions, LocalStack};
-use crate::quota::{counters, reservations, used};
-use crate::scale::{random, scale};
-use crate::stored::conversations;
-use crate::talk::{chat_event, send};
+use crate::support::client::{chat_event, send};
+use crate::support::long_tests::{random, scale};
+use crate::support::table::conversations;
+use crate::support::table::{counters, reservations, used};
 
 /// A turn as its caller was told of it.
 struct Said {

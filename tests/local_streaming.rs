@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http::StatusCode;
+use local_stack::environment::Outcome;
+use local_stack::function::{Function, FunctionOptions, Invoked};
+use local_stack::streamed::{StreamEnd, Streamed};
+use local_stack::{LocalOptions, LocalStack};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -12,11 +16,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-
-use crate::local::environment::Outcome;
-use crate::local::function::{Function, FunctionOptions, Invoked};
-use crate::local::streamed::{StreamEnd, Streamed};
-use crate::local::{LocalOptions, LocalStack};
 
 /// How long a test waits for what never comes. One that passes never waits so long.
 const PATIENCE: Duration = Duration::from_secs(20);

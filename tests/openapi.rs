@@ -2,274 +2,31 @@
 //! test gets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use jsonschema::Validator;
-use kus_aws_backend::endpoints::docs;
 use kus_aws_backend::router::{self, ROUTES};
+use local_stack::behaviour::{Behaviour, Gate};
+use local_stack::engine::{self, Engine};
+use local_stack::model::{self, Model};
+use local_stack::upstream::{every_call, operation};
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::in_process::{app, ask, event};
-use crate::local::behaviour::{Behaviour, Gate};
-use crate::local::engine::{self, Engine};
-use crate::local::model::{self, Model};
-use crate::local::upstream::{every_call, operation};
-use crate::local::{Backends, LocalOptions, LocalStack};
-use crate::policy::{self, codes_of_the_source, documented_routes, page, section};
-use crate::secrets;
-use crate::talk::{Reply, begin, by, chat_event, delete, patch_event, path_of, read, say, send, share, stack};
-
-/// The document.
-static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(docs::openapi().body()).expect("the document is JSON"));
-
-/// The document where no answer may have a member that it does not name. Its own schemas leave that
-/// open, so that a client does not break when an answer grows.
-static STRICT: LazyLock<Value> = LazyLock::new(|| {
-    let mut document = DOCUMENT.clone();
-    for (name, schema) in document["components"]["schemas"].as_object_mut().expect("schemas") {
-        if !["ChatRequest", "Rename"].contains(&name.as_str()) {
-            close(schema);
-        }
-    }
-    document
-});
-
-/// Forbids the members that `schema` does not name. One that refers to another schema leaves that to it.
-fn close(schema: &mut Value) {
-    if schema.get("properties").is_some() && schema.get("$ref").is_none() {
-        schema["additionalProperties"] = json!(false);
-    }
-    let members = schema.get_mut("properties").and_then(Value::as_object_mut);
-    members.into_iter().flatten().for_each(|(_, member)| close(member));
-}
-
-/// The answers of no operation, which are components of their own.
-const ELSEWHERE: [(&str, &str); 4] = [
-    ("unsupported_event", "UnsupportedEvent"),
-    ("not_found", "NotFound"),
-    ("method_not_allowed", "MethodNotAllowed"),
-    ("uri_too_long", "UriTooLong"),
-];
-
-/// The media type of a stream. Its schema is that of an event, and its examples are whole streams.
-const STREAM: &str = "text/event-stream";
+use crate::support;
+use crate::support::client::{
+    Reply, begin, by, chat_event, delete, patch_event, path_of, read, say, send, share, stack,
+};
+use crate::support::in_process::{app, ask, event};
+use crate::support::openapi::{
+    DOCUMENT, ELSEWHERE, STREAM, assert_described, carried, escaped, members, operations, problems, resolved,
+    responses, stream_violations, strings, target, violations,
+};
+use crate::support::pages::{self, documented_routes, page, section};
+use crate::support::source::codes_of_the_source;
 
 /// The answers of the gateway, which the function does not see.
 const GATEWAYS: [&str; 3] = ["Unauthorized", "Forbidden", "HeadRefused"];
-
-fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
-    value.as_object().into_iter().flatten().map(|(name, member)| (name.as_str(), member))
-}
-
-fn strings(value: &Value) -> Vec<&str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
-/// One step of a JSON pointer (RFC 6901 §3).
-fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
-}
-
-/// The pointer to what stands at `pointer`, followed through references.
-fn target(pointer: &str) -> String {
-    let found = DOCUMENT.pointer(pointer).unwrap_or_else(|| panic!("the document has no {pointer}"));
-    match found["$ref"].as_str() {
-        Some(reference) => target(reference.strip_prefix('#').expect("a reference within the document")),
-        None => pointer.to_owned(),
-    }
-}
-
-fn resolved(pointer: &str) -> &'static Value {
-    DOCUMENT.pointer(&target(pointer)).expect("a target")
-}
-
-/// Every operation: its path, its method in lower case, and the pointer to it.
-fn operations() -> Vec<(&'static str, &'static str, String)> {
-    let methods = ["get", "head", "post", "put", "patch", "delete", "options"];
-    let paths = members(&DOCUMENT["paths"]);
-    let of_path = |(path, item): (&'static str, &'static Value)| {
-        let found = members(item).filter(move |(name, _)| methods.contains(name));
-        found.map(move |(method, _)| (path, method, format!("/paths/{}/{method}", escaped(path))))
-    };
-    paths.flat_map(of_path).collect()
-}
-
-/// The status and the pointer, references followed, of each answer of the operation at `operation`.
-fn responses(operation: &str) -> Vec<(&'static str, String)> {
-    let responses = format!("{operation}/responses");
-    let named = members(resolved(&responses)).map(|(status, _)| status);
-    named.map(|status| (status, target(&format!("{responses}/{status}")))).collect()
-}
-
-/// The problems that the answer at `response` names: status, code and example.
-fn problems(response: &str) -> Vec<(u64, &'static str, &'static Value)> {
-    let content = &resolved(response)["content"]["application/problem+json"];
-    let said = &content["schema"]["properties"];
-    let status = || said["status"]["const"].as_u64().expect("a status");
-    let example = |code: &str| &content["examples"][code]["value"];
-    strings(&said["code"]["enum"]).into_iter().map(|code| (status(), code, example(code))).collect()
-}
-
-/// What `schema`, a pointer into the document, has against `value`.
-fn violations(schema: &str, value: &Value) -> Vec<String> {
-    static VALIDATORS: Mutex<BTreeMap<String, Arc<Validator>>> = Mutex::new(BTreeMap::new());
-    let mut validators = VALIDATORS.lock().expect("no test panics in here");
-    let validator = validators.entry(schema.to_owned()).or_insert_with(|| {
-        // The components stand where the schema's references look for them.
-        let mut root = STRICT.pointer(schema).expect("a schema").clone();
-        root["components"] = STRICT["components"].clone();
-        let options = jsonschema::draft202012::options().should_validate_formats(true);
-        Arc::new(options.build(&root).unwrap_or_else(|error| panic!("{schema} is no schema: {error}")))
-    });
-    let validator = Arc::clone(validator);
-    drop(validators);
-    validator.iter_errors(value).map(|error| format!("{error} at {}", error.instance_path())).collect()
-}
-
-/// What may follow a part of a stream.
-const FOLLOWERS: [(&str, &[&str]); 7] = [
-    ("start", &["text-start"]),
-    ("text-start", &["text-delta"]),
-    ("text-delta", &["text-delta", "text-end", "data-problem"]),
-    ("text-end", &["finish", "data-problem"]),
-    ("finish", &[DONE]),
-    ("data-problem", &["error"]),
-    ("error", &[DONE]),
-];
-
-/// The pointer to the schema of a stream's part.
-const PART: &str = "/components/schemas/StreamPart";
-
-/// What the last event of a stream has in the place of a part.
-const DONE: &str = "[DONE]";
-
-/// What the events of a stream carry: its parts and, as a string, [`DONE`].
-fn carried(stream: &str) -> Result<Vec<Value>, String> {
-    let events = stream.strip_suffix("\n\n").ok_or("the last event does not end")?.split("\n\n");
-    let carried = |event: &str| {
-        let line = event.strip_prefix("data: ").filter(|line| !line.contains(['\n', '\r']));
-        let line = line.ok_or_else(|| format!("{event:?} is not one line of data"))?;
-        if line == DONE {
-            return Ok(json!(DONE));
-        }
-        let part: Value = serde_json::from_str(line).map_err(|error| format!("{line}: {error}"))?;
-        if part.to_string().len() == line.len() { Ok(part) } else { Err(format!("{line} has spaces")) }
-    };
-    events.map(carried).collect()
-}
-
-/// What the document has against a stream: the form of its events, its parts, and their order.
-fn stream_violations(stream: &str) -> Vec<String> {
-    let parts = match carried(stream) {
-        Ok(parts) => parts,
-        Err(violation) => return vec![violation],
-    };
-    let name = |part: &Value| part["type"].as_str().or(part.as_str()).unwrap_or_default().to_owned();
-    let names: Vec<String> = parts.iter().map(name).collect();
-    let part = |wanted: &str| names.iter().position(|name| name == wanted).map_or(&Value::Null, |at| &parts[at]);
-
-    let mut violations: Vec<String> =
-        parts.iter().filter(|part| *part != DONE).flat_map(|part| self::violations(PART, part)).collect();
-    let follows = |pair: &[String]| FOLLOWERS.iter().any(|(name, then)| *name == pair[0] && then.contains(&&*pair[1]));
-    if names.first().is_none_or(|name| name != "start") || !names.windows(2).all(follows) || part(DONE).is_null() {
-        violations.push(format!("the order is {names:?}"));
-    }
-    let conversations = ["start", "finish"].map(|name| &part(name)["messageMetadata"]["conversation_id"]);
-    if !conversations[1].is_null() && conversations[0] != conversations[1] {
-        violations.push(format!("{conversations:?} is not one conversation"));
-    }
-    let words = [&part("data-problem")["data"]["detail"], &part("error")["errorText"]];
-    if words[0] != words[1] {
-        violations.push(format!("{words:?} is not the same"));
-    }
-    violations
-}
-
-/// Holds a stream and its headers to what the document says.
-fn assert_stream_described(stream: &str, headers: &Value, at_hand: &str) {
-    assert_eq!(stream_violations(stream), [""; 0], "{at_hand}: {stream}");
-    for (name, value) in
-        [("content-type", "text/event-stream"), ("x-vercel-ai-ui-message-stream", "v1"), ("x-accel-buffering", "no")]
-    {
-        assert_eq!(headers[name], value, "{name} of {at_hand}");
-    }
-    for part in carried(stream).unwrap_or_default().iter().filter(|part| part["type"] == "data-problem") {
-        assert_eq!(part["data"]["request_id"], headers["x-request-id"], "{at_hand}");
-    }
-}
-
-/// The pointer to the operation that a request asks for: its path ends as the operation's does, with
-/// a stage or a base path before it. Of several the longest is meant: every path ends as `/` does.
-fn asked_for(method: &str, path: &str) -> Option<String> {
-    let segments =
-        |path: &str| path.trim_end_matches('/').split('/').skip(1).map(ToOwned::to_owned).collect::<Vec<_>>();
-    let asked = segments(path);
-    let fits = |template: &str| {
-        let template = segments(template);
-        let same = |(template, asked): (&String, &String)| template.starts_with('{') || template == asked;
-        template.len() <= asked.len() && template.iter().rev().zip(asked.iter().rev()).all(same)
-    };
-    let paths = members(&DOCUMENT["paths"]).map(|(path, _)| path).filter(|path| fits(path));
-    let longest = paths.max_by_key(|path| segments(path).len())?;
-    let mut operations = operations().into_iter();
-    operations
-        .find(|(path, named, _)| *path == longest && named.eq_ignore_ascii_case(method))
-        .map(|(.., pointer)| pointer)
-}
-
-/// Holds an answer to what the document says about the one to `event`: its status, headers, media
-/// type and body.
-pub(crate) fn assert_described(event: &Value, status: u64, headers: &Value, body: Option<&str>) {
-    let http = &event["requestContext"]["http"];
-    let (method, path) = (http["method"].as_str().unwrap_or_default(), event["rawPath"].as_str().unwrap_or_default());
-    let body = body.map(|text| serde_json::from_str(text).unwrap_or_else(|_| json!(text)));
-    let code = body.as_ref().and_then(|body: &Value| body["code"].as_str());
-    let at_hand = format!("{status} {code:?} to {method} {path}");
-    let elsewhere = ELSEWHERE.into_iter().find(|(named, _)| code == Some(named));
-    let response = match (elsewhere, asked_for(method, path)) {
-        (Some((_, component)), _) => format!("/components/responses/{component}"),
-        (None, Some(operation)) => {
-            let responses = responses(&operation);
-            let named = responses.into_iter().find(|(named, _)| *named == status.to_string());
-            named.unwrap_or_else(|| panic!("the document does not name {at_hand}")).1
-        }
-        // A `HEAD` or an `OPTIONS` elsewhere, whose answer has no body that names a component.
-        (None, None) => return assert!(body.is_none(), "{at_hand}: {body:?}"),
-    };
-    assert_headers_described(&response, headers, &at_hand);
-
-    let content = &resolved(&response)["content"];
-    let media_type = headers["content-type"].as_str().map(|value| value.split(';').next().unwrap_or_default());
-    let Some(body) = body else { return assert!(content.is_null() || method == "HEAD", "{at_hand} has no body") };
-    let media_type = media_type.filter(|media_type| content.get(media_type).is_some());
-    let media_type = media_type.unwrap_or_else(|| panic!("{at_hand} has the type {}", headers["content-type"]));
-    if media_type == STREAM {
-        return assert_stream_described(body.as_str().unwrap_or_default(), headers, &at_hand);
-    }
-    let schema = format!("{response}/content/{}/schema", escaped(media_type));
-    assert_eq!(violations(&schema, &body), [""; 0], "{at_hand}: {body}");
-}
-
-fn assert_headers_described(response: &str, headers: &Value, at_hand: &str) {
-    let described = &resolved(response)["headers"];
-    for (name, _) in members(described) {
-        let header = target(&format!("{response}/headers/{name}"));
-        match headers[name].as_str() {
-            None => assert_ne!(resolved(&header)["required"], true, "{at_hand} has no {name}"),
-            Some(text) => {
-                let is_number = resolved(&header)["schema"]["type"] == "integer";
-                let value = if is_number { json!(text.parse::<u64>().ok()) } else { json!(text) };
-                assert_eq!(violations(&format!("{header}/schema"), &value), [""; 0], "{name} of {at_hand}");
-            }
-        }
-    }
-    for (name, _) in members(headers) {
-        assert!(name == "content-type" || described.get(name).is_some(), "the document has no {name} of {at_hand}");
-    }
-}
 
 #[test]
 fn the_document_has_the_routes_of_the_router_and_no_others() {
@@ -282,8 +39,8 @@ fn the_document_has_the_routes_of_the_router_and_no_others() {
     let told = routed.iter().filter(|(method, _)| !["HEAD", "OPTIONS"].contains(&method.as_str()));
     let told: BTreeSet<_> = told.map(|(method, path)| format!("{method} {path}")).collect();
     assert_eq!(documented_routes(&section(&page("api"), "# The API")), told);
-    assert_eq!(documented_routes(&section(&policy::read("README.md"), "The API")), told);
-    assert_eq!(documented_routes(&section(&policy::read(".github/README.ko.md"), "API")), told);
+    assert_eq!(documented_routes(&section(&pages::read("README.md"), "The API")), told);
+    assert_eq!(documented_routes(&section(&pages::read(".github/README.ko.md"), "API")), told);
 }
 
 #[test]
@@ -679,7 +436,7 @@ async fn fail_chats(given: &mut Given) {
     stack.model().script(every_call, again(model::rate_limited()));
     given.take(CHAT, "post", chat(&stack, json!({"message": "Hello"})).await);
 
-    let parameter = [("OPENAI_API_KEY", secrets::PARAMETER), ("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:1")];
+    let parameter = [("OPENAI_API_KEY", support::PARAMETER), ("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:1")];
     let unreachable = share(&Backends::start().await, &parameter).await;
     given.take(CHAT, "post", chat(&unreachable, json!({"message": "Hello"})).await);
 
@@ -804,7 +561,7 @@ fn the_examples_of_no_operation_are_answers_too() {
     let app = app(&[]);
     for (code, component) in ELSEWHERE {
         let answer = match code {
-            "unsupported_event" => crate::in_process::answer(&app, b"{}"),
+            "unsupported_event" => crate::support::in_process::answer(&app, b"{}"),
             "not_found" => ask(&app, "GET", "/nothing", &[]),
             "uri_too_long" => ask(&app, "GET", &format!("/{}", "a".repeat(2048)), &[]),
             _ => ask(&app, "POST", "/health", &[]),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::in_process::{answer, app};
+use crate::support::in_process::{answer, app};
 
 /// The longest query that is accepted.
 const MAX_QUERY_BYTES: usize = 8 * 1024;

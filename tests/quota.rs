@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use local_stack::behaviour::{Behaviour, Ending, Gate};
+use local_stack::engine::{self, HISTORY_TABLE};
+use local_stack::environment::Outcome;
+use local_stack::upstream::{Call, every_call, operation};
+use local_stack::{Backends, LocalOptions, LocalStack, model};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::local::behaviour::{Behaviour, Ending, Gate};
-use crate::local::engine::{self, HISTORY_TABLE};
-use crate::local::environment::Outcome;
-use crate::local::upstream::{Call, every_call, operation};
-use crate::local::{Backends, LocalOptions, LocalStack, model};
-use crate::talk::{Reply, begin, by, chat_event, reply, send, share, stack};
+use crate::support::client::{Reply, begin, by, chat_event, reply, send, share, stack};
+use crate::support::table::{counters, reservations, used};
 
 /// An answer for which the model's server counts so many tokens.
 fn counted(tokens: u64) -> Behaviour {
@@ -35,26 +36,10 @@ fn chat(message: &str, conversation: Option<&str>) -> Value {
     at(chat_event(&json!({"message": message, "conversation_id": conversation}), &[]), "203.0.113.7")
 }
 
-/// The counters of the table.
-pub(crate) async fn counters(stack: &LocalStack) -> Vec<Value> {
-    let items = stack.engine().items(HISTORY_TABLE).await;
-    items.into_iter().filter(|item| item["sk"]["S"] == "usage").collect()
-}
-
 /// The only counter.
 async fn counter(stack: &LocalStack) -> Value {
     let [counter] = counters(stack).await.try_into().expect("one counter");
     counter
-}
-
-pub(crate) fn used(counter: &Value) -> u64 {
-    counter["used"]["N"].as_str().expect("a number").parse().expect("not below zero")
-}
-
-/// The names of what is reserved.
-pub(crate) fn reservations(counter: &Value) -> Vec<String> {
-    let names = counter.as_object().expect("an item").keys();
-    names.filter(|name| name.starts_with("r#")).cloned().collect()
 }
 
 /// The limits' names with these parameters, as the header `name` tells them.
@@ -363,10 +348,10 @@ async fn a_stream_tells_what_is_left_in_its_head_and_is_settled_when_the_caller_
     let mut event = at(chat_event(&json!({"message": "two", "stream": true}), &[]), "203.0.113.7");
     event["requestContext"]["domainName"] = json!("abc123.lambda-url.us-east-1.on.aws");
     let gate = Gate::new();
-    let steps = [model::role(), model::delta("four")].map(crate::local::behaviour::Step::send);
+    let steps = [model::role(), model::delta("four")].map(local_stack::behaviour::Step::send);
     let rest = [model::finish("stop"), model::usage(10, 2), model::DONE.to_owned()];
-    let rest = rest.map(crate::local::behaviour::Step::send);
-    let steps = steps.into_iter().chain([crate::local::behaviour::Step::Hold(gate.clone())]).chain(rest);
+    let rest = rest.map(local_stack::behaviour::Step::send);
+    let steps = steps.into_iter().chain([local_stack::behaviour::Step::Hold(gate.clone())]).chain(rest);
     stack.model().script(every_call, [Behaviour::event_stream(steps)]);
     let Outcome::Stream(streamed) = stack.invoke(&event).await.expect("it starts").outcome else {
         panic!("it is no stream")

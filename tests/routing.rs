@@ -3,7 +3,7 @@
 use kus_aws_backend::router::{Miss, Route, find};
 use serde_json::Value;
 
-use crate::in_process::{answer, app, ask, event};
+use crate::support::in_process::{answer, app, ask, event};
 
 #[test]
 fn every_path_and_method_has_its_route() {

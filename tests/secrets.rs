@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use kus_aws_backend::{App, Payload, secrets};
 use lambda_runtime::Context;
+use local_stack::behaviour::{Behaviour, Gate};
+use local_stack::engine::HISTORY_TABLE;
+use local_stack::environment::Outcome;
+use local_stack::model::{self, ChatCompletions, Model};
+use local_stack::secret_store::{self, GET_PARAMETER, GET_SECRET_VALUE, SecretStore};
+use local_stack::upstream::{Listening, every_call};
+use local_stack::{Backends, LocalStack};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::in_process::{configure, event};
-use crate::local::behaviour::{Behaviour, Gate};
-use crate::local::engine::HISTORY_TABLE;
-use crate::local::environment::Outcome;
-use crate::local::model::{self, ChatCompletions, Model};
-use crate::local::secret_store::{self, GET_PARAMETER, GET_SECRET_VALUE, SecretStore};
-use crate::local::upstream::{Listening, every_call};
-use crate::local::{Backends, LocalStack};
-use crate::talk::{Reply, begin, by, chat_event, send, share};
+use crate::support::PARAMETER;
+use crate::support::client::{Reply, begin, by, chat_event, send, share};
+use crate::support::in_process::{configure, event};
 
 const KEY: &str = "sk-a-key-that-nobody-may-see";
 const ROTATED: &str = "sk-another-key-that-nobody-may-see";
 
-pub(crate) const PARAMETER: &str = "arn:aws:ssm:eu-west-1:123456789012:parameter/team/openai-api-key";
 const SECRET: &str = "arn:aws:secretsmanager:ap-northeast-2:123456789012:secret:openai-AbCdEf";
 
 /// The function, whose key is the secret `reference`, a model that answers only those who send [`KEY`],
@@ -67,7 +67,7 @@ impl Setup {
     /// The line of the log of the request that was answered with these headers.
     async fn line(&self, headers: &Value) -> Value {
         let id = headers["x-request-id"].as_str().expect("an id");
-        crate::logs::checked(&self.stack.function.logged(id).await)
+        crate::support::log_line::checked(&self.stack.function.logged(id).await)
     }
 
     /// A chat cannot be answered: nothing is asked of the model, nothing stored and nothing told. The
@@ -250,7 +250,7 @@ async fn a_store_that_cannot_be_reached_or_is_silent_leaves_time_to_say_so() {
     assert!(detail.contains("no connection could be made"), "{detail}");
     setup.store.restart().expect("it listens again");
 
-    let mut options = crate::local::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function.timeout = Duration::from_secs(4);
     let [(name, url), _] = setup.store.variables();
     options.function = options.function.with_env([(name, url.as_str()), ("OPENAI_API_KEY", PARAMETER)]);

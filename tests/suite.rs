@@ -1,43 +1,51 @@
-//! The tests, one subject a file.
+//! The tests, one subject a file. [`support`] is what they share.
 
-mod access;
+mod support;
+
+// Any request.
+mod access_tokens;
 mod allocations;
-mod backends;
-mod bootstrap;
-mod bounds;
-mod chat;
-mod configuration;
-mod conversations;
 mod cors;
-mod crashes;
-mod deployment;
-mod dns;
-mod documentation;
-mod empty_root;
-mod events;
-mod events_chat;
-mod faults;
-mod gateway;
-mod identity;
-mod in_process;
-mod layers;
-mod listing;
-mod load;
-mod local;
-mod local_streaming;
-mod logs;
-mod model;
-mod mutations;
-mod openapi;
-mod policy;
+mod ownership;
 mod properties;
-mod quota;
-mod readme;
 mod routing;
-mod scale;
+mod sample_events;
+mod size_limits;
+mod web_pages;
+
+// Chats and conversations.
+mod chat;
+mod chat_stream;
+mod conversations;
+mod own_conversations;
+mod quota;
+mod sample_chats;
+
+// The process, and the servers that it calls.
+mod bootstrap;
+mod configuration;
+mod dns;
+mod logs;
+mod model_client;
 mod secrets;
-mod stored;
-mod stream;
-mod talk;
+mod standalone;
 mod upstreams;
+
+// What can go wrong in operation.
+mod crashes;
+mod faults;
+mod load;
+mod mutated_events;
+
+// The local stack.
+mod local_backends;
+mod local_gateway;
+mod local_streaming;
+
+// The documents, held against the code.
+mod deployment;
+mod docs_examples;
+mod docs_match_code;
+mod layers;
+mod openapi;
 mod workflows;

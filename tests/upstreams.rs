@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use local_stack::behaviour::{Behaviour, Gate};
+use local_stack::engine::{self, Engine, HISTORY_TABLE, Storage};
+use local_stack::model::{self, ChatCompletions, Model};
+use local_stack::signature::{Signer, authorization, header, signed_headers};
+use local_stack::tls::PrivateCa;
+use local_stack::upstream::{Call, Listening, every_call, operation};
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::in_process::event;
-use crate::local::behaviour::{Behaviour, Gate};
-use crate::local::engine::{self, Engine, HISTORY_TABLE, Storage};
-use crate::local::model::{self, ChatCompletions, Model};
-use crate::local::signature::{Signer, authorization, header, signed_headers};
-use crate::local::tls::PrivateCa;
-use crate::local::upstream::{Call, Listening, every_call, operation};
-use crate::local::{Backends, LocalOptions, LocalStack};
-use crate::talk::{Reply, begin, chat_event, delete, path_of, read, say, send, share, stack};
+use crate::support::client::{Reply, begin, chat_event, delete, logged, path_of, read, say, send, share, stack};
+use crate::support::in_process::event;
 
 /// Nothing listens there (RFC 863, and no port of this machine's that is handed out).
 const NOBODY: &str = "http://127.0.0.1:9";
@@ -67,11 +67,6 @@ async fn chat(stack: &LocalStack, conversation: Option<&str>) -> Reply {
     send(stack, &chat_event(&json!({"message": "Hello", "conversation_id": conversation}), &[])).await
 }
 
-/// The line of the log that belongs to `reply`.
-pub(crate) async fn logged(stack: &LocalStack, reply: &Reply) -> String {
-    stack.function.logged(reply.header("x-request-id").expect("an id")).await
-}
-
 /// That `reply` is a 503 with this code, which asks to come back and tells nothing of the inside.
 fn assert_unavailable(reply: &Reply, code: &str, row: &str) {
     assert_eq!(reply.problem(), (503, code), "{row}: {reply:?}");
@@ -89,7 +84,7 @@ fn connections(calls: &[Call]) -> BTreeSet<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_tls_the_authorities_of_aws_ca_bundle_are_trusted() {
-    let (authority, other) = (PrivateCa::new(), PrivateCa::new());
+    let (authority, other) = (PrivateCa::generate(), PrivateCa::generate());
     let backends = backends(Some(&authority), "127.0.0.1").await;
     for bundle in [Bundle::of(&[&authority]), Bundle::of(&[&other, &authority])] {
         let stack = share(&backends, &[bundle.variable()]).await;
@@ -104,7 +99,7 @@ async fn with_tls_the_authorities_of_aws_ca_bundle_are_trusted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_certificate_is_not_trusted_is_not_asked() {
-    let (authority, other) = (PrivateCa::new(), PrivateCa::new());
+    let (authority, other) = (PrivateCa::generate(), PrivateCa::generate());
     let (right, wrong) = (Bundle::of(&[&authority]), Bundle::of(&[&other]));
     let rows = [
         ("another authority", "127.0.0.1", Some(&wrong)),
@@ -132,7 +127,7 @@ async fn a_server_whose_certificate_is_not_trusted_is_not_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_opens_one_connection_to_each_upstream_and_keeps_it() {
-    let authority = PrivateCa::new();
+    let authority = PrivateCa::generate();
     let bundle = Bundle::of(&[&authority]);
     for authority in [None, Some(&authority)] {
         let stack = share(&backends(authority, "127.0.0.1").await, &[bundle.variable()]).await;
@@ -160,7 +155,7 @@ async fn a_process_opens_one_connection_to_each_upstream_and_keeps_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_closed_while_idle_costs_no_attempt() {
-    let authority = PrivateCa::new();
+    let authority = PrivateCa::generate();
     let bundle = Bundle::of(&[&authority]);
     for authority in [None, Some(&authority)] {
         let stack = share(&backends(authority, "127.0.0.1").await, &[bundle.variable()]).await;
@@ -183,7 +178,7 @@ async fn a_connection_that_was_closed_while_idle_costs_no_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kept_connection_that_breaks_under_a_request_is_replaced() {
-    let authority = PrivateCa::new();
+    let authority = PrivateCa::generate();
     let bundle = Bundle::of(&[&authority]);
     for authority in [None, Some(&authority)] {
         let stack = share(&backends(authority, "127.0.0.1").await, &[bundle.variable()]).await;
@@ -506,7 +501,7 @@ async fn calls_to_the_table_are_signed_with_the_keys_of_the_environment() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn proxies_of_the_environment_are_not_used() {
-    let authority = PrivateCa::new();
+    let authority = PrivateCa::generate();
     let bundle = Bundle::of(&[&authority]);
     let names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
     let variables: Vec<_> = names.map(|name| (name, NOBODY)).into_iter().chain([bundle.variable()]).collect();
@@ -649,7 +644,7 @@ async fn every_answer_about_conversations_has_the_headers_that_all_answers_have(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_is_connected_to_while_the_model_answers() {
-    let authority = PrivateCa::new();
+    let authority = PrivateCa::generate();
     let bundle = Bundle::of(&[&authority]);
     let backends = backends(Some(&authority), "127.0.0.1").await;
     let stack = share(&backends, &[bundle.variable()]).await;

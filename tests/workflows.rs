@@ -1,6 +1,9 @@
-//! The workflows on GitHub: what they run is pinned, and what they may do is little.
+//! The workflows on GitHub: what they run is pinned, and what they may do is little. And `.ci/run`, which developers
+//! run too: how it answers a name that is not a step, and that the develop page names its steps.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::process::{Command, Output};
 
 use saphyr::{LoadableYamlNode, Yaml};
 
@@ -79,4 +82,44 @@ fn the_changelog_has_the_version_that_is_built() {
     let changelog = include_str!("../.github/CHANGELOG.md");
     let heading = format!("\n## {}\n", env!("CARGO_PKG_VERSION"));
     assert!(changelog.contains(&heading), "there is no {heading:?}");
+}
+
+fn ci_run(argument: &str) -> Output {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/run");
+    Command::new("bash").args([script, argument]).output().expect("bash runs")
+}
+
+/// The steps and groups of `.ci/run`.
+fn ci_steps() -> BTreeSet<String> {
+    let listed = String::from_utf8(ci_run("--list").stdout).expect("text");
+    listed.lines().filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect()
+}
+
+#[test]
+fn an_unknown_step_or_option_of_ci_run_ends_with_2_and_is_named_with_the_steps_that_there_are() {
+    let steps = ci_steps();
+    assert!(steps.contains("tests") && steps.contains("quick"), "{steps:?}");
+    for unknown in ["no-such-step", "--no-such-option", "format lints", "tes", "*"] {
+        let ended = ci_run(unknown);
+        let said = String::from_utf8(ended.stderr).expect("text");
+        assert_eq!(ended.status.code(), Some(2), "{unknown}: {said}");
+        assert!(said.lines().next().is_some_and(|line| line.contains(unknown)), "{unknown}: {said}");
+        for step in &steps {
+            assert!(said.lines().any(|line| line.starts_with(&format!("{step} "))), "{unknown}: no {step} in {said}");
+        }
+        assert!(ended.stdout.is_empty(), "{unknown}");
+    }
+}
+
+#[test]
+fn the_develop_page_names_steps_that_ci_run_has() {
+    let (steps, page) = (ci_steps(), include_str!("../.github/docs/develop.md"));
+    let commands = page.match_indices(".ci/run ").map(|(at, name)| &page[at + name.len()..]);
+    let arguments =
+        commands.flat_map(|rest| rest.split(['`', '#', '\n']).next().unwrap_or_default().split_whitespace());
+    let named: BTreeSet<_> = arguments.filter(|argument| *argument != "--list").collect();
+    assert!(named.len() > 10, "{named:?}");
+    for step in named {
+        assert!(steps.contains(step), "{step}");
+    }
 }

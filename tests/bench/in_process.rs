@@ -2,7 +2,7 @@
 //! answer, without a process, a runtime or a socket around it. Only requests that ask no upstream.
 
 #[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../in_process.rs"]
+#[path = "../support/in_process.rs"]
 mod in_process;
 
 use std::hint::black_box;

@@ -10,7 +10,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::http_server::{Response, response};
+use crate::http_server::{Response, response};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,11 +22,14 @@ struct Answer {
     is_base64_encoded: Option<bool>,
 }
 
-/// The response for a function's `answer`; `Err` says why it is none.
+/// The response for a function's `answer`.
 ///
 /// Without a `statusCode` the answer is itself the body. The guide says so of valid JSON; API
 /// Gateway was found to do it with any bytes (aws/aws-lambda-dotnet, Lambda Test Tool v2).
-pub(crate) fn http_response(answer: Bytes) -> Result<Response, String> {
+///
+/// # Errors
+/// The answer is none; says why.
+pub fn http_response(answer: Bytes) -> Result<Response, String> {
     match serde_json::from_slice(&answer) {
         Ok(Value::Object(answer)) if answer.contains_key("statusCode") => {
             let answer = serde_json::from_value(Value::Object(answer)).map_err(|error| error.to_string())?;

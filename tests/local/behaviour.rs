@@ -1,4 +1,4 @@
-//! What an [`Upstream`](super::upstream::Upstream) does with a call, when it is told.
+//! What an [`Upstream`](crate::upstream::Upstream) does with a call, when it is told.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::http_server::{Response, response};
+use crate::http_server::{Response, response};
 
 /// What is done with one call.
 #[derive(Clone, Debug)]
-pub(crate) enum Behaviour {
+pub enum Behaviour {
     /// Does and answers what is asked, as if there were no script.
     Answer,
     /// Does what is asked, and closes the connection instead of answering.
@@ -38,7 +38,7 @@ pub(crate) enum Behaviour {
 
 /// What is wrong with an answer that would have been right.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Damage {
+pub enum Damage {
     /// It is right up to this place.
     From(Place, Break),
     /// The second half of the body is missing, and the framing tells nothing of it.
@@ -50,7 +50,7 @@ pub(crate) enum Damage {
 
 /// A place in an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Place {
+pub enum Place {
     InHead,
     AfterHead,
     InBody,
@@ -59,7 +59,7 @@ pub(crate) enum Place {
 
 /// How an answer goes on from a [`Place`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Break {
+pub enum Break {
     /// The connection is reset (TCP RST).
     Reset,
     /// The connection is closed.
@@ -72,7 +72,7 @@ pub(crate) enum Break {
 
 /// An answer whose body is written in steps.
 #[derive(Clone, Debug)]
-pub(crate) struct Stream {
+pub struct Stream {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) steps: Vec<Step>,
@@ -81,7 +81,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// 200 with this content type; after the steps the body is whole.
-    pub(crate) fn new(content_type: &'static str, steps: impl IntoIterator<Item = Step>) -> Self {
+    pub fn new(content_type: &'static str, steps: impl IntoIterator<Item = Step>) -> Self {
         Self {
             status: StatusCode::OK,
             headers: HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]),
@@ -93,7 +93,7 @@ impl Stream {
 
 /// One step of a [`Stream`].
 #[derive(Clone, Debug)]
-pub(crate) enum Step {
+pub enum Step {
     /// Writes these bytes to the socket, as a chunk of their own. There is no chunk without a byte.
     Send(Bytes),
     /// Waits until the gate is open.
@@ -103,14 +103,14 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    pub(crate) fn send(bytes: impl Into<Bytes>) -> Self {
+    pub fn send(bytes: impl Into<Bytes>) -> Self {
         Self::Send(bytes.into())
     }
 }
 
 /// What comes after the last step of a [`Stream`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Ending {
+pub enum Ending {
     /// The chunk that ends the body. The connection is kept.
     Whole,
     /// The connection is closed without that chunk.
@@ -123,17 +123,18 @@ pub(crate) enum Ending {
 
 impl Behaviour {
     /// Answers with these Server-Sent Events, each written to the socket on its own.
-    pub(crate) fn events<E: Into<Bytes>>(events: impl IntoIterator<Item = E>) -> Self {
+    pub fn events<E: Into<Bytes>>(events: impl IntoIterator<Item = E>) -> Self {
         Self::event_stream(events.into_iter().map(Step::send))
     }
 
     /// Answers with a stream of Server-Sent Events that is written in these steps.
-    pub(crate) fn event_stream(steps: impl IntoIterator<Item = Step>) -> Self {
+    pub fn event_stream(steps: impl IntoIterator<Item = Step>) -> Self {
         Self::Stream(Stream::new("text/event-stream", steps))
     }
 
     /// With this end, where it is a stream.
-    pub(crate) fn ending(mut self, end: Ending) -> Self {
+    #[must_use]
+    pub fn ending(mut self, end: Ending) -> Self {
         if let Self::Stream(stream) = &mut self {
             stream.end = end;
         }
@@ -144,7 +145,8 @@ impl Behaviour {
     ///
     /// # Panics
     /// When `status` is none.
-    pub(crate) fn with_status(mut self, status: u16) -> Self {
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
         let status = StatusCode::from_u16(status).expect("a status");
         match &mut self {
             Self::Respond(response) => *response.status_mut() = status,
@@ -155,7 +157,7 @@ impl Behaviour {
     }
 
     /// Answers with this JSON.
-    pub(crate) fn json(status: u16, body: &Value) -> Self {
+    pub fn json(status: u16, body: &Value) -> Self {
         Self::body(status, "application/json", body.to_string())
     }
 
@@ -163,17 +165,17 @@ impl Behaviour {
     ///
     /// # Panics
     /// When `status` is none.
-    pub(crate) fn body(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+    pub fn body(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self::Respond(response(StatusCode::from_u16(status).expect("a status"), content_type, body))
     }
 
     /// Closes the connection unanswered.
-    pub(crate) fn close() -> Self {
+    pub fn close() -> Self {
         Self::Send(Bytes::new())
     }
 
     /// Answers 200 with this JSON, but closes the connection after `sent` bytes of the body.
-    pub(crate) fn cut_off(body: &Value, sent: usize) -> Self {
+    pub fn cut_off(body: &Value, sent: usize) -> Self {
         let body = body.to_string();
         let head =
             format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -181,7 +183,8 @@ impl Behaviour {
     }
 
     /// With this header, where it is an answer.
-    pub(crate) fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
         let headers = match &mut self {
             Self::Respond(response) => response.headers_mut(),
             Self::Stream(stream) => &mut stream.headers,
@@ -192,12 +195,14 @@ impl Behaviour {
     }
 
     /// So much later.
-    pub(crate) fn after(self, delay: Duration) -> Self {
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
         Self::Delay(delay, Box::new(self))
     }
 
     /// When `gate` is open.
-    pub(crate) fn held_at(self, gate: &Gate) -> Self {
+    #[must_use]
+    pub fn held_at(self, gate: &Gate) -> Self {
         Self::Hold(gate.clone(), Box::new(self))
     }
 }
@@ -205,7 +210,7 @@ impl Behaviour {
 /// Holds calls, or steps of a [`Stream`], until it is opened, so that a test decides what happens
 /// meanwhile. Clones are the same gate.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Gate(watch::Sender<Passage>);
+pub struct Gate(watch::Sender<Passage>);
 
 #[derive(Debug, Default)]
 struct Passage {
@@ -215,17 +220,17 @@ struct Passage {
 
 impl Gate {
     /// A closed gate.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::default()
     }
 
     /// Waits until so many calls have come to the gate.
-    pub(crate) async fn arrived(&self, calls: usize) {
+    pub async fn arrived(&self, calls: usize) {
         self.until(|passage| passage.arrived >= calls).await;
     }
 
     /// Lets every call pass, from now on.
-    pub(crate) fn open(&self) {
+    pub fn open(&self) {
         self.0.send_modify(|passage| passage.open = true);
     }
 

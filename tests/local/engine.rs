@@ -23,15 +23,15 @@ use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use super::behaviour::Behaviour;
-use super::http_server::{Response, response};
-use super::upstream::{Answer, Call, Listening, Service, Upstream};
+use crate::behaviour::Behaviour;
+use crate::http_server::{Response, response};
+use crate::upstream::{Answer, Call, Listening, Service, Upstream};
 
 /// The table that the function is told to use where nothing else is said.
-pub(crate) const HISTORY_TABLE: &str = "chat-history";
+pub const HISTORY_TABLE: &str = "chat-history";
 
 /// The index by which an owner's conversations are listed.
-pub(crate) const INDEX: &str = "owner-updated_at-index";
+pub const INDEX: &str = "owner-updated_at-index";
 
 const TARGET: &str = "x-amz-target";
 const TARGET_PREFIX: &str = "DynamoDB_20120810.";
@@ -39,7 +39,7 @@ const JSON: &str = "application/x-amz-json-1.0";
 
 /// Where the tables are kept.
 #[derive(Clone, Debug)]
-pub(crate) enum Storage {
+pub enum Storage {
     /// They end with the engine.
     Memory,
     /// A file, made where there is none.
@@ -47,10 +47,10 @@ pub(crate) enum Storage {
 }
 
 /// A running engine; it ends when dropped.
-pub(crate) type Engine = Upstream<DynamoDb>;
+pub type Engine = Upstream<DynamoDb>;
 
 /// The engine behind the [`Upstream`].
-pub(crate) struct DynamoDb {
+pub struct DynamoDb {
     address: SocketAddr,
     /// How many writes of each of the next batches are done.
     batches: Mutex<VecDeque<usize>>,
@@ -62,13 +62,13 @@ impl Upstream<DynamoDb> {
     ///
     /// # Errors
     /// The file cannot be used, or there is no port.
-    pub(crate) fn start(storage: &Storage) -> io::Result<Self> {
+    pub fn start(storage: &Storage) -> io::Result<Self> {
         Self::start_at(Listening::default(), storage)
     }
 
     /// # Errors
     /// The file cannot be used, or the port cannot be had.
-    pub(crate) fn start_at(listening: Listening, storage: &Storage) -> io::Result<Self> {
+    pub fn start_at(listening: Listening, storage: &Storage) -> io::Result<Self> {
         Self::serve(DynamoDb::start(storage)?, listening)
     }
 
@@ -76,7 +76,7 @@ impl Upstream<DynamoDb> {
     ///
     /// # Errors
     /// The engine's own, such as for an illegal name.
-    pub(crate) async fn create_history_table(&self, name: &str) -> Result<(), Value> {
+    pub async fn create_history_table(&self, name: &str) -> Result<(), Value> {
         self.create_history_table_without_index(name).await?;
         let index = json!({
             "IndexName": INDEX,
@@ -92,7 +92,7 @@ impl Upstream<DynamoDb> {
     ///
     /// # Errors
     /// The engine's own.
-    pub(crate) async fn create_index(&self, table: &str, index: Value) -> Result<(), Value> {
+    pub async fn create_index(&self, table: &str, index: Value) -> Result<(), Value> {
         let described = self.call("DescribeTable", json!({"TableName": table})).await?;
         let indices = described["Table"]["GlobalSecondaryIndexes"].as_array().map(Vec::as_slice).unwrap_or_default();
         if indices.iter().any(|there| there["IndexName"] == index["IndexName"]) {
@@ -112,7 +112,7 @@ impl Upstream<DynamoDb> {
     ///
     /// # Errors
     /// The engine's own, such as for an illegal name.
-    pub(crate) async fn create_history_table_without_index(&self, name: &str) -> Result<(), Value> {
+    pub async fn create_history_table_without_index(&self, name: &str) -> Result<(), Value> {
         let table = json!({
             "TableName": name,
             "BillingMode": "PAY_PER_REQUEST",
@@ -135,7 +135,7 @@ impl Upstream<DynamoDb> {
     ///
     /// # Errors
     /// The engine's answer, where it is an error.
-    pub(crate) async fn call(&self, operation: &str, body: Value) -> Result<Value, Value> {
+    pub async fn call(&self, operation: &str, body: Value) -> Result<Value, Value> {
         let (status, answer) = self.service().call(operation, &body).await;
         if status.is_success() { Ok(answer) } else { Err(answer) }
     }
@@ -144,7 +144,7 @@ impl Upstream<DynamoDb> {
     ///
     /// # Panics
     /// When the engine does not answer with them.
-    pub(crate) async fn items(&self, table: &str) -> Vec<Value> {
+    pub async fn items(&self, table: &str) -> Vec<Value> {
         let mut items = Vec::new();
         let mut scan = json!({"TableName": table, "ConsistentRead": true});
         loop {
@@ -162,7 +162,7 @@ impl Upstream<DynamoDb> {
 
     /// Of the next `BatchWriteItem`, only the first `writes` are done; the others come back as
     /// `UnprocessedItems`.
-    pub(crate) fn process_only(&self, writes: usize) {
+    pub fn process_only(&self, writes: usize) {
         self.service().batches.lock().unwrap_or_else(PoisonError::into_inner).push_back(writes);
     }
 }
@@ -295,7 +295,7 @@ pub(crate) fn error_name(error: &Value) -> &str {
 ///
 /// # Panics
 /// For a name that is not among them.
-pub(crate) fn error(name: &str) -> Behaviour {
+pub fn error(name: &str) -> Behaviour {
     let (status, namespace, message) = match name {
         "ProvisionedThroughputExceededException" => (
             400,
@@ -354,7 +354,7 @@ pub(crate) fn error(name: &str) -> Behaviour {
 
 /// The answer to a transaction that is not done: why, for each of its items, such as
 /// `ConditionalCheckFailed`, `TransactionConflict` or `None`.
-pub(crate) fn canceled(reasons: &[&str]) -> Behaviour {
+pub fn canceled(reasons: &[&str]) -> Behaviour {
     let body = json!({
         "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
         "CancellationReasons": reasons.iter().map(|reason| json!({"Code": reason})).collect::<Value>(),
@@ -384,8 +384,8 @@ fn headers(operation: &str) -> HeaderMap {
 mod tests {
     use std::iter::repeat_n;
 
-    use super::super::upstream::{every_call, operation};
     use super::*;
+    use crate::upstream::{every_call, operation};
 
     const TABLE: &str = HISTORY_TABLE;
 
@@ -556,7 +556,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_it_keeps_outlives_a_stop_and_in_a_file_the_engine() {
-        let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.db", uuid::Uuid::new_v4()));
+        let file = std::env::temp_dir().join(format!("{}.db", uuid::Uuid::new_v4()));
         let storage = Storage::File(file.clone());
         for turn in 1..=3 {
             let engine = Engine::start(&storage).expect("it starts");

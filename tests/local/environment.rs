@@ -16,26 +16,26 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::function::{FunctionOptions, Output};
-use super::runtime_api::{Invocation, Reply, RuntimeApi, Stream};
-use super::streamed::{StreamEnd, Streamed};
+use crate::function::{FunctionOptions, Output};
+use crate::runtime_api::{Invocation, Reply, RuntimeApi, Stream};
+use crate::streamed::{StreamEnd, Streamed};
 
 /// How long a process may take before it asks for its first invocation
 /// (Lambda Developer Guide, "Lambda execution environment lifecycle").
 const LONGEST_INITIALISATION: Duration = Duration::from_secs(10);
 
 /// The lines that captured processes have written so far.
-pub(crate) type Log = watch::Sender<Vec<Line>>;
+pub type Log = watch::Sender<Vec<Line>>;
 
 /// A line of a process's standard output or error.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub struct Line {
     pub(crate) process: u32,
     pub(crate) text: String,
 }
 
 /// One process of the function; killed when dropped.
-pub(crate) struct Environment {
+pub struct Environment {
     // Dropped, and so killed, before the API: it never sees the API's connection break.
     child: Child,
     api: RuntimeApi,
@@ -53,7 +53,7 @@ struct Streaming {
 
 /// How an invocation ended.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// The function answered with these bytes.
     Response(Bytes),
     /// The function began to answer with this stream.
@@ -83,10 +83,10 @@ impl fmt::Display for Outcome {
 
 /// Why a process never asked for an invocation.
 #[derive(Debug)]
-pub(crate) struct StartError {
+pub struct StartError {
     pub(crate) cause: StartFailure,
     /// What the process wrote, if that is captured.
-    pub(crate) output: Vec<String>,
+    pub output: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -105,7 +105,7 @@ pub(crate) enum StartFailure {
 
 impl StartError {
     /// The status of a process that ended by itself.
-    pub(crate) fn status(&self) -> Option<ExitStatus> {
+    pub fn status(&self) -> Option<ExitStatus> {
         match self.cause {
             StartFailure::Exited(status) => Some(status),
             _ => None,
@@ -148,7 +148,10 @@ impl From<StartFailure> for StartError {
 
 impl Environment {
     /// Starts a process and waits until it asks for its first invocation.
-    pub(crate) async fn start(options: &FunctionOptions, log: &Log) -> Result<Self, StartError> {
+    ///
+    /// # Errors
+    /// It never does.
+    pub async fn start(options: &FunctionOptions, log: &Log) -> Result<Self, StartError> {
         let api = RuntimeApi::start(options.arn()).await?;
         let mut command = Command::new(&options.program);
         command.args(&options.args).stdin(Stdio::null()).kill_on_drop(true);
@@ -193,7 +196,7 @@ impl Environment {
     }
 
     /// The process's id; `None` once it has ended.
-    pub(crate) fn process(&self) -> Option<u32> {
+    pub fn process(&self) -> Option<u32> {
         self.child.id()
     }
 
@@ -203,8 +206,8 @@ impl Environment {
     }
 
     /// Has the process handle `invocation` until `deadline`. Only after a response or an error is
-    /// the process fit for another one; for a stream see [`Environment::streamed`].
-    pub(crate) async fn handle(&mut self, invocation: Invocation, deadline: Instant) -> Outcome {
+    /// the process fit for another one; for a stream see `Environment::streamed`.
+    pub async fn handle(&mut self, invocation: Invocation, deadline: Instant) -> Outcome {
         let replied = self.api.offer(invocation);
         tokio::select! {
             // What the process answered before it ended counts.
@@ -260,7 +263,7 @@ impl Environment {
     }
 
     /// Kills the process if it still runs, and waits until it is gone and its output is captured.
-    pub(crate) async fn end(&mut self) {
+    pub async fn end(&mut self) {
         // It fails for a process that has ended only.
         let _ = self.child.kill().await;
         while self.output.join_next().await.is_some() {}

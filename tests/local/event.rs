@@ -18,10 +18,10 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use super::runtime_api::trace_root;
+use crate::runtime_api::trace_root;
 
 /// The stage whose paths carry no prefix.
-pub(crate) const DEFAULT_STAGE: &str = "$default";
+pub const DEFAULT_STAGE: &str = "$default";
 
 const ACCOUNT: &str = "123456789012";
 
@@ -35,7 +35,7 @@ const LEFT_OUT: [HeaderName; 8] =
 
 /// Who calls, as the API's authorizer found out.
 #[derive(Clone, Debug)]
-pub(crate) enum Caller {
+pub enum Caller {
     /// The API has no authorizer.
     Unknown,
     /// A JWT authorizer's. API Gateway makes every claim a string.
@@ -49,7 +49,7 @@ pub(crate) enum Caller {
 
 impl Caller {
     /// The bearer of a token with the claim `sub` and no scopes.
-    pub(crate) fn jwt(sub: &str) -> Self {
+    pub fn jwt(sub: &str) -> Self {
         let claims = [("iss", "https://issuer.example.com"), ("sub", sub)];
         let claims = claims.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         Self::Jwt { claims, scopes: None }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -15,32 +15,32 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::environment::{Environment, Log, Outcome, StartError, StartFailure};
-use super::runtime_api::Invocation;
-use super::streamed::StreamEnd;
+use crate::environment::{Environment, Log, Outcome, StartError, StartFailure};
+use crate::runtime_api::Invocation;
+use crate::streamed::StreamEnd;
 
-const NAME: &str = env!("CARGO_PKG_NAME");
+const NAME: &str = "kus-aws-backend";
 const ACCOUNT: &str = "123456789012";
 
 /// What runs, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct FunctionOptions {
-    pub(crate) program: PathBuf,
-    pub(crate) args: Vec<OsString>,
+pub struct FunctionOptions {
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
     /// Variables beside those that Lambda sets; they win over inherited ones.
-    pub(crate) env: BTreeMap<String, OsString>,
+    pub env: BTreeMap<String, OsString>,
     /// Whether the processes get the environment of this one.
-    pub(crate) inherit_env: bool,
-    pub(crate) output: Output,
+    pub inherit_env: bool,
+    pub output: Output,
     /// The function's timeout.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// The most processes at a time; an invocation beyond waits for one.
-    pub(crate) max_processes: usize,
+    pub max_processes: usize,
 }
 
 /// Where the processes' standard output, which is their log, and their standard error go.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Output {
+pub enum Output {
     /// Where this process's go.
     Inherited,
     /// To this process's standard error; of the log only what failed, and why.
@@ -51,7 +51,7 @@ pub(crate) enum Output {
 
 impl FunctionOptions {
     /// `program` without arguments, in an environment of its own, its output captured.
-    pub(crate) fn new(program: impl Into<PathBuf>) -> Self {
+    pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
             args: Vec::new(),
@@ -64,7 +64,8 @@ impl FunctionOptions {
     }
 
     /// With these variables.
-    pub(crate) fn with_env<N, V>(mut self, variables: impl IntoIterator<Item = (N, V)>) -> Self
+    #[must_use]
+    pub fn with_env<N, V>(mut self, variables: impl IntoIterator<Item = (N, V)>) -> Self
     where
         N: Into<String>,
         V: Into<OsString>,
@@ -81,14 +82,14 @@ impl FunctionOptions {
 
     /// The variables to start a process with, but for `AWS_LAMBDA_RUNTIME_API` (Lambda Developer
     /// Guide, "Defined runtime environment variables").
-    pub(crate) fn variables(&self) -> BTreeMap<String, OsString> {
+    pub fn variables(&self) -> BTreeMap<String, OsString> {
         let mut variables = self.env.clone();
         let set = [
             ("AWS_LAMBDA_FUNCTION_NAME", NAME),
             ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
             ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
-            ("AWS_LAMBDA_LOG_GROUP_NAME", concat!("/aws/lambda/", env!("CARGO_PKG_NAME"))),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/kus-aws-backend"),
             ("AWS_LAMBDA_LOG_STREAM_NAME", "local"),
             ("_HANDLER", "bootstrap"),
         ];
@@ -109,7 +110,7 @@ impl FunctionOptions {
 
     /// The value that a process would see of a variable that is not one of Lambda's own; an empty
     /// one is none.
-    pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
+    pub fn variable(&self, name: &str) -> Option<OsString> {
         let inherited = || env::var_os(name).filter(|_| self.inherit_env);
         self.env.get(name).cloned().or_else(inherited).filter(|value| !value.is_empty())
     }
@@ -117,15 +118,14 @@ impl FunctionOptions {
 
 /// What came of an invocation.
 #[derive(Debug)]
-pub(crate) struct Invoked {
-    pub(crate) request_id: Uuid,
-    pub(crate) deadline: SystemTime,
-    pub(crate) outcome: Outcome,
+pub struct Invoked {
+    pub request_id: Uuid,
+    pub outcome: Outcome,
 }
 
 /// The function. Its idle processes end with its last clone, all of them with [`Function::stop`].
 #[derive(Clone)]
-pub(crate) struct Function {
+pub struct Function {
     fleet: Arc<Fleet>,
 }
 
@@ -141,7 +141,7 @@ struct Fleet {
 
 impl Function {
     /// The function without a process yet.
-    pub(crate) fn new(options: FunctionOptions) -> Self {
+    pub fn new(options: FunctionOptions) -> Self {
         let slots = Semaphore::new(options.max_processes);
         Self {
             fleet: Arc::new(Fleet {
@@ -156,7 +156,10 @@ impl Function {
     }
 
     /// Invokes the function with `event`. A streamed answer is here as soon as it begins.
-    pub(crate) async fn invoke(&self, event: impl Into<Bytes>) -> Result<Invoked, StartError> {
+    ///
+    /// # Errors
+    /// The function cannot be started.
+    pub async fn invoke(&self, event: impl Into<Bytes>) -> Result<Invoked, StartError> {
         self.invoke_as(Uuid::new_v4(), event).await
     }
 
@@ -174,7 +177,10 @@ impl Function {
     }
 
     /// Starts a process, unless one is idle, and waits until it asks for its first invocation.
-    pub(crate) async fn warm_up(&self) -> Result<(), StartError> {
+    ///
+    /// # Errors
+    /// The function cannot be started.
+    pub async fn warm_up(&self) -> Result<(), StartError> {
         let environment = match self.fleet.take_idle() {
             Some(environment) => environment,
             None => self.fleet.start().await?,
@@ -184,7 +190,7 @@ impl Function {
     }
 
     /// Ends the idle processes, so that the next invocation is a cold start.
-    pub(crate) async fn restart(&self) {
+    pub async fn restart(&self) {
         let idle = std::mem::take(&mut *self.fleet.lock_idle());
         for mut environment in idle {
             environment.end().await;
@@ -193,7 +199,7 @@ impl Function {
 
     /// Ends all processes; what they handle becomes [`Outcome::Stopped`], and none is started any
     /// more.
-    pub(crate) async fn stop(&self) {
+    pub async fn stop(&self) {
         self.fleet.stopped.send_replace(true);
         self.restart().await;
         let all = u32::try_from(self.fleet.options.max_processes).expect("fewer processes than that");
@@ -212,13 +218,13 @@ impl Function {
     }
 
     /// How many processes have been started.
-    pub(crate) fn processes_started(&self) -> usize {
+    pub fn processes_started(&self) -> usize {
         self.fleet.started.load(Ordering::SeqCst)
     }
 
     /// The ids of the processes that are idle and alive. One that was killed from outside is among
     /// them until the operating system has ended it.
-    pub(crate) fn idle_processes(&self) -> Vec<u32> {
+    pub fn idle_processes(&self) -> Vec<u32> {
         let mut idle = self.fleet.lock_idle();
         idle.retain_mut(Environment::is_alive);
         idle.iter().filter_map(Environment::process).collect()
@@ -226,12 +232,12 @@ impl Function {
 
     /// The lines that the processes have written so far; a line can come a little after the
     /// answer that it belongs to.
-    pub(crate) fn log(&self) -> Vec<String> {
+    pub fn log(&self) -> Vec<String> {
         self.fleet.log.borrow().iter().map(|line| line.text.clone()).collect()
     }
 
     /// Waits until the processes have written so many lines.
-    pub(crate) async fn logged_lines(&self, lines: usize) -> Vec<String> {
+    pub async fn logged_lines(&self, lines: usize) -> Vec<String> {
         let mut log = self.fleet.log.subscribe();
         // It fails only when the sender has gone, which is in `self`.
         let _ = log.wait_for(|so_far| so_far.len() >= lines).await;
@@ -239,7 +245,7 @@ impl Function {
     }
 
     /// Waits for a line that contains `text`.
-    pub(crate) async fn logged(&self, text: &str) -> String {
+    pub async fn logged(&self, text: &str) -> String {
         let mut log = self.fleet.log.subscribe();
         let found = log.wait_for(|lines| lines.iter().any(|line| line.text.contains(text))).await;
         let lines = found.expect("its sender lives in self");
@@ -262,7 +268,6 @@ impl Fleet {
             };
             let invocation = Invocation::new(request_id, event.clone(), self.options.timeout);
             let ends = Instant::now() + self.options.timeout;
-            let deadline = invocation.deadline;
             let outcome = tokio::select! {
                 biased;
                 () = self.until_stopped() => Outcome::Stopped,
@@ -272,7 +277,7 @@ impl Fleet {
                 // It died while it was idle: another one takes the invocation.
                 continue;
             }
-            let invoked = |outcome| Ok(Invoked { request_id, deadline, outcome });
+            let invoked = |outcome| Ok(Invoked { request_id, outcome });
             return match outcome {
                 Outcome::Stream(_) => {
                     tell(invoked(outcome));

@@ -30,13 +30,13 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::answer;
-use super::environment::Outcome;
-use super::event::{self, Arrival, Caller, DEFAULT_STAGE, Front};
-use super::function::Function;
-use super::http_server::{self, Client, Request, Response, response};
-use super::runtime_api::trace_root;
-use super::streamed::{StreamEnd, Streamed};
+use crate::answer;
+use crate::environment::Outcome;
+use crate::event::{self, Arrival, Caller, DEFAULT_STAGE, Front};
+use crate::function::Function;
+use crate::http_server::{self, Client, Request, Response, response};
+use crate::runtime_api::trace_root;
+use crate::streamed::{StreamEnd, Streamed};
 
 /// The longest body of a request to an HTTP API (API Gateway Developer Guide, "Quotas for HTTP APIs").
 const LONGEST_BODY: usize = 10 * 1024 * 1024;
@@ -46,17 +46,17 @@ const LONGEST_URL_BODY: usize = 6 * 1024 * 1024;
 
 /// How the API is set up.
 #[derive(Clone)]
-pub(crate) struct GatewayOptions {
+pub struct GatewayOptions {
     /// `$default`, or a name that then begins every path. A Function URL has none but `$default`.
-    pub(crate) stage: String,
+    pub stage: String,
     /// Tells who sends a request.
-    pub(crate) authorizer: Arc<dyn Fn(&Parts) -> Caller + Send + Sync>,
+    pub authorizer: Arc<dyn Fn(&Parts) -> Caller + Send + Sync>,
     /// When an HTTP API stops waiting for the function.
-    pub(crate) integration_timeout: Duration,
+    pub integration_timeout: Duration,
     /// Whether a line is written for each request, when its answer has been sent.
-    pub(crate) access_log: bool,
+    pub access_log: bool,
     /// Whether it is a Function URL, and no HTTP API.
-    pub(crate) function_url: bool,
+    pub function_url: bool,
 }
 
 impl Default for GatewayOptions {
@@ -72,7 +72,7 @@ impl Default for GatewayOptions {
 }
 
 /// A running API; it ends when dropped.
-pub(crate) struct Gateway {
+pub struct Gateway {
     address: SocketAddr,
     _server: JoinSet<()>,
 }
@@ -97,7 +97,7 @@ impl Gateway {
         Ok(Self { address, _server: server })
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
@@ -325,8 +325,8 @@ mod tests {
     use tokio::net::TcpStream;
     use tokio::sync::{mpsc, oneshot};
 
-    use super::super::streamed::Prelude;
     use super::*;
+    use crate::streamed::Prelude;
 
     /// What a client gets of an answer of which all there is has come before it asked.
     async fn forwarded(chunks: &'static [&str], end: StreamEnd) -> String {

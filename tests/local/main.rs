@@ -1,14 +1,12 @@
 //! `cargo local`: the function behind API Gateway or a Function URL, on this machine, with an engine
 //! for DynamoDB and, unless another one is configured, a stand-in for the model.
 //!
-//! The program is both sides. Started by hand it is the stack of [`local`]; started by that stack,
+//! The program is both sides. Started by hand it is the stack of [`local_stack`]; started by that stack,
 //! with `AWS_LAMBDA_RUNTIME_API` set, it is the function.
 
 #[path = "../../src/main.rs"]
 mod bootstrap;
 mod dotenv;
-#[path = "mod.rs"]
-mod local;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,15 +19,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use kus_aws_backend::config;
+use local_stack::engine::{Engine, HISTORY_TABLE, Storage};
+use local_stack::event::DEFAULT_STAGE;
+use local_stack::function::{FunctionOptions, Output};
+use local_stack::gateway::GatewayOptions;
+use local_stack::model::{ChatCompletions, Model};
+use local_stack::upstream::Listening;
+use local_stack::{Backends, LocalOptions, LocalStack};
 use tokio::signal::unix::{SignalKind, signal};
-
-use local::engine::{Engine, HISTORY_TABLE, Storage};
-use local::event::DEFAULT_STAGE;
-use local::function::{FunctionOptions, Output};
-use local::gateway::GatewayOptions;
-use local::model::{ChatCompletions, Model};
-use local::upstream::Listening;
-use local::{Backends, LocalOptions, LocalStack};
 
 /// Where the function finds a model when it has a key only.
 const OPENAI: &str = "https://api.openai.com/v1";

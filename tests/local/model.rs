@@ -18,12 +18,12 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::behaviour::{Behaviour, Step, Stream};
-use super::http_server::response;
-use super::upstream::{Answer, Call, Listening, Service, Upstream};
+use crate::behaviour::{Behaviour, Step, Stream};
+use crate::http_server::response;
+use crate::upstream::{Answer, Call, Listening, Service, Upstream};
 
 /// What [`Service::operation`] is for a request of a completion.
-pub(crate) const CHAT_COMPLETION: &str = "POST /chat/completions";
+pub const CHAT_COMPLETION: &str = "POST /chat/completions";
 
 const ROLES: [&str; 6] = ["system", "assistant", "user", "function", "tool", "developer"];
 
@@ -63,26 +63,27 @@ const PARAMETERS: [&str; 29] = [
 const STREAM_OPTIONS: [&str; 2] = ["include_obfuscation", "include_usage"];
 
 /// The event that ends a stream.
-pub(crate) const DONE: &str = "data: [DONE]\n\n";
+pub const DONE: &str = "data: [DONE]\n\n";
 
 /// A running model server; it ends when dropped.
-pub(crate) type Model = Upstream<ChatCompletions>;
+pub type Model = Upstream<ChatCompletions>;
 
 /// The Chat Completions API behind the [`Upstream`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ChatCompletions {
+pub struct ChatCompletions {
     key: Option<String>,
     delay: Duration,
 }
 
 impl ChatCompletions {
     /// One that answers those only who send this key.
-    pub(crate) fn with_key(key: impl Into<String>) -> Self {
+    pub fn with_key(key: impl Into<String>) -> Self {
         Self { key: Some(key.into()), ..Self::default() }
     }
 
     /// Before each word of a streamed answer it waits so long.
-    pub(crate) fn with_delay(self, delay: Duration) -> Self {
+    #[must_use]
+    pub fn with_delay(self, delay: Duration) -> Self {
         Self { delay, ..self }
     }
 }
@@ -92,17 +93,17 @@ impl Upstream<ChatCompletions> {
     ///
     /// # Errors
     /// There is no port.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub fn start() -> io::Result<Self> {
         Self::serve(ChatCompletions::default(), Listening::default())
     }
 
     /// The value of `OPENAI_BASE_URL`.
-    pub(crate) fn base_url(&self) -> String {
+    pub fn base_url(&self) -> String {
         format!("{}/v1", self.url())
     }
 
     /// The bodies of the requests so far.
-    pub(crate) fn requests(&self) -> Vec<Value> {
+    pub fn requests(&self) -> Vec<Value> {
         self.calls().iter().map(Call::json).collect()
     }
 }
@@ -461,71 +462,62 @@ impl Chunks {
 }
 
 /// The Server-Sent Event with this JSON.
-pub(crate) fn event(data: &Value) -> String {
+pub fn event(data: &Value) -> String {
     format!("data: {data}\n\n")
 }
 
 /// The event that begins a streamed answer.
-pub(crate) fn role() -> String {
+pub fn role() -> String {
     Chunks::scripted().role()
 }
 
 /// The event with a piece of the answer.
-pub(crate) fn delta(text: &str) -> String {
+pub fn delta(text: &str) -> String {
     Chunks::scripted().delta(text)
 }
 
 /// The event that tells why the answer ends there.
-pub(crate) fn finish(reason: &str) -> String {
+pub fn finish(reason: &str) -> String {
     Chunks::scripted().finish(reason)
 }
 
 /// The event that tells the tokens.
-pub(crate) fn usage(prompt_tokens: usize, completion_tokens: usize) -> String {
+pub fn usage(prompt_tokens: usize, completion_tokens: usize) -> String {
     Chunks::scripted().usage(prompt_tokens, completion_tokens)
 }
 
 /// Streams an answer in these pieces, with 10 tokens asked and one answered for each piece.
-pub(crate) fn says_in_pieces(pieces: &[&str]) -> Behaviour {
+pub fn says_in_pieces(pieces: &[&str]) -> Behaviour {
     let deltas = pieces.iter().map(|piece| delta(piece));
     let last = [finish("stop"), usage(10, pieces.len()), DONE.to_owned()];
     Behaviour::events([role()].into_iter().chain(deltas).chain(last))
 }
 
 /// Answers with this text.
-pub(crate) fn says(reply: &str) -> Behaviour {
+pub fn says(reply: &str) -> Behaviour {
     Behaviour::json(200, &completion(&"scripted".into(), reply, "stop", 10))
 }
 
 /// An error as OpenAI writes it.
-pub(crate) fn error(status: u16, kind: &str, code: &str, message: &str) -> Behaviour {
+pub fn error(status: u16, kind: &str, code: &str, message: &str) -> Behaviour {
     Behaviour::json(status, &json!({"error": {"message": message, "type": kind, "param": null, "code": code}}))
 }
 
 /// 429 for a limit that passes.
-pub(crate) fn rate_limited() -> Behaviour {
+pub fn rate_limited() -> Behaviour {
     error(429, "requests", "rate_limit_exceeded", "Rate limit reached for requests. Please try again later.")
 }
 
 /// 429 for one that does not.
-pub(crate) fn insufficient_quota() -> Behaviour {
+pub fn insufficient_quota() -> Behaviour {
     let message = "You exceeded your current quota, please check your plan and billing details.";
     error(429, "insufficient_quota", "insufficient_quota", message)
 }
 
-/// 400 for messages that the model cannot take at once; see [`longer_than`].
-pub(crate) fn context_length_exceeded() -> Behaviour {
+/// 400 for messages that the model cannot take at once.
+pub fn context_length_exceeded() -> Behaviour {
     let message = "This model's maximum context length is exceeded by your messages. Please reduce their length.";
     error(400, "invalid_request_error", "context_length_exceeded", message)
-}
-
-/// A condition for [`Upstream::script`]: the messages have more than so many characters.
-pub(crate) fn longer_than(characters: usize) -> impl Fn(&Call) -> bool + Send {
-    move |call| {
-        let request = call.json();
-        let messages = request["messages"].as_array().into_iter().flatten();
-        messages.map(|message| text(&message["content"]).chars().count()).sum::<usize>() > characters
-    }
 }
 
 #[cfg(test)]

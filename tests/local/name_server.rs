@@ -12,27 +12,27 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::http_server::accept;
+use crate::http_server::accept;
 
 /// A question, as it came.
 #[derive(Clone, Debug)]
-pub(crate) struct Query {
-    pub(crate) id: u16,
-    pub(crate) name: String,
+pub struct Query {
+    pub id: u16,
+    pub name: String,
     /// Whether it asks for addresses of IPv6; otherwise it does for those of IPv4.
-    pub(crate) is_v6: bool,
-    pub(crate) by_tcp: bool,
-    pub(crate) client: SocketAddr,
+    pub is_v6: bool,
+    pub by_tcp: bool,
+    pub client: SocketAddr,
 }
 
 impl Query {
     /// A reply without records.
-    pub(crate) fn reply(&self) -> Packet<'static> {
+    pub fn reply(&self) -> Packet<'static> {
         self.reply_about(&self.name)
     }
 
     /// A reply to the same question about another name.
-    pub(crate) fn reply_about(&self, name: &str) -> Packet<'static> {
+    pub fn reply_about(&self, name: &str) -> Packet<'static> {
         let kind = if self.is_v6 { TYPE::AAAA } else { TYPE::A };
         let question = simple_dns::Question::new(owned(name), kind.into(), CLASS::IN.into(), false);
         let mut packet = Packet::new_reply(self.id);
@@ -42,21 +42,21 @@ impl Query {
     }
 
     /// A reply with this code.
-    pub(crate) fn refusal(&self, code: RCODE) -> Packet<'static> {
+    pub fn refusal(&self, code: RCODE) -> Packet<'static> {
         let mut packet = self.reply();
         *packet.rcode_mut() = code;
         packet
     }
 
     /// The name and the family, for a comparison.
-    pub(crate) fn asked(&self) -> (&str, &'static str) {
+    pub fn asked(&self) -> (&str, &'static str) {
         (&self.name, if self.is_v6 { "AAAA" } else { "A" })
     }
 }
 
 /// What a server does with a query; nothing where it has nothing of this to do.
 #[derive(Clone, Debug)]
-pub(crate) enum Say {
+pub enum Say {
     /// Sends this message.
     Message(Vec<u8>),
     /// Sends this message from another port.
@@ -72,7 +72,7 @@ impl From<Packet<'_>> for Say {
 }
 
 /// The record that `name` has this address.
-pub(crate) fn address(name: &str, address: IpAddr) -> ResourceRecord<'static> {
+pub fn address(name: &str, address: IpAddr) -> ResourceRecord<'static> {
     let data = match address {
         IpAddr::V4(address) => RData::A(A::from(address)),
         IpAddr::V6(address) => RData::AAAA(AAAA::from(address)),
@@ -81,7 +81,7 @@ pub(crate) fn address(name: &str, address: IpAddr) -> ResourceRecord<'static> {
 }
 
 /// The record that `name` stands for `target`.
-pub(crate) fn alias(name: &str, target: &str) -> ResourceRecord<'static> {
+pub fn alias(name: &str, target: &str) -> ResourceRecord<'static> {
     ResourceRecord::new(owned(name), CLASS::IN, 60, RData::CNAME(CNAME(owned(target))))
 }
 
@@ -91,20 +91,21 @@ fn owned(name: &str) -> Name<'static> {
 
 /// Names and their addresses; any other name there is not.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Zone(Vec<(String, Vec<IpAddr>)>);
+pub struct Zone(Vec<(String, Vec<IpAddr>)>);
 
 impl Zone {
     /// A name with addresses, or without.
     ///
     /// # Panics
     /// When one is not an address.
-    pub(crate) fn with(mut self, name: &str, addresses: &[&str]) -> Self {
+    #[must_use]
+    pub fn with(mut self, name: &str, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().expect("an address"));
         self.0.push((name.to_owned(), addresses.collect()));
         self
     }
 
-    pub(crate) fn reply(&self, query: &Query) -> Packet<'static> {
+    pub fn reply(&self, query: &Query) -> Packet<'static> {
         let mut packet = query.reply();
         match self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(&query.name)) {
             Some((_, addresses)) => {
@@ -121,7 +122,7 @@ type Script = dyn Fn(&Query) -> Vec<Say> + Send + Sync;
 type Queries = watch::Sender<Vec<Query>>;
 
 /// A running name server; it ends when dropped.
-pub(crate) struct NameServer {
+pub struct NameServer {
     address: SocketAddr,
     queries: Queries,
     _servers: [JoinSet<()>; 2],
@@ -132,7 +133,7 @@ impl NameServer {
     ///
     /// # Errors
     /// There is no port.
-    pub(crate) async fn start(script: impl Fn(&Query) -> Vec<Say> + Send + Sync + 'static) -> io::Result<Self> {
+    pub async fn start(script: impl Fn(&Query) -> Vec<Say> + Send + Sync + 'static) -> io::Result<Self> {
         loop {
             let (tcp, udp) = {
                 let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -150,7 +151,7 @@ impl NameServer {
     ///
     /// # Errors
     /// The address cannot be had.
-    pub(crate) async fn start_at(address: SocketAddr, zone: Zone) -> io::Result<Self> {
+    pub async fn start_at(address: SocketAddr, zone: Zone) -> io::Result<Self> {
         let (tcp, udp) = (TcpListener::bind(address).await?, UdpSocket::bind(address).await?);
         Self::serve(tcp, udp, move |query| vec![zone.reply(query).into()])
     }
@@ -159,7 +160,7 @@ impl NameServer {
     ///
     /// # Panics
     /// When there is no port.
-    pub(crate) async fn of(zone: Zone) -> Self {
+    pub async fn of(zone: Zone) -> Self {
         Self::start(move |query| vec![zone.reply(query).into()]).await.expect("the name server starts")
     }
 
@@ -185,17 +186,17 @@ impl NameServer {
         Ok(Self { address, queries, _servers: [by_udp, by_tcp] })
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The queries so far.
-    pub(crate) fn queries(&self) -> Vec<Query> {
+    pub fn queries(&self) -> Vec<Query> {
         self.queries.borrow().clone()
     }
 
     /// The queries, once there are this many.
-    pub(crate) async fn queried(&self, times: usize) -> Vec<Query> {
+    pub async fn queried(&self, times: usize) -> Vec<Query> {
         let mut queries = self.queries.subscribe();
         queries.wait_for(|queries| queries.len() >= times).await.expect("its sender lives in self").clone()
     }

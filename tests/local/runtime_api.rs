@@ -25,15 +25,15 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::http_server::{self, Client, Request, Response, response};
-use super::streamed::{Prelude, StreamEnd, WITH_PRELUDE};
+use crate::http_server::{self, Client, Request, Response, response};
+use crate::streamed::{Prelude, StreamEnd, WITH_PRELUDE};
 
 /// The most that an invocation may answer ("Lambda quotas": 6 MB and a little).
 const LONGEST_RESPONSE: usize = 6_291_556;
 
 /// One event on its way to the function.
 #[derive(Clone, Debug)]
-pub(crate) struct Invocation {
+pub struct Invocation {
     pub(crate) request_id: Uuid,
     pub(crate) deadline: SystemTime,
     pub(crate) event: Bytes,
@@ -41,7 +41,7 @@ pub(crate) struct Invocation {
 
 impl Invocation {
     /// An invocation that has `timeout` from now.
-    pub(crate) fn new(request_id: Uuid, event: Bytes, timeout: Duration) -> Self {
+    pub fn new(request_id: Uuid, event: Bytes, timeout: Duration) -> Self {
         Self { request_id, deadline: SystemTime::now() + timeout, event }
     }
 }

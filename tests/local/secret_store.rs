@@ -9,16 +9,16 @@ use http::StatusCode;
 use http::request::Parts;
 use serde_json::{Map, Value, json};
 
-use super::behaviour::Behaviour;
-use super::http_server::{Response, response};
-use super::signature::{Signer, authorization, header, signed_headers};
-use super::upstream::{Answer, Call, Listening, Service, Upstream};
+use crate::behaviour::Behaviour;
+use crate::http_server::{Response, response};
+use crate::signature::{Signer, authorization, header, signed_headers};
+use crate::upstream::{Answer, Call, Listening, Service, Upstream};
 
 /// What [`Service::operation`] is for a request to the Parameter Store.
-pub(crate) const GET_PARAMETER: &str = "GetParameter";
+pub const GET_PARAMETER: &str = "GetParameter";
 
 /// What [`Service::operation`] is for a request to Secrets Manager.
-pub(crate) const GET_SECRET_VALUE: &str = "GetSecretValue";
+pub const GET_SECRET_VALUE: &str = "GetSecretValue";
 
 /// The access key's id, the secret key and the session token of a process that has been given no others.
 const LOCAL: &str = "local";
@@ -26,11 +26,11 @@ const LOCAL: &str = "local";
 const JSON: &str = "application/x-amz-json-1.1";
 
 /// A running server; it ends when dropped.
-pub(crate) type SecretStore = Upstream<Stores>;
+pub type SecretStore = Upstream<Stores>;
 
 /// Both stores behind the [`Upstream`].
 #[derive(Debug, Default)]
-pub(crate) struct Stores {
+pub struct Stores {
     /// The members of an answer by the ARN.
     values: Mutex<BTreeMap<String, Value>>,
 }
@@ -40,17 +40,17 @@ impl Upstream<Stores> {
     ///
     /// # Errors
     /// There is no port.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub fn start() -> io::Result<Self> {
         Self::serve(Stores::default(), Listening::default())
     }
 
     /// The variables that tell the function of it.
-    pub(crate) fn variables(&self) -> [(&'static str, String); 2] {
+    pub fn variables(&self) -> [(&'static str, String); 2] {
         ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL_SECRETS_MANAGER"].map(|name| (name, self.url()))
     }
 
     /// Puts a text under the ARN of a parameter or of a secret.
-    pub(crate) fn put(&self, arn: &str, text: &str) {
+    pub fn put(&self, arn: &str, text: &str) {
         let answer = if arn.contains(":ssm:") {
             json!({"Parameter": {"ARN": arn, "Type": "SecureString", "Value": text, "Version": 1}})
         } else {
@@ -60,12 +60,12 @@ impl Upstream<Stores> {
     }
 
     /// Puts what is answered under an ARN.
-    pub(crate) fn put_answer(&self, arn: &str, answer: Value) {
+    pub fn put_answer(&self, arn: &str, answer: Value) {
         lock(&self.service().values).insert(arn.to_owned(), answer);
     }
 
     /// What the requests so far have asked for.
-    pub(crate) fn questions(&self) -> Vec<Value> {
+    pub fn questions(&self) -> Vec<Value> {
         self.calls().iter().map(Call::json).collect()
     }
 }
@@ -125,7 +125,7 @@ fn error(status: u16, kind: &str, message: &str) -> Response {
 }
 
 /// Answers with an error of the stores.
-pub(crate) fn refuses(status: u16, kind: &str, message: &str) -> Behaviour {
+pub fn refuses(status: u16, kind: &str, message: &str) -> Behaviour {
     Behaviour::Respond(error(status, kind, message))
 }
 

@@ -4,28 +4,28 @@
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 
-use super::upstream::Call;
+use crate::upstream::Call;
 
 /// Whose signature it is, and for what.
 #[derive(Clone, Copy)]
-pub(crate) struct Signer<'a> {
+pub struct Signer<'a> {
     /// The access key's id.
-    pub(crate) key: &'a str,
+    pub key: &'a str,
     /// The secret key.
-    pub(crate) secret: &'a str,
-    pub(crate) region: &'a str,
-    pub(crate) service: &'a str,
+    pub secret: &'a str,
+    pub region: &'a str,
+    pub service: &'a str,
 }
 
 /// The headers of the call that are signed; empty where it is not signed.
-pub(crate) fn signed_headers(call: &Call) -> Vec<&str> {
+pub fn signed_headers(call: &Call) -> Vec<&str> {
     let authorization = header(&call.headers, "authorization");
     let signed = authorization.split("SignedHeaders=").nth(1).and_then(|rest| rest.split(',').next());
     signed.map(|signed| signed.split(';').collect()).unwrap_or_default()
 }
 
 /// The value of `Authorization` that the call has to have, if this signer has signed these headers.
-pub(crate) fn authorization(call: &Call, by: Signer<'_>, signed: &[&str]) -> String {
+pub fn authorization(call: &Call, by: Signer<'_>, signed: &[&str]) -> String {
     let Signer { key, secret, region, service } = by;
     let time = header(&call.headers, "x-amz-date");
     let headers = signed.iter().map(|name| format!("{name}:{}\n", header(&call.headers, name).trim()));
@@ -42,7 +42,7 @@ pub(crate) fn authorization(call: &Call, by: Signer<'_>, signed: &[&str]) -> Str
 }
 
 /// The value of a header; empty where there is none.
-pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
-use super::answer;
-use super::http_server::Client;
+use crate::answer;
+use crate::http_server::Client;
 
 /// The content type of an answer that begins with a prelude.
 pub(crate) const WITH_PRELUDE: &str = "application/vnd.awslambda.http-integration-response";
@@ -84,7 +84,7 @@ impl Prelude {
 
 /// How a streamed body ended.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum StreamEnd {
+pub enum StreamEnd {
     /// It is whole.
     Whole,
     /// The function said in the trailers that it failed; `error` is what it said, decoded.
@@ -114,12 +114,12 @@ impl fmt::Display for StreamEnd {
 /// A streamed answer. When it is dropped, the function goes on, and the rest of the body is read
 /// and thrown away, as Lambda does it for a caller that has gone.
 #[derive(Debug)]
-pub(crate) struct Streamed {
-    pub(crate) status: StatusCode,
+pub struct Streamed {
+    pub status: StatusCode,
     /// Without the cookies.
-    pub(crate) headers: HeaderMap,
+    pub headers: HeaderMap,
     /// The values of `set-cookie`.
-    pub(crate) cookies: Vec<String>,
+    pub cookies: Vec<String>,
     chunks: mpsc::UnboundedReceiver<Bytes>,
     told: oneshot::Receiver<StreamEnd>,
     end: Option<StreamEnd>,
@@ -142,7 +142,7 @@ impl Streamed {
     }
 
     /// The next bytes of the body, as soon as they are there; `None` once it has ended.
-    pub(crate) async fn next_chunk(&mut self) -> Option<Bytes> {
+    pub async fn next_chunk(&mut self) -> Option<Bytes> {
         poll_fn(|context| self.poll_chunk(context)).await
     }
 
@@ -166,7 +166,7 @@ impl Streamed {
     ///
     /// # Panics
     /// When it is not UTF-8.
-    pub(crate) async fn next_event(&mut self) -> Option<String> {
+    pub async fn next_event(&mut self) -> Option<String> {
         let mut read = std::mem::take(&mut self.unread);
         loop {
             if let Some(end) = read.windows(2).position(|bytes| bytes == b"\n\n") {
@@ -182,7 +182,7 @@ impl Streamed {
     }
 
     /// Reads the rest of the body; how it ended.
-    pub(crate) async fn end(&mut self) -> StreamEnd {
+    pub async fn end(&mut self) -> StreamEnd {
         while self.next_chunk().await.is_some() {}
         self.ended().expect("a body without a next chunk has ended")
     }
@@ -196,7 +196,7 @@ impl Streamed {
     ///
     /// # Panics
     /// When it is not UTF-8.
-    pub(crate) async fn read(mut self) -> (String, StreamEnd) {
+    pub async fn read(mut self) -> (String, StreamEnd) {
         let mut body = Vec::new();
         while let Some(chunk) = self.next_chunk().await {
             body.extend_from_slice(&chunk);
@@ -208,14 +208,14 @@ impl Streamed {
     ///
     /// # Panics
     /// When it does not become whole, or is not UTF-8.
-    pub(crate) async fn text(self) -> String {
+    pub async fn text(self) -> String {
         let (body, end) = self.read().await;
         assert_eq!(end, StreamEnd::Whole, "after {body:?}");
         body
     }
 
     /// Resets the connection on which the function sends its answer.
-    pub(crate) fn abort(&self) {
+    pub fn abort(&self) {
         self.client.reset();
     }
 }

@@ -31,8 +31,8 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::behaviour::{Behaviour, Break, Damage, Ending, Place, Step, Stream};
-use super::http_server::{self, Request, Response};
+use crate::behaviour::{Behaviour, Break, Damage, Ending, Place, Step, Stream};
+use crate::http_server::{self, Request, Response};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -41,7 +41,7 @@ const BACKLOG: u32 = 1024;
 const BETWEEN_BYTES: Duration = Duration::from_millis(50);
 
 /// What is served where nothing else has been told.
-pub(crate) trait Service: Send + Sync + 'static {
+pub trait Service: Send + Sync + 'static {
     /// What the request asks for, in the service's own terms.
     fn operation(request: &Parts) -> String;
 
@@ -50,51 +50,51 @@ pub(crate) trait Service: Send + Sync + 'static {
 }
 
 /// What a [`Service`] answers.
-pub(crate) enum Answer {
+pub enum Answer {
     Whole(Response),
     Stream(Stream),
 }
 
 /// One request, as it arrived.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub struct Call {
     /// The same for the calls that came on one connection.
-    pub(crate) connection: u64,
-    pub(crate) operation: String,
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+    pub connection: u64,
+    pub operation: String,
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 impl Call {
     /// The body; `null` when it is no JSON.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 }
 
 /// A condition for [`Upstream::script`] that every call meets.
-pub(crate) fn every_call(_: &Call) -> bool {
+pub fn every_call(_: &Call) -> bool {
     true
 }
 
 /// A condition for [`Upstream::script`]: what is asked for is `name`.
-pub(crate) fn operation(name: &'static str) -> impl Fn(&Call) -> bool + Send {
+pub fn operation(name: &'static str) -> impl Fn(&Call) -> bool + Send {
     move |call| call.operation == name
 }
 
 /// Where an [`Upstream`] listens, and how.
 #[derive(Clone, Default)]
-pub(crate) struct Listening {
+pub struct Listening {
     /// The port; 0 is any free one.
-    pub(crate) port: u16,
+    pub port: u16,
     /// With TLS, as this says.
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 /// A running server; it ends when dropped.
-pub(crate) struct Upstream<S> {
+pub struct Upstream<S> {
     address: SocketAddr,
     shared: Arc<Shared<S>>,
     state: Mutex<State>,
@@ -161,7 +161,7 @@ impl<S: Service> Upstream<S> {
     ///
     /// # Errors
     /// The port cannot be had.
-    pub(crate) fn serve(service: S, listening: Listening) -> io::Result<Self> {
+    pub fn serve(service: S, listening: Listening) -> io::Result<Self> {
         let socket = bind((Ipv4Addr::LOCALHOST, listening.port).into())?;
         let address = socket.local_addr()?;
         let shared = Arc::new(Shared {
@@ -175,19 +175,19 @@ impl<S: Service> Upstream<S> {
         Ok(Self { address, shared, state: Mutex::new(State::Listening(server)) })
     }
 
-    pub(crate) fn service(&self) -> &S {
+    pub fn service(&self) -> &S {
         &self.shared.service
     }
 
     /// Without a slash at the end.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
     /// Does `behaviours` with the next calls that meet `condition`, one with each, after what has
     /// been scripted before. [`std::iter::repeat`] does one for ever.
-    pub(crate) fn script<I>(&self, condition: impl Fn(&Call) -> bool + Send + 'static, behaviours: I)
+    pub fn script<I>(&self, condition: impl Fn(&Call) -> bool + Send + 'static, behaviours: I)
     where
         I: IntoIterator<Item = Behaviour, IntoIter: Send + 'static>,
     {
@@ -196,48 +196,48 @@ impl<S: Service> Upstream<S> {
     }
 
     /// Answers from now on as if nothing had been scripted.
-    pub(crate) fn clear_script(&self) {
+    pub fn clear_script(&self) {
         lock(&self.shared.rules).clear();
     }
 
     /// The calls so far, in the order in which they arrived.
-    pub(crate) fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<Call> {
         self.shared.calls.borrow().clone()
     }
 
     /// What the calls so far asked for.
-    pub(crate) fn operations(&self) -> Vec<String> {
+    pub fn operations(&self) -> Vec<String> {
         self.shared.calls.borrow().iter().map(|call| call.operation.clone()).collect()
     }
 
     /// Waits until there have been so many calls.
-    pub(crate) async fn called(&self, calls: usize) {
+    pub async fn called(&self, calls: usize) {
         // It fails only when the sender has gone, which is in `self`.
         let _ = self.shared.calls.subscribe().wait_for(|so_far| so_far.len() >= calls).await;
     }
 
     /// Waits until there have been so many connections.
-    pub(crate) async fn connected(&self, connections: u64) {
+    pub async fn connected(&self, connections: u64) {
         self.until(|so_far| so_far.accepted >= connections).await;
     }
 
     /// Waits until no connection is open.
-    pub(crate) async fn all_closed(&self) {
+    pub async fn all_closed(&self) {
         self.until(|connections| connections.open.is_empty()).await;
     }
 
     /// How many connections there have been.
-    pub(crate) fn connections(&self) -> u64 {
+    pub fn connections(&self) -> u64 {
         self.shared.connections.borrow().accepted
     }
 
     /// Counts the calls from here.
-    pub(crate) fn forget_calls(&self) {
+    pub fn forget_calls(&self) {
         self.shared.calls.send_modify(Vec::clear);
     }
 
     /// Closes the connections on which no call is being answered, and waits until they are closed.
-    pub(crate) async fn close_idle(&self) {
+    pub async fn close_idle(&self) {
         let idle: Vec<u64> = {
             let connections = self.shared.connections.borrow();
             let idle = connections.open.iter().filter(|(_, connection)| connection.idle);
@@ -254,7 +254,7 @@ impl<S: Service> Upstream<S> {
     ///
     /// # Errors
     /// The system refuses to.
-    pub(crate) async fn stop(&self) -> io::Result<()> {
+    pub async fn stop(&self) -> io::Result<()> {
         let mut listening = {
             let mut state = lock(&self.state);
             match &mut *state {
@@ -274,7 +274,7 @@ impl<S: Service> Upstream<S> {
     ///
     /// # Errors
     /// The system refuses to.
-    pub(crate) fn restart(&self) -> io::Result<()> {
+    pub fn restart(&self) -> io::Result<()> {
         let mut state = lock(&self.state);
         if let State::Stopped(_) = *state
             && let State::Stopped(socket) = std::mem::replace(&mut *state, State::Listening(JoinSet::new()))
@@ -619,10 +619,10 @@ mod tests {
     use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
     use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-    use super::super::behaviour::Gate;
-    use super::super::model::{self, CHAT_COMPLETION, ChatCompletions, Model};
-    use super::super::tls::PrivateCa;
     use super::*;
+    use crate::behaviour::Gate;
+    use crate::model::{self, CHAT_COMPLETION, ChatCompletions, Model};
+    use crate::tls::PrivateCa;
 
     const HELLO: &str = r#"{"model":"m","messages":[{"role":"user","content":"Hello"}]}"#;
 
@@ -897,11 +897,11 @@ mod tests {
 
     #[tokio::test]
     async fn with_tls_only_those_who_trust_the_authority_are_answered() {
-        let authority = PrivateCa::new();
+        let authority = PrivateCa::generate();
         let rows = [
             (&authority, "127.0.0.1", true),
             (&authority, "elsewhere.example", false),
-            (&PrivateCa::new(), "127.0.0.1", false),
+            (&PrivateCa::generate(), "127.0.0.1", false),
         ];
         for (signer, name, trusted) in rows {
             let listening = Listening { tls: Some(signer.server_config(&[name])), ..Listening::default() };

@@ -73,10 +73,6 @@
 
 mod counts;
 mod first_use;
-// Without a harness `cfg(test)` is set too, but of a `#[test]` nothing stays.
-#[allow(unused_imports, reason = "the unit tests' own")]
-#[path = "../../local/mod.rs"]
-mod local;
 mod report;
 mod run;
 #[path = "../shared/mod.rs"]
@@ -88,9 +84,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use local_stack::Backends;
 
 use counts::{Counters, Counts, NAMES};
-use local::Backends;
 use report::Report;
 use run::{Request, Requests, Run, Servers, time_of_true};
 use shared::options::Options;

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use local_stack::signature::{Signer, authorization, header, signed_headers};
+use local_stack::{Backends, LocalOptions};
 use serde_json::Value;
 
-use crate::local::signature::{Signer, authorization, header, signed_headers};
-use crate::local::{Backends, LocalOptions};
 use crate::shared::Failure;
 use crate::shared::environment::Environment;
 use crate::shared::figures::median;

@@ -26,15 +26,15 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
+use local_stack::Backends;
+use local_stack::engine::{Engine, HISTORY_TABLE, Storage};
+use local_stack::model::{ChatCompletions, Model};
+use local_stack::upstream::Listening;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::local::Backends;
-use crate::local::engine::{Engine, HISTORY_TABLE, Storage};
-use crate::local::model::{ChatCompletions, Model};
-use crate::local::upstream::Listening;
 use crate::shared::Failure;
 
 /// An engine in memory with a table, and a model; both speak TLS.

@@ -22,10 +22,6 @@
 //! with chats where the head comes late, and fresh processes for short and long answers. Every answer is
 //! checked, delta by delta; no time decides about the exit code.
 
-// Without a harness `cfg(test)` is set too, but of a `#[test]` nothing stays.
-#[allow(unused_imports, reason = "the unit tests' own")]
-#[path = "../../local/mod.rs"]
-mod local;
 mod model;
 mod pass_through;
 mod received;
@@ -41,8 +37,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use local_stack::Backends;
 
-use local::Backends;
 use model::Model;
 use report::Report;
 use run::{Bench, Plan, Run};

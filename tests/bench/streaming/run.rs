@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use local_stack::{Backends, LocalOptions};
 use serde_json::{Value, json};
 
-use crate::local::{Backends, LocalOptions};
 use crate::model::Model;
 use crate::script::{Head, Pace, Script};
 use crate::shared::Failure;

@@ -19,30 +19,83 @@
 //! | [`upstream`] | what these three have in common: they record, and misbehave as a [`behaviour`] says |
 //! | [`tls`] | certificates for them |
 //! | [`name_server`] | the DNS |
-//! | [`http_server`] | what all of these serve HTTP with |
+//! | `http_server` | what all of these serve HTTP with |
 //!
-//! The tests run it around the built `bootstrap`, and `cargo local` runs it by hand. Everything is
-//! a real server or process; nothing of the function is replaced. Without [`Backends`] the function
-//! has neither engine nor model.
+//! Everything is a real server or a process on loopback, and nothing of the function is replaced: it is the program that Lambda
+//! would start, with the environment variables that Lambda would set.
+//!
+//! # Who uses it
+//!
+//! - Developers by hand, with `cargo local`, which is `main.rs`.
+//! - The tests, around the built program, and the tests of the pages in a browser around `cargo local`.
+//! - The benchmarks `cold_start` and `streaming`, which take the [`Backends`] alone and start the function themselves.
+//!
+//! # What is as on AWS
+//!
+//! - The events, the answers and the Runtime API, as AWS's guides describe them, with the limits on their sizes.
+//! - A process that handles one invocation at a time, is kept for the next one, and ends at a timeout; a failure of the
+//!   function, and what the gateway then answers.
+//! - The errors of DynamoDB and of the model, with their status, headers and text. Each server can also be slow, hang, break off
+//!   or send half an answer; see [`behaviour`].
+//!
+//! # What is not
+//!
+//! - Nobody checks permissions, and only [`secret_store`] checks signatures. No authorizer reads a token: a test says who
+//!   calls, by [`GatewayOptions::authorizer`].
+//! - The gateway has a single route. It neither answers preflights nor throttles, and has no CORS settings of its own.
+//! - A process has all memory and processors of this machine, is not frozen between invocations, and stays until the stack ends.
+//! - The engine finishes a write before the next read of its index. It neither throttles on its own nor removes expired items.
+//! - The model understands nothing. It tells what it was sent.
+//!
+//! # In a test
+//!
+//! Each test starts a stack of its own, which ends with the value. This one has the model refuse a call, and the function
+//! tries once more:
+//!
+//! ```no_run
+//! use local_stack::upstream::every_call;
+//! use local_stack::{Backends, LocalOptions, LocalStack, model};
+//! use serde_json::json;
+//!
+//! # async fn example() -> std::io::Result<()> {
+//! let options = LocalOptions::new("target/debug/kus-aws-backend").with_backends(Backends::start().await);
+//! let stack = LocalStack::start(options).await?;
+//! stack.model().script(every_call, [model::rate_limited()]);
+//! let answer = stack
+//!     .answer(&json!({
+//!         "version": "2.0",
+//!         "rawPath": "/api/v1/chat",
+//!         "headers": {"content-type": "application/json"},
+//!         "requestContext": {"http": {"method": "POST"}, "stage": "$default"},
+//!         "body": json!({"message": "Hello"}).to_string(),
+//!     }))
+//!     .await;
+//! assert_eq!(answer["statusCode"], 200);
+//! assert_eq!(stack.model().calls().len(), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`LocalStack::url`] is where the same stack answers HTTP. Without [`Backends`] the function has neither engine nor model.
 
-#![allow(dead_code, reason = "the tests and the example each use a part of it")]
+#![allow(missing_docs, clippy::must_use_candidate, reason = "only this repository uses it, and such names say enough")]
 
-pub(crate) mod answer;
-pub(crate) mod behaviour;
-pub(crate) mod engine;
-pub(crate) mod environment;
-pub(crate) mod event;
-pub(crate) mod function;
-pub(crate) mod gateway;
+pub mod answer;
+pub mod behaviour;
+pub mod engine;
+pub mod environment;
+pub mod event;
+pub mod function;
+pub mod gateway;
 pub(crate) mod http_server;
-pub(crate) mod model;
-pub(crate) mod name_server;
-pub(crate) mod runtime_api;
-pub(crate) mod secret_store;
-pub(crate) mod signature;
-pub(crate) mod streamed;
-pub(crate) mod tls;
-pub(crate) mod upstream;
+pub mod model;
+pub mod name_server;
+pub mod runtime_api;
+pub mod secret_store;
+pub mod signature;
+pub mod streamed;
+pub mod tls;
+pub mod upstream;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -52,12 +105,12 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use self::engine::{Engine, HISTORY_TABLE, Storage};
-use self::environment::{Outcome, StartError};
-use self::event::DEFAULT_STAGE;
-use self::function::{Function, FunctionOptions, Invoked};
-use self::gateway::{Gateway, GatewayOptions};
-use self::model::Model;
+use crate::engine::{Engine, HISTORY_TABLE, Storage};
+use crate::environment::{Outcome, StartError};
+use crate::event::DEFAULT_STAGE;
+use crate::function::{Function, FunctionOptions, Invoked};
+use crate::gateway::{Gateway, GatewayOptions};
+use crate::model::Model;
 
 /// The variable that tells the function how its Function URL invokes it.
 const INVOKE_MODE: &str = "FUNCTION_URL_INVOKE_MODE";
@@ -65,21 +118,21 @@ const INVOKE_MODE: &str = "FUNCTION_URL_INVOKE_MODE";
 /// What to start. Behind a Function URL, the function is told that it is to stream, unless it is
 /// told otherwise.
 #[derive(Clone)]
-pub(crate) struct LocalOptions {
-    pub(crate) function: FunctionOptions,
-    pub(crate) gateway: GatewayOptions,
+pub struct LocalOptions {
+    pub function: FunctionOptions,
+    pub gateway: GatewayOptions,
     /// The gateway's port; 0 is any free one.
-    pub(crate) port: u16,
+    pub port: u16,
     /// What the function calls; see [`LocalOptions::with_backends`].
-    pub(crate) backends: Backends,
+    pub backends: Backends,
 }
 
 /// What the function calls, where it is on this machine. Clones are the same servers, which end
 /// with the last of them.
 #[derive(Clone, Default)]
-pub(crate) struct Backends {
-    pub(crate) engine: Option<Arc<Engine>>,
-    pub(crate) model: Option<Arc<Model>>,
+pub struct Backends {
+    pub engine: Option<Arc<Engine>>,
+    pub model: Option<Arc<Model>>,
 }
 
 impl Backends {
@@ -87,14 +140,14 @@ impl Backends {
     ///
     /// # Panics
     /// When they cannot be started.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         let engine = Engine::start(&Storage::Memory).expect("the engine starts");
         engine.create_history_table(HISTORY_TABLE).await.expect("the engine makes the table");
         Self { engine: Some(Arc::new(engine)), model: Some(Arc::new(Model::start().expect("the model starts"))) }
     }
 
     /// The variables that tell the function of them.
-    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
         let engine = self.engine.iter().flat_map(|engine| {
             [("AWS_ENDPOINT_URL_DYNAMODB", engine.url()), ("HISTORY_TABLE", HISTORY_TABLE.to_owned())]
         });
@@ -104,7 +157,7 @@ impl Backends {
 
 impl LocalOptions {
     /// The function `program` on the stage `$default`, on a free port.
-    pub(crate) fn new(program: impl Into<PathBuf>) -> Self {
+    pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             function: FunctionOptions::new(program),
             gateway: GatewayOptions::default(),
@@ -115,7 +168,8 @@ impl LocalOptions {
 
     /// The function is told of `backends`, by the variables that it has not been given yet; those
     /// that it is given later win too.
-    pub(crate) fn with_backends(mut self, backends: Backends) -> Self {
+    #[must_use]
+    pub fn with_backends(mut self, backends: Backends) -> Self {
         for (name, value) in backends.variables() {
             if self.function.variable(name).is_none() {
                 self.function.env.insert(name.to_owned(), value.into());
@@ -127,9 +181,9 @@ impl LocalOptions {
 }
 
 /// The running stack; it ends, the function's processes too, when dropped.
-pub(crate) struct LocalStack {
-    pub(crate) function: Function,
-    pub(crate) gateway: Gateway,
+pub struct LocalStack {
+    pub function: Function,
+    pub gateway: Gateway,
     stage: String,
     backends: Backends,
 }
@@ -140,7 +194,7 @@ impl LocalStack {
     ///
     /// # Errors
     /// The gateway's port cannot be had.
-    pub(crate) async fn start(options: LocalOptions) -> io::Result<Self> {
+    pub async fn start(options: LocalOptions) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
         let mut function = options.function;
         if options.gateway.function_url && function.variable(INVOKE_MODE).is_none() {
@@ -153,7 +207,7 @@ impl LocalStack {
     }
 
     /// The URL of `path`, which begins with `/`, in the gateway's stage.
-    pub(crate) fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         let address = self.gateway.address();
         match self.stage.as_str() {
             DEFAULT_STAGE => format!("http://{address}{path}"),
@@ -165,7 +219,7 @@ impl LocalStack {
     ///
     /// # Panics
     /// When there is none.
-    pub(crate) fn engine(&self) -> &Engine {
+    pub fn engine(&self) -> &Engine {
         self.backends.engine.as_ref().expect("the stack has an engine")
     }
 
@@ -173,7 +227,7 @@ impl LocalStack {
     ///
     /// # Panics
     /// When there is none.
-    pub(crate) fn model(&self) -> &Model {
+    pub fn model(&self) -> &Model {
         self.backends.model.as_ref().expect("the stack has a model")
     }
 
@@ -181,7 +235,7 @@ impl LocalStack {
     ///
     /// # Errors
     /// The function cannot be started.
-    pub(crate) async fn invoke(&self, event: &Value) -> Result<Invoked, StartError> {
+    pub async fn invoke(&self, event: &Value) -> Result<Invoked, StartError> {
         self.function.invoke(event.to_string()).await
     }
 
@@ -189,7 +243,7 @@ impl LocalStack {
     ///
     /// # Panics
     /// When it does not answer with JSON.
-    pub(crate) async fn answer(&self, event: &Value) -> Value {
+    pub async fn answer(&self, event: &Value) -> Value {
         match self.invoke(event).await.map(|invoked| invoked.outcome) {
             Ok(Outcome::Response(answer)) => serde_json::from_slice(&answer).expect("an answer is JSON"),
             other => panic!("the function did not answer: {other:?}"),
@@ -197,7 +251,7 @@ impl LocalStack {
     }
 
     /// Stops the stack and waits until the function's processes have ended.
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         self.function.stop().await;
     }
 }

@@ -2,13 +2,13 @@
 //! whole answer stands in the table. The engine holds the conversation that the events name, which
 //! has two turns.
 
+use local_stack::Backends;
+use local_stack::engine::HISTORY_TABLE;
 use serde_json::{Value, json};
 
-use crate::events::{
+use crate::support::sample::{
     NEW_CONVERSATION, Row, any_origin, assert_answered, json_headers, not_allowed, preflight, problem, with,
 };
-use crate::local::Backends;
-use crate::local::engine::HISTORY_TABLE;
 
 /// The conversation that the events name; nobody in particular has begun it.
 const CONVERSATION: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::access::sha256;
-use crate::in_process::event;
-use crate::policy;
-use crate::talk::{say, send, stack};
+use crate::support::client::sha256;
+use crate::support::client::{say, send, stack};
+use crate::support::in_process::event;
+use crate::support::pages;
 
 /// The addresses that stand for the local stack's.
 const ADDRESSES: [&str; 2] = ["http://127.0.0.1:8000", "https://abc123.execute-api.us-east-1.amazonaws.com"];
@@ -146,7 +146,7 @@ fn prose(page: &str) -> String {
 fn spans(page: &str) -> BTreeSet<String> {
     let prose = prose(page).split_whitespace().collect::<Vec<_>>().join(" ");
     let parts = prose.split("``").enumerate();
-    let spans = parts.flat_map(|(index, part)| if index % 2 == 1 { vec![part] } else { policy::code(part) });
+    let spans = parts.flat_map(|(index, part)| if index % 2 == 1 { vec![part] } else { pages::code(part) });
     spans.map(ToOwned::to_owned).collect()
 }
 
@@ -188,7 +188,7 @@ fn resolve(page: &str, link: &str) -> String {
 #[test]
 fn every_link_finds_its_file_and_its_section() {
     let texts: BTreeMap<String, String> =
-        policy::pages().into_iter().map(|page| (page.clone(), policy::read(&page))).collect();
+        pages::pages().into_iter().map(|page| (page.clone(), pages::read(&page))).collect();
     let mut found = 0;
     for (page, text) in &texts {
         let text = prose(text);
@@ -209,23 +209,23 @@ fn every_link_finds_its_file_and_its_section() {
 
 #[test]
 fn every_page_can_be_reached_from_the_readme_in_its_language() {
-    for page in policy::pages().iter().filter(|page| *page != "README.md") {
+    for page in pages::pages().iter().filter(|page| *page != "README.md") {
         let (readme, link) = if page.starts_with(".github/docs/ko/") {
             (".github/README.ko.md", page.trim_start_matches(".github/"))
         } else {
             ("README.md", page.as_str())
         };
-        assert!(policy::read(readme).contains(&format!("]({link})")), "{readme} has no link to {page}");
+        assert!(pages::read(readme).contains(&format!("]({link})")), "{readme} has no link to {page}");
     }
 }
 
 #[test]
 fn every_page_says_first_whom_it_is_for() {
-    let pages: Vec<_> = policy::pages().into_iter().filter(|page| page.starts_with(".github/docs/")).collect();
+    let pages: Vec<_> = pages::pages().into_iter().filter(|page| page.starts_with(".github/docs/")).collect();
     assert!(pages.len() > 10, "{pages:?}");
     for page in pages {
         let beginning = if page.starts_with(".github/docs/ko/") { "이 문서는 " } else { "This page is for " };
-        let text = policy::read(&page);
+        let text = pages::read(&page);
         let first = text.split("\n\n").skip_while(|paragraph| !paragraph.starts_with("# ")).nth(1);
         assert!(first.is_some_and(|first| first.starts_with(beginning)), "{page}: {first:?}");
     }
@@ -234,7 +234,7 @@ fn every_page_says_first_whom_it_is_for() {
 #[test]
 fn a_readme_has_at_most_250_lines() {
     for Readme { path, .. } in READMES {
-        let lines = policy::read(path).lines().count();
+        let lines = pages::read(path).lines().count();
         assert!(lines <= 250, "{path}: {lines} lines");
     }
 }
@@ -243,25 +243,25 @@ fn a_readme_has_at_most_250_lines() {
 #[test]
 fn the_tables_and_the_short_guide_of_each_readme_agree_with_the_pages() {
     let cells = |text: &str| -> BTreeSet<Vec<String>> {
-        policy::rows(text).into_iter().map(|row| row.into_iter().take(2).collect()).collect()
+        pages::rows(text).into_iter().map(|row| row.into_iter().take(2).collect()).collect()
     };
-    let documented = cells(&policy::page("configuration"));
-    let measured = figures(&policy::page("performance"));
+    let documented = cells(&pages::page("configuration"));
+    let measured = figures(&pages::page("performance"));
     for Readme { path, settings, speed, deployment, guide, .. } in READMES {
-        let readme = policy::read(path);
-        let settings = cells(&policy::section(&readme, settings));
+        let readme = pages::read(path);
+        let settings = cells(&pages::section(&readme, settings));
         assert_eq!(settings.len(), 10, "{path}");
         assert!(settings.is_subset(&documented), "{path}: {:?}", settings.difference(&documented));
 
-        let rows = figures(&policy::section(&readme, speed));
+        let rows = figures(&pages::section(&readme, speed));
         assert!(rows.len() > 3, "{path}: {rows:?}");
         for row in rows {
             assert!(measured.contains(&row), "performance.md has no {row:?} of {path}");
         }
 
-        let guide = format!("{}{}", policy::page(guide), policy::read(".aws/README.md"));
-        let values = prose(&policy::section(&readme, deployment)).replace('\n', " ");
-        let values = policy::code(&values);
+        let guide = format!("{}{}", pages::page(guide), pages::read(".aws/README.md"));
+        let values = prose(&pages::section(&readme, deployment)).replace('\n', " ");
+        let values = pages::code(&values);
         assert!(values.len() > 15, "{path}: {values:?}");
         for value in values {
             assert!(guide.contains(value), "the guide of {path} has no {value}");
@@ -271,8 +271,8 @@ fn the_tables_and_the_short_guide_of_each_readme_agree_with_the_pages() {
 
 #[test]
 fn the_rows_of_the_readme_on_speed_are_those_of_the_page() {
-    let performance = policy::page("performance");
-    let short = policy::section(&policy::read("README.md"), "How fast");
+    let performance = pages::page("performance");
+    let short = pages::section(&pages::read("README.md"), "How fast");
     let rows = short.lines().filter(|line| line.starts_with('|'));
     assert!(rows.clone().count() > 5);
     for row in rows {
@@ -291,7 +291,7 @@ fn the_korean_pages_have_all_code_of_the_english_ones() {
     ];
     for (english, korean) in pages {
         for code in [spans, block_lines] {
-            let [expected, found] = [english, korean].map(|page| code(&policy::read(page)));
+            let [expected, found] = [english, korean].map(|page| code(&pages::read(page)));
             let missing: Vec<_> = expected.difference(&found).collect();
             assert!(missing.is_empty(), "{korean} lacks {missing:?}");
         }
@@ -301,7 +301,7 @@ fn the_korean_pages_have_all_code_of_the_english_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_of_each_route_in_each_readme_succeeds() {
     for Readme { path, api, .. } in READMES {
-        the_example_of_each_route_succeeds(&policy::section(&policy::read(path), api)).await;
+        the_example_of_each_route_succeeds(&pages::section(&pages::read(path), api)).await;
     }
 }
 
@@ -310,10 +310,10 @@ async fn the_example_of_each_route_succeeds(table: &str) {
     let [open, guarded] = [stack(&[]).await, stack(&[("ACCESS_TOKENS", &format!("ada:{}", sha256("a-token")))]).await];
     let begun = say(&open, None, "Hello").await;
     let id = begun["conversation_id"].as_str().expect("an id");
-    let rows = policy::rows(table);
+    let rows = pages::rows(table);
     assert!(rows.len() > 10, "{rows:?}");
     for row in rows {
-        let [command] = policy::code(&row[2])[..] else { panic!("a row with one example: {row:?}") };
+        let [command] = pages::code(&row[2])[..] else { panic!("a row with one example: {row:?}") };
         let stack = if command.contains("$TOKEN") { &guarded } else { &open };
         let url = stack.url("");
         let url = url.trim_end_matches('/');
@@ -332,7 +332,7 @@ async fn run(script: String) -> Output {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_that_makes_a_token_makes_the_entry_that_lets_it_in() {
     let [command, korean] = ["api", "ko/deploy"].map(|name| {
-        let page = policy::page(name);
+        let page = pages::page(name);
         page.lines().find(|line| line.starts_with("TOKEN=")).expect("the page has the command").to_owned()
     });
     assert_eq!(korean, command);
@@ -351,9 +351,9 @@ async fn the_command_that_makes_a_token_makes_the_entry_that_lets_it_in() {
 async fn the_examples_of_all_pages_answer_as_shown() {
     let stack = stack(&[]).await;
     let mut checked = BTreeMap::new();
-    for page in policy::pages() {
+    for page in pages::pages() {
         let (mut names, mut variables) = (Names::new(), String::new());
-        for Example { command, output } in examples(&policy::read(&page)) {
+        for Example { command, output } in examples(&pages::read(&page)) {
             let mut command = command.split("    #").next().unwrap_or_default().to_owned();
             for address in ADDRESSES {
                 command = command.replace(address, stack.url("").trim_end_matches('/'));

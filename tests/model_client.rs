@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use local_stack::behaviour::Behaviour;
+use local_stack::model::{self, ChatCompletions, Model};
+use local_stack::upstream::{Listening, every_call};
+use local_stack::{Backends, LocalStack};
 use serde_json::{Value, json};
 
-use crate::local::behaviour::Behaviour;
-use crate::local::model::{self, ChatCompletions, Model};
-use crate::local::upstream::{Listening, every_call};
-use crate::local::{Backends, LocalStack};
-use crate::talk::{Reply, begin, chat_event, last_sent, say, send, share, stack};
+use crate::support::client::{Reply, begin, chat_event, last_sent, say, send, share, stack};
 
 async fn chat(stack: &LocalStack) -> Reply {
     send(stack, &chat_event(&json!({"message": "Hello"}), &[])).await
@@ -87,9 +87,11 @@ async fn the_key_is_sent_and_told_to_nobody() {
         let logged = right.function.logged(reply.header("x-request-id").expect("an id")).await;
         assert!(!logged.contains("sk-a-"), "{logged}");
     }
-    let config = crate::in_process::configure(&[("OPENAI_API_KEY", KEY)]).expect("it can be used");
+    let config = crate::support::in_process::configure(&[("OPENAI_API_KEY", KEY)]).expect("it can be used");
     assert!(!format!("{config:?}").contains(KEY));
-    let wrong = crate::in_process::configure(&[("OPENAI_API_KEY", "sk-wrong\n\u{1}")]).expect_err("no key").to_string();
+    let wrong = crate::support::in_process::configure(&[("OPENAI_API_KEY", "sk-wrong\n\u{1}")])
+        .expect_err("no key")
+        .to_string();
     assert!(wrong.starts_with("OPENAI_API_KEY=") && !wrong.contains("sk-wrong"), "{wrong}");
 }
 
@@ -202,7 +204,7 @@ async fn each_failure_that_stays_becomes_its_status_and_code_at_once() {
         let logged = stack.function.logged(reply.header("x-request-id").expect("an id")).await;
         assert!(logged.contains(code), "{row}: {logged}");
     }
-    let items = stack.engine().items(crate::local::engine::HISTORY_TABLE).await;
+    let items = stack.engine().items(local_stack::engine::HISTORY_TABLE).await;
     assert_eq!(items, Vec::<Value>::new(), "no turn without an answer");
 }
 
@@ -344,7 +346,7 @@ async fn a_model_that_cannot_be_reached_is_unavailable() {
     assert_eq!((reply.problem(), reply.header("retry-after")), ((503, "model_unavailable"), Some("5")));
     stack.model().restart().expect("it starts");
     assert_eq!(chat(&stack).await.status, 200);
-    let mut options = crate::local::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function = options.function.with_env([("OPENAI_BASE_URL", "http://model.invalid/v1")]);
     options.function.timeout = Duration::from_secs(5);
     let nowhere = LocalStack::start(options.with_backends(Backends::start().await)).await.expect("the stack starts");
@@ -356,7 +358,7 @@ async fn a_model_that_cannot_be_reached_is_unavailable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_hangs_is_given_up_before_the_invocation_ends_and_not_asked_again() {
-    let mut options = crate::local::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function.timeout = Duration::from_secs(2);
     let stack = LocalStack::start(options.with_backends(Backends::start().await)).await.expect("the stack starts");
     // Of a call that is cut off by the timeout there is no reply at all.

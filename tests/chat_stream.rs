@@ -3,30 +3,23 @@
 
 use std::time::Duration;
 
+use local_stack::behaviour::{Behaviour, Ending, Gate, Step};
+use local_stack::environment::Outcome;
+use local_stack::model::{self, CHAT_COMPLETION, DONE};
+use local_stack::streamed::{StreamEnd, Streamed};
+use local_stack::upstream::{every_call, operation};
+use local_stack::{Backends, LocalStack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::in_process::event;
-use crate::local::behaviour::{Behaviour, Ending, Gate, Step};
-use crate::local::environment::Outcome;
-use crate::local::model::{self, CHAT_COMPLETION, DONE};
-use crate::local::streamed::{StreamEnd, Streamed};
-use crate::local::upstream::{every_call, operation};
-use crate::local::{Backends, LocalStack};
-use crate::openapi::assert_described;
-use crate::talk::{begin, chat_event, delete, read, send, share};
-
-pub(crate) const STREAMING: (&str, &str) = ("FUNCTION_URL_INVOKE_MODE", "RESPONSE_STREAM");
+use crate::support::client::{begin, chat_event, delete, read, send, share};
+use crate::support::in_process::event;
+use crate::support::openapi::assert_described;
+use crate::support::stream::{STREAMING, Told, by_function_url};
 
 /// The function with an engine and a model of its own, behind a Function URL that streams.
 async fn stack(variables: &[(&str, &str)]) -> LocalStack {
     share(&Backends::start().await, &[variables, &[STREAMING]].concat()).await
-}
-
-/// `event` as it comes by a Function URL.
-pub(crate) fn by_function_url(mut event: Value) -> Value {
-    event["requestContext"]["domainName"] = json!("abc123.lambda-url.us-east-1.on.aws");
-    event
 }
 
 /// The event of a chat that wants a stream.
@@ -40,64 +33,6 @@ async fn streamed(stack: &LocalStack, event: &Value) -> Streamed {
     match stack.invoke(event).await.expect("the function starts").outcome {
         Outcome::Stream(streamed) => *streamed,
         other => panic!("{event} is not answered by a stream: {other:?}"),
-    }
-}
-
-/// What a stream said.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Told {
-    /// The types of the parts, of text deltas one for all of them.
-    pub(crate) types: Vec<String>,
-    pub(crate) deltas: Vec<String>,
-    pub(crate) start: Value,
-    pub(crate) finish: Value,
-    pub(crate) problem: Value,
-}
-
-impl Told {
-    /// What the text of a whole stream says.
-    pub(crate) fn of(text: &str) -> Self {
-        let mut told = Self::default();
-        let events = text.strip_suffix("data: [DONE]\n\n").unwrap_or_else(|| panic!("no [DONE] ends {text:?}"));
-        for event in events.split_terminator("\n\n") {
-            let part = event.strip_prefix("data: ").unwrap_or_else(|| panic!("{event:?} is not an event"));
-            let part: Value = serde_json::from_str(part).expect("a part is JSON");
-            let kind = part["type"].as_str().expect("a part has a type").to_owned();
-            match kind.as_str() {
-                "start" => told.start = part["messageMetadata"].clone(),
-                "text-delta" => told.deltas.push(part["delta"].as_str().expect("a delta").to_owned()),
-                "finish" => told.finish = part["messageMetadata"].clone(),
-                "data-problem" => told.problem = part["data"].clone(),
-                "error" => assert_eq!(part["errorText"], told.problem["detail"]),
-                _ => {}
-            }
-            if told.types.last() != Some(&kind) {
-                told.types.push(kind);
-            }
-        }
-        told
-    }
-
-    pub(crate) fn text(&self) -> String {
-        self.deltas.concat()
-    }
-
-    /// The code of the problem that ended it; empty where it finished.
-    pub(crate) fn code(&self) -> &str {
-        let code = self.problem["code"].as_str().unwrap_or_default();
-        let types: Vec<&str> = self.types.iter().map(String::as_str).collect();
-        match types.as_slice() {
-            ["start", "text-start", "text-delta", "text-end", "finish"] if code.is_empty() => {}
-            ["start", "text-start", "text-delta", "data-problem", "error"]
-            | ["start", "text-start", "text-delta", "text-end", "data-problem", "error"]
-                if !code.is_empty() => {}
-            other => panic!("these are not the parts of a stream: {other:?}"),
-        }
-        code
-    }
-
-    fn conversation(&self) -> &str {
-        self.start["conversation_id"].as_str().expect("an id")
     }
 }
 
@@ -140,7 +75,7 @@ async fn stored(stack: &LocalStack, conversation: &str) -> (u64, String) {
 
 /// How many items the table has in all.
 async fn items(stack: &LocalStack) -> u64 {
-    let scan = json!({"TableName": crate::local::engine::HISTORY_TABLE, "Select": "COUNT", "ConsistentRead": true});
+    let scan = json!({"TableName": local_stack::engine::HISTORY_TABLE, "Select": "COUNT", "ConsistentRead": true});
     stack.engine().call("Scan", scan).await.expect("the engine reads")["Count"].as_u64().expect("a number")
 }
 
@@ -572,7 +507,7 @@ async fn a_failure_after_the_first_word_ends_the_stream_stores_nothing_and_is_no
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_falls_silent_is_given_up_before_the_functions_deadline() {
     let backends = Backends::start().await;
-    let mut options = crate::local::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function = options.function.with_env([STREAMING]);
     options.function.timeout = Duration::from_secs(2);
     let stack = LocalStack::start(options.with_backends(backends)).await.expect("the stack starts");
@@ -783,7 +718,7 @@ async fn a_rejection_for_another_reason_does_not_end_streaming() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_wait_is_left_to_the_caller_however_much_time_there_is() {
     let backends = Backends::start().await;
-    let mut options = crate::local::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
+    let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function = options.function.with_env([STREAMING]);
     options.function.timeout = Duration::from_mins(15);
     let stack = LocalStack::start(options.with_backends(backends)).await.expect("the stack starts");

@@ -1,7 +1,9 @@
-//! What the table has of conversations.
+//! What the table has: the turns of conversations, and the counters of tokens.
 
 use std::collections::BTreeMap;
 
+use local_stack::LocalStack;
+use local_stack::engine::HISTORY_TABLE;
 use serde_json::Value;
 
 /// A stored turn.
@@ -61,4 +63,20 @@ fn text<'a>(item: &'a Value, name: &str) -> &'a str {
 fn number(item: &Value, name: &str) -> usize {
     let number = item[name]["N"].as_str().and_then(|number| number.parse().ok());
     number.unwrap_or_else(|| panic!("{item} has no {name}"))
+}
+
+/// The counters of the table.
+pub(crate) async fn counters(stack: &LocalStack) -> Vec<Value> {
+    let items = stack.engine().items(HISTORY_TABLE).await;
+    items.into_iter().filter(|item| item["sk"]["S"] == "usage").collect()
+}
+
+pub(crate) fn used(counter: &Value) -> u64 {
+    counter["used"]["N"].as_str().expect("a number").parse().expect("not below zero")
+}
+
+/// The names of what is reserved.
+pub(crate) fn reservations(counter: &Value) -> Vec<String> {
+    let names = counter.as_object().expect("an item").keys();
+    names.filter(|name| name.starts_with("r#")).cloned().collect()
 }

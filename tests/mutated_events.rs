@@ -9,16 +9,16 @@ use bytes::Bytes;
 use fastrand::Rng;
 use http::HeaderMap;
 use http_body_util::BodyExt;
+use local_stack::answer::http_response;
+use local_stack::environment::Outcome;
+use local_stack::streamed::StreamEnd;
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
-use crate::local::answer::http_response;
-use crate::local::environment::Outcome;
-use crate::local::streamed::StreamEnd;
-use crate::local::{Backends, LocalOptions, LocalStack};
-use crate::scale::{random, scale};
-use crate::stream::STREAMING;
+use crate::support::long_tests::{random, scale};
+use crate::support::stream::STREAMING;
 
 /// How many processes each of the two functions has.
 const PROCESSES: usize = 2;
@@ -153,6 +153,23 @@ fn mutated(samples: &[Value], random: &mut Rng) -> Bytes {
 }
 
 /// What is wrong with what came of the event; `None` for an HTTP response, which is a problem document
+/// The method of an event.
+#[derive(Default, Deserialize)]
+struct WithMethod {
+    #[serde(rename = "requestContext")]
+    request_context: WithHttp,
+}
+
+#[derive(Default, Deserialize)]
+struct WithHttp {
+    http: Http,
+}
+
+#[derive(Default, Deserialize)]
+struct Http {
+    method: String,
+}
+
 /// where its status is an error.
 async fn wrong(outcome: Outcome, event: &[u8]) -> Option<String> {
     let (status, headers, body) = match outcome {
@@ -186,10 +203,11 @@ async fn wrong(outcome: Outcome, event: &[u8]) -> Option<String> {
         return Some(format!("{status}: {}", body.escape_ascii()));
     }
     let is_head = || {
-        // As `lambda_runtime` does it: what follows the first JSON value is not looked at.
+        // As `lambda_runtime` does it: what follows the first JSON value is not looked at. What is not asked for is
+        // skipped, however deep it is.
         let event = String::from_utf8_lossy(event);
-        let event = Value::deserialize(&mut serde_json::Deserializer::from_str(&event)).unwrap_or_default();
-        event["requestContext"]["http"]["method"] == "HEAD"
+        let event = WithMethod::deserialize(&mut serde_json::Deserializer::from_str(&event)).unwrap_or_default();
+        event.request_context.http.method == "HEAD"
     };
     let is_right =
         !status.is_client_error() || is_problem(status.as_u16(), &headers, &body) || (body.is_empty() && is_head());

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use local_stack::LocalStack;
+use local_stack::engine::HISTORY_TABLE;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::in_process::event;
-use crate::local::LocalStack;
-use crate::local::engine::HISTORY_TABLE;
-use crate::talk::{ISSUER, by, chat_event, from, path_of, send, stack};
+use crate::support::client::{ISSUER, by, chat_event, from, path_of, send, stack};
+use crate::support::in_process::event;
 
 /// What authorizers say, each about another owner than all the others.
 fn callers() -> Vec<Value> {

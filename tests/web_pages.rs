@@ -7,7 +7,7 @@ use kus_aws_backend::router::{self, Miss, ROUTES, Route};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::in_process::{app, ask};
+use crate::support::in_process::{app, ask};
 
 /// The texts of the elements `tag` in `page`.
 fn elements<'a>(page: &'a str, tag: &str) -> Vec<&'a str> {

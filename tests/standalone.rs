@@ -7,14 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use local_stack::function::FunctionOptions;
+use local_stack::name_server::{NameServer, Zone};
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::in_process::event;
-use crate::local::function::FunctionOptions;
-use crate::local::name_server::{NameServer, Zone};
-use crate::local::{Backends, LocalOptions, LocalStack};
-use crate::talk::{begin, read};
+use crate::support::client::{begin, read};
+use crate::support::in_process::event;
 
 /// Who is asked where `resolv.conf` names nobody.
 const NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);

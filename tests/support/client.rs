@@ -1,12 +1,14 @@
-//! How the tests talk with the function about conversations.
+//! A client of the function: it sends events, holds each answer to the OpenAPI document, and knows the requests about
+//! conversations.
 
+use local_stack::environment::Outcome;
+use local_stack::function::Invoked;
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::in_process::event;
-use crate::local::environment::Outcome;
-use crate::local::function::Invoked;
-use crate::local::{Backends, LocalOptions, LocalStack};
-use crate::openapi::assert_described;
+use super::in_process::event;
+use super::openapi::assert_described;
 
 /// What the function answered.
 #[derive(Debug)]
@@ -140,4 +142,14 @@ pub(crate) fn last_sent(stack: &LocalStack) -> Vec<(String, String)> {
     let messages = request["messages"].as_array().expect("a request has messages").iter();
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     messages.map(|message| (text(&message["role"]), text(&message["content"]))).collect()
+}
+
+/// The line of the log that belongs to `reply`.
+pub(crate) async fn logged(stack: &LocalStack, reply: &Reply) -> String {
+    stack.function.logged(reply.header("x-request-id").expect("an id")).await
+}
+
+/// How `ACCESS_TOKENS` names a token.
+pub(crate) fn sha256(token: &str) -> String {
+    hex::encode(Sha256::digest(token))
 }

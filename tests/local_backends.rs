@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::local::{Backends, LocalOptions, LocalStack};
+use local_stack::{Backends, LocalOptions, LocalStack};
 
 const BOOTSTRAP: &str = env!("CARGO_BIN_EXE_kus-aws-backend");
 

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
+use local_stack::environment::Outcome;
 use serde_json::{Value, json};
 
-use crate::in_process::event;
-use crate::local::environment::Outcome;
-use crate::talk::stack;
+use crate::support::client::stack;
+use crate::support::in_process::event;
 
 /// About as many bytes as an event may have: Lambda's quota is 6 MB.
 const EVENT: usize = 6_000_000;

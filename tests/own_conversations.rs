@@ -5,17 +5,17 @@ use std::iter::{repeat, repeat_n};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use local_stack::behaviour::{Behaviour, Gate};
+use local_stack::engine::{self, Engine, HISTORY_TABLE, INDEX, Storage};
+use local_stack::upstream::{every_call, operation};
+use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::in_process::event;
-use crate::local::behaviour::{Behaviour, Gate};
-use crate::local::engine::{self, Engine, HISTORY_TABLE, INDEX, Storage};
-use crate::local::upstream::{every_call, operation};
-use crate::local::{Backends, LocalOptions, LocalStack};
-use crate::policy::page;
-use crate::talk::{ISSUER, Reply, by, chat_event, patch_event, path_of, send, share, stack};
-use crate::upstreams::logged;
+use crate::support::client::logged;
+use crate::support::client::{ISSUER, Reply, by, chat_event, patch_event, path_of, send, share, stack};
+use crate::support::in_process::event;
+use crate::support::pages::page;
 
 const LIST: &str = "/api/v1/conversations";
 
@@ -128,7 +128,7 @@ async fn ones_own_conversations_are_listed_by_when_they_were_last_written_to() {
     let first = begin(&stack, "ada", "First, hello").await;
     let second = begin(&stack, "ada", "Second").await;
     begin(&stack, "bob", "Bob's").await;
-    crate::talk::begin(&stack, &["Nobody's"]).await;
+    crate::support::client::begin(&stack, &["Nobody's"]).await;
     assert_eq!(ids(&listed(&stack, "ada", "").await), [second.clone(), first.clone()]);
     let said = say(&stack, "ada", Some(&first), "Again").await;
     assert_eq!(said["turn"], 2);
@@ -148,7 +148,7 @@ async fn ones_own_conversations_are_listed_by_when_they_were_last_written_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_in_particular_has_no_list_and_costs_no_write_to_the_index() {
     let stack = stack(&[]).await;
-    let id = crate::talk::begin(&stack, &["one", "two"]).await;
+    let id = crate::support::client::begin(&stack, &["one", "two"]).await;
     let conversation = items(&stack).await.pop().expect("the conversation");
     assert_eq!((&conversation["sk"]["S"], conversation.get("owner")), (&json!("~conversation"), None));
     stack.engine().forget_calls();
@@ -161,13 +161,13 @@ async fn nobody_in_particular_has_no_list_and_costs_no_write_to_the_index() {
     let no_table = share(&Backends::default(), &[]).await;
     assert_eq!(send(&no_table, &event("GET", LIST, &[])).await.problem(), (401, "authentication_required"));
     assert_eq!(stack.engine().calls().len(), 0);
-    assert_eq!(crate::talk::read(&stack, &id, "").await.status, 200);
+    assert_eq!(crate::support::client::read(&stack, &id, "").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_earlier_versions_stored_of_an_owner_is_mended_by_the_next_turn() {
     let stack = stack(&[]).await;
-    let public = crate::talk::begin(&stack, &["one"]).await;
+    let public = crate::support::client::begin(&stack, &["one"]).await;
     let long = "o".repeat(3_000);
     let of_long = begin(&stack, &long, "one").await;
     for mut item in items(&stack).await {
@@ -179,9 +179,9 @@ async fn what_earlier_versions_stored_of_an_owner_is_mended_by_the_next_turn() {
             put(&stack, vec![item]).await;
         }
     }
-    assert_eq!(crate::talk::read(&stack, &public, "").await.body["title"], Value::Null);
+    assert_eq!(crate::support::client::read(&stack, &public, "").await.body["title"], Value::Null);
     assert_eq!(ids(&listed(&stack, &long, "").await), [""; 0]);
-    crate::talk::say(&stack, Some(&public), "two").await;
+    crate::support::client::say(&stack, Some(&public), "two").await;
     say(&stack, &long, Some(&of_long), "two").await;
     let list = listed(&stack, &long, "").await;
     assert_eq!((ids(&list), &list["conversations"][0]["title"]), (vec![of_long.clone()], &Value::Null));
@@ -439,10 +439,10 @@ async fn a_new_title_changes_nothing_else() {
     say(&stack, "ada", Some(&first), "more").await;
     assert_eq!(listed(&stack, "ada", "limit=1").await["conversations"][0]["title"], "About Ada 👩\u{200d}🚀");
 
-    let public = crate::talk::begin(&stack, &["one"]).await;
+    let public = crate::support::client::begin(&stack, &["one"]).await;
     let renamed = send(&stack, &patch_event(&path_of(&public), &json!({"title": "Everybody's"}))).await;
     assert_eq!((renamed.status, &renamed.body["title"]), (200, &json!("Everybody's")));
-    assert_eq!(crate::talk::read(&stack, &public, "").await.body["title"], "Everybody's");
+    assert_eq!(crate::support::client::read(&stack, &public, "").await.body["title"], "Everybody's");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -494,7 +494,7 @@ async fn a_request_that_is_sent_again_leaves_the_new_title() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_title_that_cannot_be_used_is_400() {
     let stack = stack(&[]).await;
-    let id = crate::talk::begin(&stack, &["one"]).await;
+    let id = crate::support::client::begin(&stack, &["one"]).await;
     let path = path_of(&id);
     let rows = [
         (json!({"title": ""}), "blank"),
@@ -557,7 +557,7 @@ async fn all_conversations_are_deleted_with_all_that_was_said_and_no_others() {
     let half = json!({"deleted_at": {"S": "2026-01-01T00:00:00.000Z"}});
     put(&stack, vec![conversation("ada", Uuid::new_v4(), "2026-01-01T00:00:00.000Z", &half)]).await;
     let bobs = begin(&stack, "bob", "Bob's").await;
-    crate::talk::begin(&stack, &["Nobody's"]).await;
+    crate::support::client::begin(&stack, &["Nobody's"]).await;
     let reply = delete_all(&stack, "ada").await;
     assert_eq!((reply.status, reply.body), (200, json!({"deleted": 121, "more": false})));
     let left: BTreeSet<_> = items(&stack).await.iter().map(|item| item["pk"]["S"].to_string()).collect();

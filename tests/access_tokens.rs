@@ -1,19 +1,14 @@
 //! Access tokens: who is let in, who is not, and what the token makes of a caller.
 
+use local_stack::LocalStack;
+use local_stack::engine::HISTORY_TABLE;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::in_process::{configure, event};
-use crate::local::LocalStack;
-use crate::local::engine::HISTORY_TABLE;
-use crate::talk::{by, chat_event, path_of, send, stack};
+use crate::support::client::{by, chat_event, path_of, send, sha256, stack};
+use crate::support::in_process::{configure, event};
 
 const ADA: &str = "ada-token-0123456789";
 const BOB: &str = "bob-token-0123456789";
-
-pub(crate) fn sha256(token: &str) -> String {
-    hex::encode(Sha256::digest(token))
-}
 
 async fn protected() -> LocalStack {
     let tokens = format!("ada:{}, bob:{},", sha256(ADA), sha256(BOB).to_uppercase());

@@ -3,71 +3,21 @@
 //! the log's lines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
-use http::StatusCode;
+use kus_aws_backend::router::ROUTES;
+use local_stack::engine::{HISTORY_TABLE, INDEX};
+use local_stack::secret_store::SecretStore;
+use local_stack::upstream::Call;
 use serde_json::{Value, json};
 
-use crate::deployment::{properties, template};
-use crate::in_process::{configure, event};
-use crate::local::engine::{HISTORY_TABLE, INDEX};
-use crate::local::secret_store::SecretStore;
-use crate::local::upstream::Call;
-use crate::logs;
-use crate::talk::{by, chat_event, delete, patch_event, path_of, read as read_conversation, say, send, stack};
-
-/// The text of a file of the project.
-pub(crate) fn read(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// The text of the page `.github/docs/NAME.md`.
-pub(crate) fn page(name: &str) -> String {
-    read(&format!(".github/docs/{name}.md"))
-}
-
-/// The paths of all pages of the documentation, in every language.
-pub(crate) fn pages() -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages = Vec::new();
-    for folder in ["", ".github/", ".github/docs/", ".github/docs/ko/", ".aws/"] {
-        let entries = fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
-        let paths = entries.map(|entry| entry.expect("an entry").path());
-        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
-            let name = path.file_name().and_then(|name| name.to_str()).expect("a name in UTF-8");
-            pages.push(format!("{folder}{name}"));
-        }
-    }
-    assert!(pages.len() > 10, "{pages:?}");
-    pages
-}
-
-/// The text under a heading of the second level in `page`, up to the next one. With `# ` in front,
-/// `heading` is the title of the page.
-pub(crate) fn section(page: &str, heading: &str) -> String {
-    let section = page.split("\n## ").find_map(|section| section.strip_prefix(heading)?.strip_prefix('\n'));
-    section.unwrap_or_else(|| panic!("there is no section {heading:?}")).to_owned()
-}
-
-/// The cells of the table rows in `section` that have code in them.
-pub(crate) fn rows(section: &str) -> Vec<Vec<String>> {
-    let rows = section.lines().filter(|line| line.starts_with('|') && line.contains('`'));
-    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
-}
-
-/// What stands between backquotes.
-pub(crate) fn code(text: &str) -> Vec<&str> {
-    text.split('`').skip(1).step_by(2).collect()
-}
-
-/// The strings that stand in `source` after `before` and a quote.
-fn quoted_after(source: &str, before: &str) -> BTreeSet<String> {
-    let before = format!("{before}\"");
-    let strings = source.split(&before).skip(1).filter_map(|rest| rest.split_once('"'));
-    strings.map(|(string, _)| string.to_owned()).collect()
-}
+use crate::support::client::{
+    by, chat_event, delete, patch_event, path_of, read as read_conversation, say, send, stack,
+};
+use crate::support::in_process::{configure, event};
+use crate::support::log_line;
+use crate::support::pages::{code, page, read, rows, section};
+use crate::support::source::{codes_of_the_source, quoted_after, variables_read};
+use crate::support::template::{properties, template};
 
 /// The actions that a role has to be allowed for `call`. A transaction needs those of its members
 /// (DynamoDB Developer Guide, "Using IAM with DynamoDB transactions"), every other operation the
@@ -181,13 +131,6 @@ fn exemplified() -> BTreeMap<String, String> {
     variables.map(|variable| variable.expect("a line of .env.example can be read")).collect()
 }
 
-/// The variables that the function reads.
-pub(crate) fn variables_read() -> BTreeSet<String> {
-    let variables = quoted_after(&read("src/config.rs"), "variable(");
-    assert!(variables.len() > 20, "{variables:?}");
-    variables
-}
-
 #[test]
 fn the_documentation_and_the_example_name_the_variables_that_are_read() {
     let mut read = variables_read();
@@ -232,35 +175,6 @@ fn every_variable_of_the_example_has_a_comment_of_one_line() {
     }
 }
 
-/// Every status and code of `src/error.rs`.
-pub(crate) fn codes_of_the_source() -> BTreeSet<(u16, String)> {
-    let status = |name: &str| {
-        let named = |status: &StatusCode| {
-            status.canonical_reason().is_some_and(|reason| reason.to_uppercase().replace([' ', '-'], "_") == name)
-        };
-        let status = (400..600).filter_map(|status| StatusCode::from_u16(status).ok()).find(named);
-        status.unwrap_or_else(|| panic!("{name} is no status")).as_u16()
-    };
-    let source = read("src/error.rs");
-    let codes: BTreeSet<_> = source
-        .split("(StatusCode::")
-        .skip(1)
-        .filter_map(|rest| {
-            let (name, rest) = rest.split_once(", \"")?;
-            Some((status(name), rest.split_once('"')?.0.to_owned()))
-        })
-        .collect();
-    assert!(codes.len() > 20, "{codes:?}");
-    codes
-}
-
-/// Method and path of the routes in the table of `section`, without the query.
-pub(crate) fn documented_routes(section: &str) -> BTreeSet<String> {
-    let rows = rows(section);
-    let routes = rows.iter().filter_map(|cells| code(&cells[0]).first()?.split('?').next());
-    routes.filter(|route| route.contains(" /")).map(ToOwned::to_owned).collect()
-}
-
 #[test]
 fn the_documentation_names_every_code_with_its_status() {
     let documented: BTreeSet<_> = rows(&section(&page("api"), "Errors"))
@@ -280,11 +194,11 @@ fn the_documentation_names_every_member_of_a_line_of_the_log_and_every_metric_wi
     let rows: Vec<_> = rows.iter().filter(|cells| cells.len() == 3).collect();
     let documented: BTreeSet<&str> = rows.iter().flat_map(|cells| code(&cells[0])).collect();
     let members: BTreeSet<&str> =
-        logs::SCHEMA["properties"].as_object().expect("members").keys().map(String::as_str).collect();
+        log_line::SCHEMA["properties"].as_object().expect("members").keys().map(String::as_str).collect();
     assert_eq!(documented, members);
 
     let example = section.split("```json\n").nth(1).and_then(|rest| rest.split('\n').next()).expect("an example");
-    let directive = logs::checked(example)["_aws"]["CloudWatchMetrics"][0].take();
+    let directive = log_line::checked(example)["_aws"]["CloudWatchMetrics"][0].take();
     let metrics: BTreeSet<_> = directive["Metrics"]
         .as_array()
         .expect("metrics")
@@ -294,4 +208,27 @@ fn the_documentation_names_every_member_of_a_line_of_the_log_and_every_metric_wi
     let documented: BTreeSet<_> =
         rows.iter().filter(|cells| !cells[1].is_empty()).map(|cells| (code(&cells[0])[0], cells[1].as_str())).collect();
     assert_eq!(documented, metrics);
+}
+
+#[test]
+fn the_schema_of_the_log_has_every_route_and_the_documentation_counts_the_metrics() {
+    let named: BTreeSet<&str> = log_line::SCHEMA["properties"]["Route"]["enum"]
+        .as_array()
+        .expect("routes")
+        .iter()
+        .map(|route| route.as_str().expect("text"))
+        .collect();
+    let paths = ROUTES.iter().map(|entry| entry.path);
+    assert_eq!(named, paths.chain(["preflight", "unmatched", "unsupported"]).collect());
+
+    // A route that calls nothing has no time of the model or the table, and no tokens.
+    let metrics = |route: &&str| match *route {
+        "/api/v1/chat" => 7,
+        route if route.starts_with("/api/v1/conversations") => 5,
+        _ => 4,
+    };
+    let of_all_requests = 7;
+    let count = of_all_requests + named.iter().map(metrics).sum::<usize>();
+    let expected = format!("at most {count} custom metrics");
+    assert!(page("operate").contains(&expected), "the page on operation has no {expected:?}");
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use crate::local::{LocalOptions, LocalStack};
-use crate::logs;
+use local_stack::{LocalOptions, LocalStack};
+
+use crate::support::log_line;
 
 async fn stack(change: impl FnOnce(&mut LocalOptions)) -> LocalStack {
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
@@ -257,7 +258,7 @@ fn the_example_tells_why_a_request_failed_and_prints_the_log_when_asked() {
     assert!(matches!(lines[..], [line] if line.contains(&format!(" history_unavailable{failure}"))), "{told}");
 
     let (printed, told) = log_of_example("logs", &["--logs"]);
-    let lines: Vec<_> = printed.lines().filter(|line| line.starts_with('{')).map(logs::checked).collect();
+    let lines: Vec<_> = printed.lines().filter(|line| line.starts_with('{')).map(log_line::checked).collect();
     let levels: Vec<_> = lines.iter().map(|line| &line["level"]).collect();
     assert_eq!(levels, ["INFO", "ERROR"], "{printed}");
     assert!(!told.contains("ERROR") && told.contains("GET /health 200 "), "{told}");
