@@ -12,10 +12,10 @@ import { setTimeout } from "node:timers/promises";
 /** The built example `local`. */
 const LOCAL = path.resolve(process.env.LOCAL_STACK);
 
-/** How long anything may take, in milliseconds. A test that passes never waits so long. */
+/** How long anything may take, in milliseconds. A test that passes never waits this long. */
 const PATIENCE = 20_000;
 
-/** Waits until `condition` gives something, and gives that. */
+/** Waits until `condition` returns something truthy, and returns that. */
 export async function until(condition, what) {
   const end = Date.now() + PATIENCE;
   for (;;) {
@@ -26,7 +26,7 @@ export async function until(condition, what) {
   }
 }
 
-/** Starts the function behind the local gateway, with these arguments and variables and no others. */
+/** Starts the function behind the local gateway, with only these arguments and variables. */
 export async function startStack(args, env = {}) {
   const cwd = await mkdtemp(path.join(tmpdir(), "stack-"));
   const stack = spawn(LOCAL, ["--port", "0", ...args], { cwd, env, stdio: ["ignore", "pipe", "pipe"] });

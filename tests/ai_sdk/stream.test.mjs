@@ -18,7 +18,7 @@ const FIRST_REPLY = 'You have said 1 thing: "My name is Ada.".';
 const SECOND = "What is my name?";
 const SECOND_REPLY = 'You have said 2 things; before this: "My name is Ada.". Now: "What is my name?".';
 
-/** What the model does after its first words, and the problem that the caller is told of then. */
+/** What the model does after its first words, and the problem that the caller then gets. */
 const FAILURES = {
   "whose connection breaks": [({ breakOff }) => breakOff(), { status: 502, code: "model_bad_response" }],
   "that tells of an error": [
@@ -37,7 +37,7 @@ function post(stack, body, headers = {}) {
   });
 }
 
-/** The parts of a stream that is well-formed to the byte. */
+/** The parts of a stream, after a check that every byte of it is well-formed. */
 function parts(text) {
   const events = text.split("\n\n");
   assert.equal(events.pop(), "", "an empty line ends the last event");
@@ -46,7 +46,7 @@ function parts(text) {
   return data.map((json) => JSON.parse(json));
 }
 
-/** `parts` with one text-delta in the place of all that follow each other. */
+/** `parts`, with consecutive text-deltas joined into one. */
 function joined(parts) {
   return parts.reduce((before, part) => {
     const last = before.at(-1);
@@ -55,7 +55,7 @@ function joined(parts) {
   }, []);
 }
 
-/** The parts of an answer of one delta, as they have to be to the last member. */
+/** The expected parts of an answer with one delta, with all their members. */
 function answered(metadata, delta) {
   const { conversation_id, turn } = metadata;
   return [
@@ -67,7 +67,7 @@ function answered(metadata, delta) {
   ];
 }
 
-/** A gate that a model waits at until the test opens it. */
+/** A gate at which a model waits until the test opens it. */
 function gate() {
   let open;
   const opened = new Promise((resolve) => (open = resolve));
@@ -92,7 +92,7 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
     before(async () => (shared = await startStack(["--function-url", "--model-delay", "5"])));
     after(() => shared?.close());
 
-    /** Says something as `useChat` does; the stream of the answer's parts. */
+    /** Sends a message as `useChat` does, and returns the stream of the answer's parts. */
     function send(stack, text, { conversation_id, key = crypto.randomUUID(), abortSignal } = {}) {
       const transport = new sdk.DefaultChatTransport({
         api: `${stack.url}/api/v1/chat`,
@@ -105,7 +105,7 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
       return transport.sendMessages({ chatId: "chat", messages, trigger: "submit-message", abortSignal });
     }
 
-    /** All states of the message that a stream becomes, and the errors that it tells of. */
+    /** All states of the message that a stream becomes, and the errors that the stream reports. */
     async function read(stream) {
       const states = [];
       const errors = [];
@@ -130,7 +130,7 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
       }
     }
 
-    test("a chat becomes a message that grows, with all that an answer tells", async () => {
+    test("a chat becomes a message that grows, with all that an answer contains", async () => {
       const result = await read(await send(shared, FIRST));
       assert.deepEqual(result.errors, []);
       const [{ text, state }, ...others] = result.message.parts;
@@ -147,7 +147,7 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
       assert.deepEqual(result.states[0].metadata, { conversation_id, turn: 1 });
     });
 
-    test("a delta is there before the model says the next one", async (t) => {
+    test("a delta arrives before the model sends the next one", async (t) => {
       const next = gate();
       const stack = await stackOf(t, async ({ say, finish }) => {
         say("One");
@@ -163,7 +163,7 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
       assert.equal(texts.at(-1), "One two");
     });
 
-    test("every part is one that the schema knows", async () => {
+    test("every part follows the schema", async () => {
       const response = await post(shared, { message: FIRST, stream: true });
       assert.equal(response.status, 200);
       const header = (name) => response.headers.get(name);
@@ -205,7 +205,7 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
       assert.equal(response.headers.get("x-vercel-ai-ui-message-stream"), "v1");
       const length = Number(response.headers.get("content-length"));
       const body = await response.text();
-      assert.equal(length, Buffer.byteLength(body), "it has a length");
+      assert.equal(length, Buffer.byteLength(body), "the answer has a Content-Length");
       const sent = parts(body);
       await assertValid(sent);
       assert.deepEqual(joined(sent), answered(sent.at(-1).messageMetadata, FIRST_REPLY));
@@ -216,7 +216,7 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
     });
 
     test("an error before the first word is thrown with its problem document", async (t) => {
-      // Nobody listens there, so the model cannot be reached.
+      // Nothing listens on this port, so the model cannot be reached.
       const alone = closedWith(t, await startStack(["--function-url"], { OPENAI_BASE_URL: "http://127.0.0.1:1/v1" }));
       const rows = [
         [shared, " ", {}, 400, "invalid_field"],
@@ -233,13 +233,13 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
     });
 
     for (const [what, [end, expected]] of Object.entries(FAILURES)) {
-      test(`an answer ${what} is told of in a part and as an error`, async (t) => {
+      test(`an answer ${what} is reported in a part and as an error`, async (t) => {
         let fails = true;
         const stack = await stackOf(t, async (model) => {
           model.say("One");
           model.say(" two");
           if (!fails) return model.finish("stop");
-          // What was said has to be on its way before the connection breaks.
+          // The text must be on its way before the connection breaks.
           await seen.opened;
           end(model);
         });
@@ -275,7 +275,7 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
       });
     }
 
-    test("a conversation that is deleted meanwhile is told of after the whole text", async (t) => {
+    test("a conversation that is deleted meanwhile is reported after the whole text", async (t) => {
       const rest = gate();
       let answers = 0;
       const stack = await stackOf(t, async ({ say, finish }) => {
@@ -300,7 +300,7 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
       assert.deepEqual([status, code, sent.at(-1).errorText], [409, "conversation_deleted", detail]);
     });
 
-    test("what is stopped is stored all the same", async (t) => {
+    test("a stopped answer is stored all the same", async (t) => {
       const rest = gate();
       const stack = await stackOf(t, async ({ say, finish }) => {
         say("One");
@@ -332,7 +332,7 @@ for (const [version, sdk] of Object.entries({ ai5, ai6, ai7 })) {
   });
 }
 
-test("a stream is asked for by the body, or by Accept where the body does not say", async (t) => {
+test("the body requests a stream, or Accept does if the body says nothing", async (t) => {
   const accept = { accept: "text/event-stream" };
   const rows = [
     [{ stream: true }, {}, "text/event-stream"],

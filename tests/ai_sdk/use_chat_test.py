@@ -17,13 +17,13 @@ from support import PATIENCE, BrowserTest, Site
 HERE = os.path.dirname(os.path.abspath(__file__))
 COMMANDS = os.path.join(HERE, "node_modules", ".bin")
 
-# Where the documented page finds the API. Nothing else in it is replaced.
+# The API's address in the documented page. The tests replace only this.
 DOCUMENTED_API = '"http://127.0.0.1:8000/api/v1/chat"'
 
-# Nobody listens there, so the model cannot be reached.
+# Nothing listens on this port, so the model cannot be reached.
 NO_MODEL = "http://127.0.0.1:1/v1"
 
-# Keeps every text that the last message has had.
+# Records every text of the last message as it grows.
 WATCH = """
 window.seen = [];
 new MutationObserver(() => {
@@ -40,7 +40,7 @@ def documented_page():
 
 
 def run(command, *arguments):
-    """What a command of the packages prints."""
+    """Runs a command of the packages and returns its output."""
     done = subprocess.run([os.path.join(COMMANDS, command), *arguments], cwd=HERE, capture_output=True, text=True)
     if done.returncode != 0:
         raise AssertionError(f"{command} fails: {done.stdout}{done.stderr}")
@@ -50,7 +50,7 @@ def run(command, *arguments):
 class Model:
     """A server with the Chat Completions API that says what `script`, a generator, makes of the messages it is sent.
 
-    An exception that it raises is told as an error in the stream.
+    If it raises an exception, the stream carries an error.
     """
 
     def __init__(self, script):
@@ -96,7 +96,7 @@ class Page:
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # Packages are looked for in the directories above.
+        # Node.js looks for packages in the parent directories.
         directory = tempfile.TemporaryDirectory(dir=HERE)
         cls.addClassCleanup(directory.cleanup)
         cls.directory = directory.name
@@ -115,14 +115,14 @@ class Page:
         )
 
     def open(self, stack):
-        """Opens the page, which uses this stack."""
+        """Opens the page with this stack as its API."""
         self.assertEqual(self.script.count(DOCUMENTED_API), 1)
         script = self.script.replace(DOCUMENTED_API, json.dumps(stack.url + "/api/v1/chat"))
         head = "<!doctype html><meta charset=utf-8><title>A page</title><link rel=icon href=data:,><div id=root></div>"
         site = Site({"/": f"{head}<script type=module>{script}</script>".encode()})
         self.addCleanup(site.close)
         self.driver.get(site.origin("localhost") + "/")
-        self.until(lambda: self.button("Send"), "the page is there")
+        self.until(lambda: self.button("Send"), "the page has loaded")
         self.driver.execute_script(WATCH)
         self.requests()
 
@@ -133,7 +133,7 @@ class Page:
         return next(iter(self.driver.find_elements(By.CSS_SELECTOR, "[role=alert]")), None)
 
     def texts(self):
-        """Who said what."""
+        """The messages, each with its author."""
         said = "return [...document.querySelectorAll('p:not([role])')].map((line) => line.textContent)"
         return self.driver.execute_script(said)
 
@@ -142,10 +142,10 @@ class Page:
 
     def until_texts(self, *expected):
         done = lambda: self.texts() == list(expected) and self.button("Send") and not self.alert()
-        self.until(done, f"{expected} is what was said")
+        self.until(done, f"the messages are {expected}")
 
     def warnings(self):
-        """What the browser has said, without what React tells developers."""
+        """The lines of the browser's console, without React's messages for developers."""
         return [line for line in self.console() if not line.startswith("INFO ")]
 
     def keys(self):
@@ -162,7 +162,7 @@ class Page:
             "target": "es2022",
             "lib": ["es2022", "dom", "dom.iterable"],
             "types": [],
-            # Those of the packages want the types of Node.js.
+            # The packages' own types need those of Node.js.
             "skipLibCheck": True,
             "paths": {
                 name: [os.path.join(HERE, "node_modules", found, "dist", "index.d.ts")]
@@ -203,19 +203,19 @@ class Page:
         self.until_texts(mine, answer, "user And now?", again)
         self.assertEqual(self.warnings(), [])
 
-    def test_a_model_that_cannot_be_reached_is_told_in_words(self):
+    def test_an_unreachable_model_is_reported_in_words(self):
         self.open(self.stack("--function-url", OPENAI_BASE_URL=NO_MODEL))
         self.say("Hello")
-        self.until(self.alert, "the error is told")
-        told = "The model cannot be reached. Try again later. Try again"
-        self.assertEqual((self.alert().text, self.texts()), (told, ["user Hello"]))
+        self.until(self.alert, "the error is shown")
+        shown = "The model cannot be reached. Try again later. Try again"
+        self.assertEqual((self.alert().text, self.texts()), (shown, ["user Hello"]))
         self.button("Try again").click()
         keys = []
-        self.until(lambda: keys.extend(self.keys()) or len(keys) == 2, "it is asked again")
-        self.until(self.alert, "the error is told again")
-        self.assertEqual((self.alert().text, self.texts(), len(set(keys))), (told, ["user Hello"], 1))
+        self.until(lambda: keys.extend(self.keys()) or len(keys) == 2, "the request is sent again")
+        self.until(self.alert, "the error is shown again")
+        self.assertEqual((self.alert().text, self.texts(), len(set(keys))), (shown, ["user Hello"], 1))
 
-    def test_an_answer_that_breaks_off_is_told_of_and_can_be_had_again(self):
+    def test_an_answer_that_breaks_off_is_reported_and_can_be_requested_again(self):
         def script(messages):
             yield "One"
             attempts.append(messages)
@@ -227,7 +227,7 @@ class Page:
         stack = self.model_stack(script)
         self.open(stack)
         self.say("Count")
-        self.until(self.alert, "the error is told")
+        self.until(self.alert, "the error is shown")
         self.assertRegex(self.alert().text, r"^[A-Z].*\. Try again$")
         self.assertEqual(self.texts(), ["user Count", "assistant One"])
         self.button("Try again").click()
@@ -236,15 +236,15 @@ class Page:
         self.say("Go on")
         self.until_texts("user Count", "assistant One of 1", "user Go on", "assistant One of 3")
 
-        # Nothing was kept that a second message could go on after.
+        # The first message was not stored, so a second one has nothing to continue.
         attempts.clear()
         self.open(stack)
         self.say("Count")
-        self.until(self.alert, "the error is told")
+        self.until(self.alert, "the error is shown")
         self.say("Hello")
         self.until_texts("user Count", "assistant One", "user Hello", "assistant One of 1")
 
-    def test_what_is_stopped_is_remembered(self):
+    def test_a_stopped_answer_is_remembered(self):
         def script(messages):
             if len(messages) > 1:
                 yield " / ".join(messages)
@@ -257,7 +257,7 @@ class Page:
         self.addCleanup(rest.set)
         self.open(self.model_stack(script))
         self.say("Count")
-        self.until(lambda: self.texts() == ["user Count", "assistant One"], "the first word is there")
+        self.until(lambda: self.texts() == ["user Count", "assistant One"], "the first word has arrived")
         self.button("Stop").click()
         self.until_texts("user Count", "assistant One")
         rest.set()
@@ -265,12 +265,12 @@ class Page:
         answer = ["user Count", "assistant One", "user Go on", "assistant Count / One two / Go on"]
 
         def remembered():
-            # The conversation is there when the model has said all that nobody listened to.
+            # The conversation is stored when the model has finished, although the client has stopped reading.
             if self.alert() and "There is no such conversation." in self.alert().text:
                 self.button("Try again").click()
             return self.texts() == answer
 
-        self.until(remembered, "what was stopped is remembered")
+        self.until(remembered, "the stopped answer is remembered")
 
     def model_stack(self, script):
         model = Model(script)

@@ -4,7 +4,7 @@ import unittest
 
 from support import BrowserTest, Site
 
-# What a page gets from `fetch`: the answer's status, what of it can be read, or that nothing came.
+# What a page gets from `fetch`: the status and what else the page may read, or that the request failed.
 FETCH = """
 const [url, options, done] = arguments;
 fetch(url, options).then(
@@ -34,7 +34,7 @@ class Cors(BrowserTest):
         cls.foreign = cls.site.origin("127.0.0.1")
 
     def fetch(self, page, url, **options):
-        """What a script in `page` gets."""
+        """The result of a script that runs in `page`."""
         if self.driver.current_url != page:
             self.driver.get(page)
         return self.driver.execute_async_script(FETCH, url, options)
@@ -48,7 +48,7 @@ class Cors(BrowserTest):
         health = self.fetch(page, stack.url + "/health")
         self.assertEqual((health["status"], health["body"]), (200, '{"status":"ok"}'))
         self.assertRegex(health["id"], "^[0-9a-f-]{36}$")
-        self.assertIsNone(health["nosniff"], "what is not exposed cannot be read")
+        self.assertIsNone(health["nosniff"], "a header that is not exposed cannot be read")
 
         key = {"idempotency-key": "7c9e6679-7425-40de-944b-e07fc1f90ae7", "authorization": "Bearer a-token"}
         said = self.fetch(page, stack.url + "/api/v1/chat", **{**CHAT, "headers": {**JSON, **key}})
@@ -62,14 +62,14 @@ class Cors(BrowserTest):
 
     def test_a_page_of_another_origin_sees_nothing_and_changes_nothing(self):
         stack = self.stack(ALLOWED_ORIGINS=self.allowed)
-        # Another host, another port, an opaque origin.
+        # Another host, another port, and an opaque origin.
         other = Site()
         self.addCleanup(other.close)
         for page in [self.foreign + "/", other.origin("localhost") + "/", self.allowed + "/sandboxed"]:
             self.assertEqual(self.fetch(page, stack.url + "/health"), REFUSED, page)
             self.assertEqual(self.fetch(page, stack.url + "/api/v1/chat", **CHAT), REFUSED, page)
             self.assertEqual(self.fetch(page, stack.url + "/nothing"), REFUSED, page)
-            # Without a preflight only what is no JSON is sent.
+            # Without a preflight a page cannot send JSON.
             text = {"method": "POST", "body": '{"message":"Hello"}', "mode": "no-cors"}
             self.assertEqual(self.fetch(page, stack.url + "/api/v1/chat", **text)["status"], 0, page)
         statuses = [line.split()[2] for line in self.posts(stack)]
@@ -90,7 +90,7 @@ class Cors(BrowserTest):
                     got = self.fetch(page, stack.url + path, credentials=credentials, **request)
                     self.assertEqual(got != REFUSED, allowed, f"{variables} {credentials} {path}: {got}")
 
-    def test_a_star_allows_every_page(self):
+    def test_a_star_allows_every_origin(self):
         stack = self.stack(ALLOWED_ORIGINS="*")
         for page in [self.allowed + "/", self.foreign + "/", self.allowed + "/sandboxed"]:
             self.assertEqual(self.fetch(page, stack.url + "/api/v1/chat", **CHAT)["status"], 200, page)
@@ -114,7 +114,7 @@ class Cors(BrowserTest):
         self.assertEqual(self.fetch(page, path)["status"], 200)
         self.assertNotIn("DELETE ", stack.log())
 
-    def test_the_documents_page_is_for_its_own_origin_and_shown_in_no_frame(self):
+    def test_the_docs_page_calls_only_its_own_origin_and_cannot_be_framed(self):
         stack = self.stack()
         self.driver.get(self.allowed + "/")
         self.driver.execute_async_script(

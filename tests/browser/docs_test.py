@@ -11,8 +11,8 @@ from selenium.webdriver.common.keys import Keys
 
 from support import TOO_WIDE, BrowserTest, Site
 
-# How many texts are seen, and those whose contrast with what lies behind them (WCAG 2.2, "contrast ratio") is below
-# 4.5, or below 3 for large text. A color that lets through what lies behind it is blended with it.
+# The number of visible texts, and those whose contrast ratio with their background (WCAG 2.2) is below 4.5, or below
+# 3 for large text. A translucent color is blended with what lies behind it.
 LOW_CONTRAST = """
 const channels = (color) => color.match(/[\\d.]+/g).map(Number);
 const blend = (over, under) => {
@@ -69,7 +69,7 @@ class Docs(BrowserTest):
             )
 
     def send(self, operation, **values):
-        """Sends a form with these values; the state and the blocks that are shown then."""
+        """Sends a form with these values, and returns the state and the blocks that are shown afterwards."""
         panel = self.panel(operation)
         for name, value in values.items():
             field = panel.find_element(By.ID, f"{operation}-{name}")
@@ -105,12 +105,12 @@ class Docs(BrowserTest):
         self.open(self.stack())
         self.assert_policy_is_enforced()
 
-    def test_a_page_of_somebody_else_is_no_answer(self):
+    def test_another_servers_page_is_not_taken_for_an_answer(self):
         with urllib.request.urlopen(self.stack().url + "/docs") as answer:
             site = Site({"/docs": answer.read()})
         self.addCleanup(site.close)
         self.driver.get(site.origin("localhost") + "/docs")
-        self.until(lambda: "A page" in self.one("#loading").text, "it is told in the place of the reference")
+        self.until(lambda: "A page" in self.one("#loading").text, "an error is shown instead of the reference")
         self.assertEqual(self.console(), [])
 
     def test_a_form_sends_its_request_and_shows_the_answer(self):
@@ -136,7 +136,7 @@ class Docs(BrowserTest):
         self.assertEqual((state.split(" after ")[0], "Body of the answer" in shown), ("Status 200", False))
         state, shown = self.send("optionsChat")
         self.assertIn("allow: POST, OPTIONS", shown["Headers of the answer"])
-        # The one answer that was a 404 on purpose.
+        # The one request that gets a 404 on purpose.
         self.assertEqual(len(self.console()), 1)
 
     def test_the_command_that_a_form_shows_does_the_same(self):
@@ -147,7 +147,7 @@ class Docs(BrowserTest):
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
         self.assertIn("""You have said 1 thing: \\"it's $HOME \\"quoted\\"\\".""", done.stdout)
 
-    def test_a_token_is_sent_and_kept_nowhere(self):
+    def test_a_token_is_sent_but_not_stored(self):
         self.open(self.stack())
         self.one("#access-panel summary").click()
         self.one("#token").send_keys("a-token", Keys.ENTER)
@@ -162,7 +162,7 @@ class Docs(BrowserTest):
         self.driver.refresh()
         self.assertEqual(self.one("#token").get_property("value"), "")
 
-    def test_where_access_tokens_are_needed_the_field_lets_its_requests_in(self):
+    def test_with_the_token_from_the_field_requests_are_accepted(self):
         self.open(self.stack(ACCESS_TOKENS=f"ada:{hashlib.sha256(b'a-token').hexdigest()}"))
         for token, status in [("", "401"), ("a-token", "200")]:
             if token:
@@ -190,7 +190,7 @@ class Docs(BrowserTest):
         posted = [url for method, url, _ in self.requests() if method == "POST"]
         self.assertEqual(posted, [f"{stack.url}/team-a/api/v1/chat"])
 
-    def test_its_link_leads_to_the_chat_whose_conversation_the_forms_offer(self):
+    def test_its_link_leads_to_the_chat_and_the_forms_offer_that_conversation(self):
         stack = self.stack()
         self.open(stack)
         self.one("#chat").click()
@@ -203,13 +203,13 @@ class Docs(BrowserTest):
         field = self.panel("readConversation").find_element(By.ID, "readConversation-conversation_id")
         self.assertEqual(field.get_property("value"), conversation)
 
-    def test_switched_off_there_is_nothing(self):
+    def test_it_is_not_found_if_it_is_switched_off(self):
         stack = self.stack(DOCS="off")
         for path in ["/docs", "/openapi.json"]:
             status, problem = stack.ask("GET", path)
             self.assertEqual((status, problem["code"]), (404, "not_found"))
 
-    def test_the_keyboard_is_enough(self):
+    def test_it_can_be_used_with_the_keyboard_alone(self):
         self.open(self.stack())
         active = lambda: self.driver.switch_to.active_element
         press = lambda *keys: ActionChains(self.driver).send_keys(*keys).perform()
@@ -218,7 +218,7 @@ class Docs(BrowserTest):
             for _ in range(60):
                 press(Keys.TAB)
                 outline = self.driver.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
-                self.assertEqual(outline, "solid", f"the focus is seen on {active().get_attribute('outerHTML')[:80]}")
+                self.assertEqual(outline, "solid", f"the focus is visible on {active().get_attribute('outerHTML')[:80]}")
                 if self.driver.execute_script("return document.activeElement.matches(arguments[0])", selector):
                     return
             self.fail(f"Tab does not lead to {selector}")
@@ -233,7 +233,7 @@ class Docs(BrowserTest):
         press(Keys.END, " and more", Keys.ENTER)
         self.until(lambda: 'hello and more"' in self.one("#operation-echo form").text, "the form is sent")
 
-    def test_everything_has_a_name(self):
+    def test_every_control_has_an_accessible_name(self):
         self.open(self.stack())
         self.open_everything()
         controls = self.all("a, button, input, textarea, summary, [tabindex='0']")
@@ -246,7 +246,7 @@ class Docs(BrowserTest):
         levels = [int(heading.tag_name[1]) for heading in self.all("h1, h2, h3, h4, h5, h6")]
         self.assertEqual([pair for pair in zip(levels, levels[1:]) if pair[1] > pair[0] + 1], [])
 
-    def test_it_is_readable_in_the_light_in_the_dark_and_on_a_phone(self):
+    def test_it_is_readable_in_light_and_dark_mode_and_on_a_phone(self):
         self.open(self.stack())
         self.open_everything()
         pages = set()

@@ -14,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 
 from support import TOO_WIDE, BrowserTest, EmptyTable, Model, NoIndex, Site, Wire
 
-# Nobody listens there, so the model cannot be reached.
+# Nothing listens on this port, so the model cannot be reached.
 NO_MODEL = {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
 
 UNKNOWN = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -24,19 +24,19 @@ LARGEST = 25_000
 
 HTML = {"accept": "text/html"}
 
-# Lets the caller in who has the token `a-token`.
+# Accepts the token `a-token`.
 TOKENS = {"ACCESS_TOKENS": f"ada:{hashlib.sha256(b'a-token').hexdigest()}"}
 
 LIST = "/api/v1/conversations"
 
-# What the page reads out: every text of the live region since this ran.
+# Records what a screen reader would read out: every text of the live region from now on.
 LISTEN = """
 window.heard = [];
 const region = document.getElementById("announcer");
 new MutationObserver(() => window.heard.push(region.textContent)).observe(region, { childList: true });
 """
 
-# Everything that markdown uses.
+# All the markdown that the page renders.
 RICH = """\
 # A title
 
@@ -91,7 +91,7 @@ HOSTILE = """\
 \u202egpj.exe \u2066hidden\u2069 \u202e
 """
 
-# The elements of the answers, their attributes, and the targets of their links.
+# The elements in the answers, their attributes, and the targets of their links.
 MADE = """
 const made = [...document.querySelectorAll(".assistant .bubble *")];
 return [
@@ -110,7 +110,7 @@ const outline = (node) =>
 return [...[...document.querySelectorAll(".bubble")].at(-1).childNodes].map(outline);
 """
 
-# What does not fit the width of the page, and does not scroll in itself.
+# The elements that are wider than the page and do not scroll on their own.
 OUTSIDE = TOO_WIDE.replace('querySelectorAll("*")', "querySelectorAll(':not(pre *, .table *)')")
 
 
@@ -129,7 +129,7 @@ class Home(BrowserTest):
         self.until(lambda: self.one("#message").is_displayed(), "the page is ready")
 
     def served(self, *answers):
-        """A stack whose model gives these answers, as they are written."""
+        """A stack whose model streams these answers."""
         model = Model(*answers)
         self.addCleanup(model.close)
         return self.stack("--function-url", **model.variables())
@@ -138,7 +138,7 @@ class Home(BrowserTest):
         ActionChains(self.driver).send_keys(*keys).perform()
 
     def write(self, message):
-        """Puts a text into the box, with characters that no keyboard has."""
+        """Puts a text into the box, even with characters that cannot be typed."""
         self.driver.execute_script("document.getElementById('message').value = arguments[0]", message)
 
     def send(self, message):
@@ -149,13 +149,13 @@ class Home(BrowserTest):
         return self.one("#log").get_attribute("aria-busy") == "true"
 
     def say(self, message):
-        """Says something, and waits until there is an answer or a failure."""
+        """Sends a message, and waits until there is an answer or a failure."""
         self.send(message)
         self.until(lambda: self.one("#message").get_property("value") == "", "it is sent")
         self.until(lambda: not self.is_busy(), f"an answer to {message[:40]!r}")
 
     def said(self):
-        """Who said what. A text that still grows ends with a soft hyphen, which is not seen."""
+        """The messages, each with its author. A text that still grows ends with a soft hyphen, which is invisible."""
         said = "return [...document.querySelectorAll('#log article')].map((node) => [node.className, "
         said = self.driver.execute_script(said + "node.firstChild.innerText.replace('\\xad', '').trim()])")
         return [tuple(each) for each in said]
@@ -195,7 +195,7 @@ class Home(BrowserTest):
         self.assertTrue(self.is_busy())
         self.assertEqual(self.one("#go").accessible_name, "Stop")
         more.set()
-        # What is not closed yet does not look broken.
+        # Markdown that is not closed yet does not look broken.
         self.until(lambda: self.last() == "Hello, Ada", "the next words")
         self.assertEqual(len(self.all(".bubble strong")), 1)
         end.set()
@@ -235,7 +235,7 @@ class Home(BrowserTest):
         self.assertFalse(self.one("#delete").is_displayed())
         self.say("Hello")
         self.assertNotEqual(self.conversation(), conversation)
-        # Another tab begins anew.
+        # Another tab starts a new conversation.
         self.driver.switch_to.new_window("tab")
         self.addCleanup(self.driver.switch_to.window, self.driver.current_window_handle)
         self.open(stack)
@@ -247,7 +247,7 @@ class Home(BrowserTest):
         self.open(stack)
         self.send("Tell me a story")
         self.until(lambda: self.said()[1:] == [("assistant", "Once upon a time")], "the first words")
-        # Enter sends nothing meanwhile.
+        # Meanwhile Enter sends nothing.
         self.one("#message").send_keys("Shorter", Keys.ENTER)
         self.button("Stop").click()
         self.until(lambda: not self.is_busy(), "it stops")
@@ -276,14 +276,14 @@ class Home(BrowserTest):
         self.assertEqual(self.failures()[0][0], "The conversation is gone. A new one begins.")
         self.assertNotIn(self.conversation(), ["", stopped])
 
-    def test_a_failure_is_told_and_tried_again_with_the_same_key(self):
+    def test_a_failure_is_shown_and_retried_with_the_same_key(self):
         self.open(self.stack(**NO_MODEL))
         self.say("Hello")
         self.button("Try again").click()
         self.until(lambda: len(self.all(".card")) == 1 and not self.is_busy(), "it fails again")
         self.assertEqual(self.active().accessible_name, "Send")
-        [[told, small, retry]] = self.failures()
-        self.assertEqual((told, retry), ("The model cannot be reached.", "Try again"))
+        [[shown, small, retry]] = self.failures()
+        self.assertEqual((shown, retry), ("The model cannot be reached.", "Try again"))
         self.assertRegex(small, r"^The model cannot be reached\. Try again later\. · Wait \d+ s\. · [0-9a-f-]{36}$")
         self.assertEqual(self.said()[0], ("user", "Hello"))
         self.say("Hello again")
@@ -292,7 +292,7 @@ class Home(BrowserTest):
         self.assertEqual((len(keys), keys[0] == keys[1], keys[1] == keys[2]), (3, True, False))
         self.assertEqual([uuid.UUID(key).version for key in keys], [4] * 3)
 
-    def test_an_answer_that_breaks_off_is_tried_again(self):
+    def test_an_answer_that_breaks_off_is_requested_again(self):
         stack = self.served(["Half of", None], ["The whole."])
         self.open(stack)
         self.say("Hello")
@@ -304,7 +304,7 @@ class Home(BrowserTest):
         self.assertEqual((first, self.failures()), (second, []))
         self.assertEqual(stack.ask("GET", f"/api/v1/conversations/{self.conversation()}")[1]["turns"], 1)
 
-    def test_a_connection_that_is_lost_is_told_and_the_answer_is_not_doubled(self):
+    def test_a_lost_connection_is_shown_and_the_answer_is_not_doubled(self):
         rest = threading.Event()
         stack = self.served(["Half of", rest, " it."], ["Another."])
         wire = Wire(stack.url)
@@ -314,7 +314,7 @@ class Home(BrowserTest):
         self.until(lambda: self.said()[1:] == [("assistant", "Half of")], "the first words")
         conversation = self.conversation()
         wire.cut()
-        self.until(lambda: self.failures(), "it is told")
+        self.until(lambda: self.failures(), "the failure is shown")
         self.assertEqual(self.failures(), [["The connection was lost.", "Try again"]])
         rest.set()
         path = f"/api/v1/conversations/{conversation}"
@@ -323,7 +323,7 @@ class Home(BrowserTest):
         self.until(lambda: self.said()[1:] == [("assistant", "Half of it.")] and not self.is_busy(), "the answer")
         self.assertEqual((self.conversation(), stack.ask("GET", path)[1]["turns"]), (conversation, 1))
 
-    def test_an_api_that_cannot_be_reached_is_told(self):
+    def test_an_unreachable_api_is_shown_as_a_failure(self):
         stack = self.stack()
         self.open(stack)
         stack.process.terminate()
@@ -331,7 +331,7 @@ class Home(BrowserTest):
         self.say("Hello")
         self.assertEqual(self.failures(), [["The connection was lost.", "Try again"]])
 
-    def test_an_answer_that_cannot_be_saved_is_told(self):
+    def test_an_answer_that_cannot_be_saved_is_marked(self):
         table, model = EmptyTable(), Model(["Hello."], ["Who are you?"])
         for server in [table, model]:
             self.addCleanup(server.close)
@@ -339,7 +339,7 @@ class Home(BrowserTest):
         self.say("My name is Ada.")
         self.assertEqual(self.notes(), ["Copy\nCould not be saved, and is not remembered."])
 
-    def test_a_page_of_somebody_else_is_no_answer(self):
+    def test_another_servers_page_is_not_taken_for_an_answer(self):
         with urllib.request.urlopen(urllib.request.Request(self.stack().url + "/", headers=HTML)) as answer:
             site = Site({"/": answer.read()})
         self.addCleanup(site.close)
@@ -349,12 +349,12 @@ class Home(BrowserTest):
         self.assertEqual(self.failures(), [["The connection was lost.", "Try again"]])
         self.assertEqual(self.console(), [])
 
-    def test_a_conversation_that_is_gone_is_told_and_a_new_one_begins(self):
+    def test_a_missing_conversation_is_reported_and_a_new_one_begins(self):
         stack = self.stack()
         self.open(stack)
         self.driver.execute_script("sessionStorage.setItem('conversation', arguments[0])", UNKNOWN)
         self.driver.refresh()
-        self.until(lambda: self.failures(), "it is told")
+        self.until(lambda: self.failures(), "the failure is shown")
         self.assertEqual(self.failures()[0][0], "The conversation is gone. A new one begins.")
         self.assertEqual((len(self.failures()[0]), self.conversation()), (2, ""))
         self.say("Hello")
@@ -367,7 +367,7 @@ class Home(BrowserTest):
         self.assertEqual(len(self.failures()), 2)
         self.assertNotIn(self.conversation(), ["", first])
 
-    def test_a_conversation_is_deleted_when_that_is_confirmed(self):
+    def test_a_conversation_is_deleted_after_confirmation(self):
         stack = self.stack()
         self.open(stack)
         self.say("Hello")
@@ -378,7 +378,7 @@ class Home(BrowserTest):
             self.assertEqual(self.one("#confirm").accessible_name, "Delete this conversation?")
             self.assertEqual(self.active().accessible_name, "Cancel")
             leave()
-            self.until(lambda: not self.one("#confirm").is_displayed(), "it asks no more")
+            self.until(lambda: not self.one("#confirm").is_displayed(), "the question is gone")
             self.assertEqual(self.active().get_attribute("id"), "delete")
             self.assertEqual((stack.ask("GET", path)[0], len(self.said())), (200, 2))
         self.button("Delete").click()
@@ -409,7 +409,7 @@ class Home(BrowserTest):
             first, top = self.one("article:first-child"), self.driver.execute_script(where)
             button.click()
             self.until(lambda: len(mine()) == turns, "an older page")
-            # What was read stays where it is.
+            # The text that was read stays where it is.
             self.assertAlmostEqual(first.rect["y"] - self.driver.execute_script("return scrollY"), top, delta=60)
         self.assertEqual(mine(), [f"message {number}" for number in range(45)])
         self.assertFalse(self.one("#older").is_displayed())
@@ -425,7 +425,7 @@ class Home(BrowserTest):
         self.until(lambda: count() >= 59 and self.driver.execute_script(left) < 1, "the end is in sight")
         more.set()
         self.until(lambda: count() >= 119 and self.driver.execute_script(left) < 1, "it follows")
-        # Its script hears of the scrolling before the browser tells the end of it.
+        # The page's script notices the scrolling before the browser reports its end.
         self.driver.execute_async_script("onscrollend = () => arguments[0](); scrollTo(0, 100)")
         end.set()
         self.until(lambda: not self.is_busy(), "the end")
@@ -462,10 +462,10 @@ class Home(BrowserTest):
         self.assertEqual(apart, {("_blank", "noopener noreferrer")})
         self.assertEqual(self.driver.execute_script(MADE)[2][0], "https://example.com/a?b=1&c=2")
 
-    def test_nothing_that_a_model_says_becomes_more_than_text(self):
+    def test_nothing_in_a_models_answer_becomes_more_than_text(self):
         stack = self.stack()
         self.open(stack)
-        # The stand-in repeats what it is told, and the history tells it again.
+        # The stand-in repeats the message, and the history shows it once more.
         self.say(f"\n\n{HOSTILE}")
         self.say("x" * 20_000)
         self.say("\n\n" + "*a **b `c [d](" * 1_500)
@@ -487,7 +487,7 @@ class Home(BrowserTest):
         self.assertEqual(self.console(), [])
         self.assertEqual({url.startswith((stack.url, "data:")) for _, url, _ in self.requests()}, {True})
 
-    def test_a_long_answer_is_shown_without_being_made_anew(self):
+    def test_a_long_answer_is_shown_without_rebuilding_it(self):
         pieces = [f"word {number} **bold** `code`\n\n" for number in range(3_000)]
         first, rest = threading.Event(), threading.Event()
         self.open(self.served(["The first.\n\nThe second.\n\n", first, *pieces, rest, "The last."]))
@@ -530,7 +530,7 @@ class Home(BrowserTest):
         self.until(lambda: len(self.said()) == 2 and not self.is_busy(), "the answer")
         self.assertEqual((self.said()[0], box.rect["height"]), (("user", f"{text}\nmore"), height))
 
-    def test_enter_belongs_to_an_input_method_while_it_composes(self):
+    def test_enter_belongs_to_the_input_method_during_composition(self):
         self.open(self.stack())
         sent = self.driver.execute_script(
             """
@@ -541,7 +541,7 @@ class Home(BrowserTest):
             return [box.dispatchEvent(enter(true)), box.dispatchEvent(enter(false))];
             """
         )
-        # What is not cancelled does what Enter does by itself.
+        # An event that is not cancelled does what Enter normally does.
         self.assertEqual(sent, [True, False])
         self.until(lambda: len(self.said()) == 2 and not self.is_busy(), "it is sent once")
         self.assertEqual(self.said()[0], ("user", "안녕"))
@@ -556,7 +556,7 @@ class Home(BrowserTest):
         self.until(lambda: not self.is_busy(), "the end")
         self.assertEqual((self.last(), len(self.posts())), ("Hello.", 1))
 
-    def test_a_token_is_sent_and_kept_as_long_as_the_tab(self):
+    def test_a_token_is_sent_and_kept_until_the_tab_is_closed(self):
         self.open(self.stack())
         self.button("Settings").click()
         self.one("#token").send_keys("a-token", Keys.ENTER)
@@ -570,7 +570,7 @@ class Home(BrowserTest):
         kept = "return JSON.stringify([{ ...localStorage }, document.cookie, location.href])"
         self.assertNotIn("a-token", self.driver.execute_script(kept))
 
-    def test_where_access_tokens_are_needed_it_asks_for_one_and_goes_on_with_it(self):
+    def test_it_asks_for_an_access_token_if_one_is_needed_and_continues_with_it(self):
         stack = self.stack(**TOKENS)
         self.open(stack)
         for refused, token in enumerate([None, "another"], 1):
@@ -626,7 +626,7 @@ class Home(BrowserTest):
         self.open(stack)
         self.assertFalse(self.one("#list").is_displayed())
         self.enter_token()
-        self.assertEqual([url for _, url, _ in self.requests() if "/api/" in url], [], "nothing is asked before it is wanted")
+        self.assertEqual([url for _, url, _ in self.requests() if "/api/" in url], [], "the list is loaded too early")
         self.open_list()
         self.assertEqual((self.entries(), self.one("#state").text), ([], "No conversations yet."))
         self.assertFalse(self.one("#every").is_displayed())
@@ -663,7 +663,7 @@ class Home(BrowserTest):
         self.assertIn("You have said 2 things", self.last())
         self.assertEqual(self.console(), [])
 
-    def test_ones_own_conversations_are_deleted_when_that_is_confirmed(self):
+    def test_ones_own_conversations_are_deleted_after_confirmation(self):
         stack = self.stack(**TOKENS)
         self.open(stack)
         self.enter_token()
@@ -680,7 +680,7 @@ class Home(BrowserTest):
         self.tool("three", "Delete").click()
         self.confirm()
         self.assertEqual((self.entries(), self.said(), self.conversation()), (["one"], [], ""))
-        # One is gone that the list still shows.
+        # The list still shows a conversation that is gone.
         self.ask_as_ada(stack, "DELETE", LIST)
         self.tool("one", "Delete").click()
         self.confirm()
@@ -711,21 +711,21 @@ class Home(BrowserTest):
         self.assertFalse(self.one("#more").is_displayed())
         self.press(Keys.ESCAPE)
         self.open_list()
-        self.assertEqual(len(self.entries()), 20, "it begins anew")
+        self.assertEqual(len(self.entries()), 20, "the list starts again")
 
-    def test_where_there_is_no_list_it_is_told_why(self):
+    def test_it_says_why_there_is_no_list(self):
         table = NoIndex()
         self.addCleanup(table.close)
         rows = [
             (TOKENS | table.variables(), "The server is not set up.", "its table has no index owner-updated_at-index."),
             ({}, "Enter an access token in the settings.", "Only a caller with an identity has a list of conversations"),
         ]
-        for variables, told, detail in rows:
+        for variables, shown, detail in rows:
             self.open(self.stack(**variables))
             if not self.one("#list").is_displayed():
                 self.enter_token()
             self.open_list()
-            self.assertTrue(self.one("#state").text.startswith(told), self.one("#state").text)
+            self.assertTrue(self.one("#state").text.startswith(shown), self.one("#state").text)
             self.assertIn(detail, self.one("#state").text)
             self.assertFalse(self.one("#more").is_displayed() or self.one("#every").is_displayed())
 
@@ -743,25 +743,25 @@ class Home(BrowserTest):
                 self.assertEqual(self.one("html").get_attribute("lang"), language)
                 self.assertEqual(self.one("#greeting").text, greeting)
                 self.say("안녕하세요")
-                [[told, small, retry]] = self.failures()
-                self.assertEqual((told, retry), (failure, again))
+                [[shown, small, retry]] = self.failures()
+                self.assertEqual((shown, retry), (failure, again))
                 self.assertIn("The model cannot be reached. Try again later. · ", small)
                 nodes = self.all("button, textarea, #log, article, a")
                 named = [node.accessible_name for node in nodes if node.is_displayed()]
                 self.assertGreater(len(named), 7)
                 self.assertEqual([name for name in named if not name], [])
-                # The product's name, the greeting's words and the server's are in one language each.
+                # The product's name, the greeting's words and the server's texts exist in one language only.
                 foreign = r"[가-힣]" if language == "en" else r"^[A-Za-z ]+$"
                 self.assertEqual([name for name in named if re.search(foreign, name)], [])
 
-    def test_whatever_it_says_it_says_in_both_languages(self):
+    def test_every_text_exists_in_both_languages(self):
         self.open(self.stack())
         script = self.one("script").get_property("textContent")
         words = re.findall(r'^\w+:\s"(.+)",$', script[: script.index("};")], re.MULTILINE)
         self.assertGreater(len(words), 45)
         hangul = lambda text: re.search("[가-힣]", text) is not None
-        told = [[hangul(text) for text in each.split("|")] for each in words]
-        self.assertEqual([text for text, each in zip(words, told) if each != [False, True]], [])
+        shown = [[hangul(text) for text in each.split("|")] for each in words]
+        self.assertEqual([text for text, each in zip(words, shown) if each != [False, True]], [])
 
     def test_it_works_on_a_named_stage_and_behind_another_gateway(self):
         named, other = self.stack("--stage", "prod"), self.stack(BASE_PATH="/team-a")
@@ -772,7 +772,7 @@ class Home(BrowserTest):
             self.assertEqual(self.one("#docs").get_property("href"), f"{base}/docs")
         self.assertEqual(self.console(), [])
 
-    def test_the_policy_is_enforced_and_all_comes_in_one_small_page(self):
+    def test_the_policy_is_enforced_and_the_whole_page_is_one_small_file(self):
         stack = self.stack()
         self.requests()
         self.open(stack)
@@ -784,11 +784,11 @@ class Home(BrowserTest):
             self.assertLess(len(answer.read()), LARGEST)
         self.assert_policy_is_enforced()
 
-    def test_switched_off_there_is_nothing(self):
+    def test_it_is_not_found_if_it_is_switched_off(self):
         status, problem = self.stack(DOCS="off").ask("GET", "/")
         self.assertEqual((status, problem["code"]), (404, "not_found"))
 
-    def test_the_keyboard_is_enough(self):
+    def test_it_can_be_used_with_the_keyboard_alone(self):
         stack = self.served(["A `word`:\n\n```\ncode\n```\n\n[link](https://example.com/)"], ["Bye."])
         self.open(stack)
 
@@ -805,7 +805,7 @@ class Home(BrowserTest):
                     """,
                     selector,
                 )
-                # The focus is seen, and nothing covers it.
+                # The focus is visible, and nothing covers it.
                 self.assertEqual(seen[:2], ["solid", True], self.active().get_attribute("outerHTML")[:80])
                 if seen[2]:
                     return
@@ -866,7 +866,7 @@ class Home(BrowserTest):
         self.press(Keys.ENTER)
         self.until(lambda: len(self.said()) == 2 and self.active().get_attribute("id") == "message", "it is opened")
 
-    def test_axe_finds_nothing_in_any_state_in_the_light_and_in_the_dark(self):
+    def test_axe_finds_nothing_in_any_state_in_light_and_dark_mode(self):
         with open(os.environ["AXE_CORE"], encoding="utf-8") as file:
             axe = file.read()
         more = threading.Event()
@@ -879,8 +879,8 @@ class Home(BrowserTest):
             self.driver.execute_script(axe)
             run = "axe.run().then(({ violations }) => arguments[0](violations), (error) => arguments[0](String(error)))"
             found = self.driver.execute_async_script(run)
-            told = [(each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found]
-            self.assertEqual(told, [], state)
+            shown = [(each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found]
+            self.assertEqual(shown, [], state)
 
         for scheme in ["light", "dark"]:
             self.media(prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
@@ -918,7 +918,7 @@ class Home(BrowserTest):
                     check(f"{scheme}: {tool.accessible_name}")
                     self.press(Keys.ESCAPE)
 
-    def test_it_fits_every_screen_and_fingers(self):
+    def test_it_fits_every_screen_and_its_buttons_fit_fingers(self):
         self.open(self.served([RICH + "\n" + "x" * 500 + "\n\n    " + "y " * 200], ["Broken", None]))
         self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
         self.say("z" * 500)
@@ -926,7 +926,7 @@ class Home(BrowserTest):
         for width, height in [(320, 568), (390, 844), (844, 390), (1280, 800)]:
             self.screen(width, height)
             self.assertEqual(self.driver.execute_script(OUTSIDE), [], f"{width} pixels")
-            # What is wider scrolls in itself.
+            # Anything wider scrolls on its own.
             scrolled = "return [...document.querySelectorAll('pre, .table')].map((node) => node.clientWidth)"
             self.assertLess(max(self.driver.execute_script(scrolled)), width)
             box, page = self.one("#composer").rect, self.driver.execute_script("return scrollY + innerHeight")

@@ -1,4 +1,4 @@
-"""The local stack, what it talks to, pages of other origins, and a browser to look at them with."""
+"""The local stack, the servers that it calls, pages of other origins, and a browser that shows them."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 # The built example `local`.
 LOCAL = os.path.abspath(os.environ["LOCAL_STACK"])
 
-# How long a page may take for anything, in seconds. A test that passes never waits so long.
+# How long a page may take for anything, in seconds. A test that passes never waits this long.
 PATIENCE = 20
 
-# What does not fit the width of the page.
+# The elements that are wider than the page.
 TOO_WIDE = """
 const page = document.documentElement.clientWidth;
 const wide = [...document.querySelectorAll("*")].filter((node) => node.getBoundingClientRect().right > page);
@@ -31,7 +31,7 @@ return wide.map((node) => node.outerHTML.slice(0, 80));
 
 
 class Stack:
-    """The function behind the local gateway, with these arguments and variables and no others."""
+    """The function behind the local gateway, with only these arguments and variables."""
 
     def __init__(self, *arguments, **variables):
         self.directory = tempfile.TemporaryDirectory()
@@ -57,7 +57,7 @@ class Stack:
             return log.read()
 
     def ask(self, method, path, body=None, **headers):
-        """Status and JSON of the answer, past any browser."""
+        """The status and the JSON of the answer to a request that no browser sends."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"content-type": "application/json", **headers}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
@@ -85,7 +85,7 @@ class Site:
     def __init__(self, pages=None):
         class Page(BaseHTTPRequestHandler):
             def do_GET(self):
-                # A connection that is closed with something unread is reset.
+                # A connection that is closed before everything was read is reset.
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 self.send_response(200)
                 self.send_header("content-type", "text/html")
@@ -169,7 +169,7 @@ class Model(Upstream):
 
 
 class EmptyTable(Upstream):
-    """A DynamoDB in which nothing is found and nothing can be written."""
+    """A DynamoDB that finds nothing and refuses every write."""
 
     def variables(self):
         keys = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_REGION": "us-east-1"}
@@ -191,8 +191,8 @@ class NoIndex(EmptyTable):
     def answer(self, handler, asked):
         if "IndexName" not in asked:
             return super().answer(handler, asked)
-        told = f"The table does not have the specified index: {asked['IndexName']}"
-        body = json.dumps({"__type": "com.amazon.coral.validate#ValidationException", "message": told}).encode()
+        message = f"The table does not have the specified index: {asked['IndexName']}"
+        body = json.dumps({"__type": "com.amazon.coral.validate#ValidationException", "message": message}).encode()
         handler.send_response(400)
         handler.send_header("content-type", "application/x-amz-json-1.0")
         handler.send_header("content-length", str(len(body)))
@@ -201,7 +201,7 @@ class NoIndex(EmptyTable):
 
 
 class Wire:
-    """Hands connections on to a server, and can cut them all."""
+    """Forwards connections to a server, and can cut all of them."""
 
     def __init__(self, url):
         self.target = ("127.0.0.1", int(url.rsplit(":", 1)[1].split("/")[0]))
@@ -296,22 +296,22 @@ class BrowserTest(unittest.TestCase):
         self.addCleanup(self.driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": []})
 
     def screen(self, width, height):
-        """Gives the browser a screen of this size until the test ends: a phone's where it is narrow."""
+        """Gives the browser a screen of this size until the test ends: a phone's, if it is narrow."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.addCleanup(self.driver.execute_cdp_cmd, "Emulation.clearDeviceMetricsOverride", {})
 
     def until(self, condition, what):
-        # What is looked at may be replaced meanwhile.
+        # The page may replace the element meanwhile.
         wait = WebDriverWait(self.driver, PATIENCE, 0.02, ignored_exceptions=[StaleElementReferenceException])
         return wait.until(lambda _: condition(), what)
 
     def console(self):
-        """What the browser has said since this was last asked: errors, warnings, violations of a policy."""
+        """The lines of the console since the last call: errors, warnings, violations of a policy."""
         return [f"{entry['level']} {entry['message']}" for entry in self.driver.get_log("browser")]
 
     def assert_policy_is_enforced(self):
-        """The page that is shown asks no other origin, and nothing puts a script or HTML into it."""
+        """Checks that the page calls no other origin, and that nothing can put a script or HTML into it."""
         elsewhere = "fetch('http://localhost:1/').then(() => arguments[0]('asked'), () => arguments[0]('refused'))"
         self.assertEqual(self.driver.execute_async_script(elsewhere), "refused")
         self.assertIn("Content Security Policy", " ".join(self.console()))
@@ -324,7 +324,7 @@ class BrowserTest(unittest.TestCase):
                 self.driver.execute_script(injected)
 
     def requests(self):
-        """Method, URL and headers of the requests since this was last asked."""
+        """The method, URL and headers of the requests since the last call."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [each["params"]["request"] for each in messages if each["method"] == "Network.requestWillBeSent"]
         lower = lambda headers: {name.lower(): value for name, value in headers.items()}
