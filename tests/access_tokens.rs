@@ -22,7 +22,7 @@ fn with(mut event: Value, authorization: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_but_the_open_paths_and_preflights_wants_a_token() {
+async fn everything_except_open_paths_and_preflights_needs_a_token() {
     let stack = protected().await;
     let preflight = [("origin", "https://a.example"), ("access-control-request-method", "POST")];
     let open = [
@@ -97,7 +97,7 @@ async fn only_a_bearer_token_of_the_list_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_makes_its_holder_an_owner_and_is_written_nowhere() {
+async fn a_token_makes_its_holder_an_owner_and_is_never_written() {
     let stack = protected().await;
     let chat = |body: Value, token: &str| with(chat_event(&body, &[]), &format!("Bearer {token}"));
     let begun = send(&stack, &chat(json!({"message": "mine"}), ADA)).await;
@@ -127,7 +127,7 @@ async fn a_token_makes_its_holder_an_owner_and_is_written_nowhere() {
 }
 
 #[test]
-fn a_list_of_tokens_that_cannot_be_used_is_named_without_its_digests() {
+fn an_invalid_list_of_tokens_is_reported_without_its_digests() {
     let digest = sha256("a");
     let rows = [
         ("ada".to_owned(), "entry 1 has no colon"),

@@ -82,7 +82,7 @@ async fn one_process_answers_every_payload_and_lives_on() {
 }
 
 #[tokio::test]
-async fn fields_that_are_missing_null_odd_or_unknown_do_no_harm() {
+async fn missing_null_odd_and_unknown_fields_do_no_harm() {
     let stack = LocalStack::start(LocalOptions::new(BOOTSTRAP)).await.expect("the stack starts");
     let rows = [
         (json!({"rawPath": "/health"}), 200),

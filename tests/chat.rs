@@ -42,7 +42,7 @@ async fn a_conversation_remembers_what_was_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_process_remembers_what_an_old_one_was_told() {
+async fn a_new_process_remembers_the_turns_of_an_old_one() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one"]).await;
     for (turn, message) in [(2, "two"), (3, "three")] {
@@ -89,7 +89,7 @@ async fn the_window_holds_the_newest_whole_turns_that_fit_both_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_cannot_be_used_is_told_what_is_wrong_and_reaches_no_upstream() {
+async fn an_invalid_request_gets_a_clear_error_and_reaches_no_upstream() {
     let stack = stack(&[]).await;
     let rows = [
         ("", 400, "invalid_json", "line 1 column 0"),
@@ -134,7 +134,7 @@ async fn a_request_that_cannot_be_used_is_told_what_is_wrong_and_reaches_no_upst
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_body_has_to_be_said_to_be_json() {
+async fn the_body_must_be_declared_as_json() {
     let stack = stack(&[]).await;
     let rows = [
         (Some("application/json"), 200),
@@ -156,7 +156,7 @@ async fn the_body_has_to_be_said_to_be_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_may_come_in_base64_with_fields_that_are_unknown() {
+async fn a_body_may_come_in_base64_and_have_unknown_fields() {
     let stack = stack(&[]).await;
     let mut event = chat_event(&Value::Null, &[]);
     event["isBase64Encoded"] = json!(true);
@@ -191,7 +191,7 @@ async fn an_answer_that_no_item_can_hold_is_cut_at_a_character() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_conversation_is_404_and_the_model_is_not_asked() {
+async fn an_unknown_conversation_is_404_and_the_model_is_not_called() {
     let stack = stack(&[]).await;
     let id = Uuid::new_v4().to_string();
     let reply = send(&stack, &chat_event(&json!({"message": "Hello", "conversation_id": id}), &[])).await;
@@ -352,7 +352,7 @@ async fn no_turn_is_added_while_a_conversation_is_being_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_cannot_be_saved_is_given_all_the_same() {
+async fn an_answer_that_cannot_be_saved_is_returned_all_the_same() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one"]).await;
     for error in [
@@ -416,7 +416,7 @@ async fn a_new_conversation_that_was_deleted_meanwhile_stays_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_window_of_long_turns_holds_no_more_than_it_should() {
+async fn a_window_of_long_turns_stays_within_its_limit() {
     let stack = stack(&[("HISTORY_WINDOW_TURNS", "5"), ("HISTORY_WINDOW_CHARS", "4000000000")]).await;
     stack.model().script(every_call, std::iter::repeat_n(model::says(&"x".repeat(380_000)), 8));
     let id = begin(&stack, &["1", "2", "3", "4", "5", "6", "7", "8"]).await;
@@ -424,7 +424,7 @@ async fn a_window_of_long_turns_holds_no_more_than_it_should() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_counts_as_long_as_its_conversation() {
+async fn an_idempotency_key_lasts_as_long_as_its_conversation() {
     let stack = stack(&[]).await;
     let key = Uuid::new_v4().to_string();
     let first = send(&stack, &with_key("Hello", None, &key)).await;
@@ -443,7 +443,7 @@ async fn a_key_counts_as_long_as_its_conversation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_conversation_lives_on_while_it_is_used() {
+async fn a_conversation_does_not_expire_while_it_is_used() {
     for (days, expires) in [("30", true), ("0", false)] {
         let backends = Backends::start().await;
         let id = begin(&share(&backends, &[]).await, &["one"]).await;
@@ -483,7 +483,7 @@ async fn every_read_is_strongly_consistent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_that_conflicts_is_tried_again() {
+async fn a_transaction_that_conflicts_is_retried() {
     let stack = stack(&[]).await;
     for reasons in
         [["TransactionConflict", "None"], ["None", "ThrottlingError"], ["ProvisionedThroughputExceeded", "None"]]

@@ -136,7 +136,7 @@ async fn each_delta_leaves_when_it_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_is_asked_for_by_the_body_or_by_the_accept_header() {
+async fn the_body_or_the_accept_header_requests_a_stream() {
     let stack = stack(&[]).await;
     let accept = |value: &'static str| vec![("accept", value)];
     let rows = [
@@ -401,7 +401,7 @@ fn failures_before_the_first_word() -> Vec<(&'static str, Behaviour, u16, &'stat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_before_the_first_word_is_the_same_problem_as_without_streaming() {
+async fn a_failure_before_the_first_word_is_the_same_problem_as_without_a_stream() {
     let stack = stack(&[]).await;
     for (row, behaviour, status, code) in failures_before_the_first_word() {
         stack.model().forget_calls();
@@ -424,7 +424,7 @@ async fn a_failure_before_the_first_word_is_the_same_problem_as_without_streamin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn before_the_first_word_a_passing_failure_is_asked_again() {
+async fn before_the_first_word_a_transient_failure_is_retried() {
     let stack = stack(&[]).await;
     let overloaded = || {
         let text = format!("data: {}\n\n", json!({"error": {"code": 429, "message": "x"}}));
@@ -505,7 +505,7 @@ async fn a_failure_after_the_first_word_ends_the_stream_stores_nothing_and_is_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_falls_silent_is_given_up_before_the_functions_deadline() {
+async fn a_model_that_falls_silent_is_abandoned_before_the_functions_deadline() {
     let backends = Backends::start().await;
     let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function = options.function.with_env([STREAMING]);
@@ -524,7 +524,7 @@ async fn a_model_that_falls_silent_is_given_up_before_the_functions_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_turn_is_stored_although_the_caller_has_gone() {
+async fn the_turn_is_stored_even_if_the_caller_has_gone() {
     for aborts in [false, true] {
         let stack = stack(&[]).await;
         let (more, end) = (Gate::new(), Gate::new());
@@ -669,7 +669,7 @@ async fn turns_streamed_at_once_are_all_stored_and_numbered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_rejects_the_option_or_the_stream_is_asked_for_less_from_then_on() {
+async fn a_server_that_rejects_the_option_or_the_stream_gets_simpler_requests_from_then_on() {
     let rejects = |name: &'static str| {
         let message = format!("Unknown parameter: '{name}'.");
         let openai = Behaviour::json(
@@ -700,7 +700,7 @@ async fn a_server_that_rejects_the_option_or_the_stream_is_asked_for_less_from_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rejection_for_another_reason_does_not_end_streaming() {
+async fn a_rejection_for_another_reason_does_not_switch_streaming_off() {
     let stack = stack(&[]).await;
     let rejects = |message: &str| model::error(400, "invalid_request_error", "unsupported_value", message);
     stack.model().script(every_call, [rejects("The upstream server does not know this temperature.")]);
@@ -716,7 +716,7 @@ async fn a_rejection_for_another_reason_does_not_end_streaming() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_wait_is_left_to_the_caller_however_much_time_there_is() {
+async fn a_long_wait_is_left_to_the_caller_even_if_there_is_time() {
     let backends = Backends::start().await;
     let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function = options.function.with_env([STREAMING]);
@@ -729,7 +729,7 @@ async fn a_long_wait_is_left_to_the_caller_however_much_time_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_context_that_is_too_long_is_tried_once_more_with_half_the_window() {
+async fn a_context_that_is_too_long_is_retried_once_with_half_the_window() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one", "two", "three"]).await;
     stack.model().forget_calls();
@@ -742,7 +742,7 @@ async fn a_context_that_is_too_long_is_tried_once_more_with_half_the_window() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_answer_is_streamed_whole_and_stored_as_far_as_an_item_holds_it() {
+async fn a_long_answer_is_streamed_whole_and_stored_up_to_the_size_of_an_item() {
     let stack = stack(&[]).await;
     let words: Vec<String> = (0..2000).map(|number| format!("{number:0>499} ")).collect();
     let deltas: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -763,7 +763,7 @@ async fn a_long_answer_is_streamed_whole_and_stored_as_far_as_an_item_holds_it()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_without_end_is_given_up() {
+async fn an_endless_answer_is_abandoned() {
     let stack = stack(&[]).await;
     let megabyte = "x".repeat(1024 * 1024);
     let steps = (0..9).map(|_| Step::Send(model::delta(&megabyte).into()));
@@ -791,7 +791,7 @@ async fn tell_in_one_piece(stack: &LocalStack, event: &Value) -> Told {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_cannot_be_streamed_to_gets_the_same_events_in_one_piece() {
+async fn a_caller_that_cannot_be_streamed_to_gets_the_same_events_in_one_piece() {
     let backends = Backends::start().await;
     let mut by_http_api = stream_event("Hello", None, &[]);
     by_http_api["requestContext"]["domainName"] = json!("abc123.execute-api.us-east-1.amazonaws.com");
@@ -819,7 +819,7 @@ async fn who_cannot_be_streamed_to_gets_the_same_events_in_one_piece() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_url_that_streams_answers_every_route_as_one_that_does_not() {
+async fn a_streaming_function_url_answers_every_route_as_a_buffered_one_does() {
     let backends = Backends::start().await;
     let (streaming, buffered) = (share(&backends, &[STREAMING]).await, share(&backends, &[]).await);
     let rows = [
@@ -887,7 +887,7 @@ async fn a_function_url_that_streams_answers_every_route_as_one_that_does_not() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_tells_of_a_stream_when_its_first_word_came_and_what_broke_off() {
+async fn the_log_says_when_a_streams_first_word_came_and_why_it_broke_off() {
     let stack = stack(&[]).await;
     let line = async |event: &Value| {
         let invoked = stack.invoke(event).await.expect("the function starts");

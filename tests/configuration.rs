@@ -5,7 +5,7 @@ use kus_aws_backend::config::NotConfigured;
 use crate::support::in_process::configure;
 
 #[test]
-fn a_value_that_cannot_be_used_is_named_with_what_is_expected_in_one_line() {
+fn an_invalid_value_is_reported_with_what_is_expected_in_one_line() {
     let rows = [
         ("CORS_ALLOW_CREDENTIALS", "yes", "expected true or false"),
         ("CORS_MAX_AGE", "-1", "expected a number of seconds from 0 to 4294967295"),
@@ -78,7 +78,7 @@ fn a_missing_key_or_table_is_named_where_it_is_needed_and_does_not_stop_the_star
 }
 
 #[test]
-fn a_bundle_with_a_certificate_that_is_none_is_refused() {
+fn a_bundle_with_an_invalid_certificate_is_refused() {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-certificate.pem");
     std::fs::write(&path, "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").expect("written");
     let error = configure(&[("AWS_CA_BUNDLE", path.to_str().expect("UTF-8"))]).expect_err("no certificate").to_string();

@@ -75,7 +75,7 @@ async fn a_conversation_is_read_in_its_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_lead_through_250_turns_whatever_is_said_meanwhile() {
+async fn pages_cover_250_turns_whatever_is_added_meanwhile() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["question 1"]).await;
     fill(&stack, &id, 1..=250, |_, _| {}).await;
@@ -99,7 +99,7 @@ async fn pages_lead_through_250_turns_whatever_is_said_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_page_has_no_cursor_also_when_it_is_full() {
+async fn the_last_page_has_no_cursor_even_if_it_is_full() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one", "two"]).await;
     for (limit, more) in [(1, true), (2, false), (3, false)] {
@@ -161,7 +161,7 @@ async fn a_page_ends_before_it_grows_too_long_for_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_expired_is_not_shown_and_not_remembered() {
+async fn expired_items_are_not_shown_and_not_remembered() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one"]).await;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
@@ -263,7 +263,7 @@ async fn a_deletion_that_broke_off_shows_nothing_and_can_be_finished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_deletions_at_once_both_end_well() {
+async fn two_deletions_at_once_both_succeed() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one", "two"]).await;
     let gate = local_stack::behaviour::Gate::new();

@@ -98,7 +98,7 @@ fn errors_are_decorated_like_answers() {
 }
 
 #[test]
-fn what_is_no_event_of_format_2_0_is_decorated_where_its_headers_are_read() {
+fn an_unsupported_event_gets_cors_headers_if_its_headers_can_be_read() {
     let app = app(&[("ALLOWED_ORIGINS", "https://app.example.com")]);
     let headers = json!({"Origin": "https://app.example.com"});
     for event in [json!({"headers": headers}), json!({"version": "1.0", "httpMethod": "GET", "headers": headers})] {
@@ -158,7 +158,7 @@ fn a_preflight_is_answered_from_the_policy() {
 }
 
 #[test]
-fn a_preflight_that_asks_for_no_headers_is_told_none() {
+fn a_preflight_that_requests_no_headers_gets_none() {
     let headers = [("origin", "https://app.example.com"), PREFLIGHT[0]];
     let answer = ask(&app(&[]), "OPTIONS", "/health", &headers);
     assert_eq!(answer["headers"].get("access-control-allow-headers"), None);
@@ -177,7 +177,7 @@ fn options_without_preflight_headers_names_the_methods() {
 }
 
 #[test]
-fn a_list_that_cannot_be_used_is_refused_with_the_entry_and_what_is_expected() {
+fn an_invalid_list_is_refused_with_the_entry_and_what_is_expected() {
     let rows = [
         ("ALLOWED_ORIGINS", "https://a.example,example.com", "\"example.com\" has no scheme such as https://"),
         ("ALLOWED_ORIGINS", "https://a.example/app", "\"https://a.example/app\" has a path"),

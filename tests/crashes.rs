@@ -155,7 +155,7 @@ fn script(stack: &LocalStack) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_chats_whose_processes_are_killed_every_turn_is_there_once_and_in_order() {
+async fn every_turn_of_chats_whose_processes_are_killed_is_stored_once_and_in_order() {
     let begins = Instant::now();
     let mut random = random();
     let count = scale(4, 30);

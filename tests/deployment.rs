@@ -30,7 +30,7 @@ fn by_default(template: &Value, value: &Value) -> Value {
 }
 
 #[test]
-fn the_role_may_write_its_own_log_and_nothing_more_beside_the_table() {
+fn the_role_permits_only_the_table_and_its_own_log() {
     let role = properties(&template(), "Role");
     let policies = role["Policies"].as_array().expect("policies");
     let [log, history, key] = policies.as_slice() else { panic!("{role}") };
@@ -105,7 +105,7 @@ fn resolved(template: &Value, value: &Value, parameters: &BTreeMap<&str, &str>) 
 }
 
 #[test]
-fn the_function_is_told_where_the_key_is_and_its_role_may_read_that_alone() {
+fn the_function_knows_where_the_key_is_and_its_role_can_read_only_that() {
     let parameter = "arn:aws:ssm:eu-west-1:123456789012:parameter/team/openai";
     let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:openai-AbCdEf";
     let (member, version) = (format!("{secret}:API_KEY::"), format!("{secret}:::1-2"));
@@ -228,7 +228,7 @@ fn every_request_that_is_a_chat_takes_the_route_with_the_throttle_and_nothing_el
 }
 
 #[test]
-fn the_budget_is_made_only_when_it_is_asked_for_and_somebody_is_written_to() {
+fn the_budget_is_created_only_with_an_amount_and_an_address() {
     let template = template();
     assert_eq!(default_of(&template, "MonthlyBudget"), 0);
     let asked_for = json!({"Fn::Not": [{"Fn::Equals": [{"Ref": "MonthlyBudget"}, "0"]}]});
@@ -371,7 +371,7 @@ fn the_function_url_is_there_when_asked_for_and_streams_from_the_live_version() 
 /// Since October 2025 a call needs both permissions (Lambda Developer Guide, "Control access to
 /// Lambda function URLs").
 #[test]
-fn the_live_version_may_be_called_through_the_function_url_and_not_by_everybody_otherwise() {
+fn the_live_version_is_public_only_through_the_function_url() {
     let template = template();
     let [url, invoke] = ["UrlPermission", "UrlInvokePermission"].map(|name| properties(&template, name));
     assert_eq!(
@@ -388,7 +388,7 @@ fn the_live_version_may_be_called_through_the_function_url_and_not_by_everybody_
 }
 
 #[test]
-fn an_api_that_asks_for_tokens_has_no_function_url_that_is_open_to_everybody() {
+fn an_api_with_an_authorizer_has_no_public_function_url() {
     let template = template();
     let rule = &template["Rules"]["TokensOfEverybody"];
     assert_eq!(rule["RuleCondition"], json!({"Fn::Equals": [{"Ref": "FunctionUrl"}, "NONE"]}));
@@ -519,7 +519,7 @@ fn members(query: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_queries_ask_for_members_that_the_log_has() {
+async fn the_queries_use_members_that_the_log_has() {
     let log = log().await;
     let mut known: BTreeSet<&str> =
         log.iter().flat_map(|line| line.as_object().expect("a line").keys()).map(String::as_str).collect();

@@ -130,7 +130,7 @@ async fn the_hosts_file_comes_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_families_are_asked_for_at_once_and_ipv4_comes_first() {
+async fn both_families_are_looked_up_at_once_and_ipv4_comes_first() {
     let rows: [(&[&str], &[&str]); 5] = [
         (&["127.0.0.2"], &["127.0.0.2"]),
         (&["::1"], &["::1"]),
@@ -162,7 +162,7 @@ async fn both_families_are_asked_for_at_once_and_ipv4_comes_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_option_no_aaaa_ipv6_is_not_asked_for() {
+async fn with_the_option_no_aaaa_ipv6_is_not_looked_up() {
     let server = NameServer::of(Zone::default().with(HOST, &["127.0.0.2", "::1"])).await;
     let found = resolver(&[&server], "options no-aaaa").look_up(HOST, within(LONG)).expect("addresses");
     assert_eq!(found, addresses(&["127.0.0.2"]));
@@ -170,7 +170,7 @@ async fn with_the_option_no_aaaa_ipv6_is_not_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_search_list_and_ndots_say_which_names_are_asked_for() {
+async fn the_search_list_and_ndots_decide_which_names_are_looked_up() {
     type Row<'a> = (&'a str, &'a str, &'a [&'a str], Result<&'a str, &'a str>);
     let zone = Zone::default()
         .with("db", &[])
@@ -216,7 +216,7 @@ async fn the_search_list_and_ndots_say_which_names_are_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_a_name_is_not_asked_for() {
+async fn an_invalid_name_is_not_looked_up() {
     let server = NameServer::of(Zone::default()).await;
     for host in ["", "..", ".a", "a..", &"a".repeat(64), &["a".repeat(63).as_str(); 4].join(".")] {
         let error = resolver(&[&server], "").look_up(host, within(LONG)).expect_err(host);
@@ -272,7 +272,7 @@ async fn a_name_server_that_fails_is_followed_by_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nobody_listens_the_next_name_server_is_asked_at_once() {
+async fn a_closed_port_makes_the_next_name_server_take_over_at_once() {
     let good = NameServer::of(Zone::default().with(HOST, &["127.0.0.2"])).await;
     for conf in ["", "options use-vc"] {
         let mut resolver = resolver(&[&good], conf);
@@ -287,7 +287,7 @@ async fn where_nobody_listens_the_next_name_server_is_asked_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_denial_is_believed_and_nobody_else_asked() {
+async fn a_denial_is_final_and_no_other_server_is_asked() {
     let rows = [
         (Zone::default(), "there is no host \"model.example\""),
         (Zone::default().with(HOST, &[]), "the host \"model.example\" has no address"),
@@ -323,7 +323,7 @@ async fn a_denial_of_one_family_does_not_hide_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_one_family_has_no_answer_the_addresses_of_the_other_are_used() {
+async fn if_one_family_has_no_answer_the_addresses_of_the_other_are_used() {
     let zone = Zone::default().with(HOST, &["127.0.0.2", "::1"]);
     for is_v6 in [false, true] {
         let silent = {
@@ -351,7 +351,7 @@ async fn where_one_family_has_no_answer_the_addresses_of_the_other_are_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_was_lost_is_asked_for_again() {
+async fn a_lost_answer_is_requested_again() {
     let (zone, is_lost) = (Zone::default().with(HOST, &["127.0.0.2"]), AtomicBool::new(false));
     let server = name_server(move |query| {
         if query.is_v6 || is_lost.swap(true, Ordering::SeqCst) { vec![zone.reply(query).into()] } else { vec![] }
@@ -363,7 +363,7 @@ async fn an_answer_that_was_lost_is_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_truncated_answer_is_asked_for_by_tcp() {
+async fn a_truncated_answer_is_requested_again_over_tcp() {
     let many: Vec<_> = (1..=200).map(|host| format!("127.0.1.{host}")).collect();
     let zone = Zone::default().with(HOST, &many.iter().map(String::as_str).collect::<Vec<_>>());
     let server = name_server(move |query| {
@@ -418,7 +418,7 @@ async fn a_long_datagram_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_option_use_vc_everything_goes_by_tcp() {
+async fn with_the_option_use_vc_everything_goes_over_tcp() {
     let server = NameServer::of(Zone::default().with(HOST, &["::1"])).await;
     let found = resolver(&[&server], "options use-vc").look_up(HOST, within(LONG)).expect("an address");
     assert_eq!(found, addresses(&["::1"]));
@@ -553,7 +553,7 @@ async fn a_reply_may_have_the_question_in_another_case() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_server_answers_ends_at_the_deadline() {
+async fn a_look_up_without_any_answer_ends_at_the_deadline() {
     let short = Duration::from_millis(300);
     let silent = [name_server(|_| vec![]).await, name_server(|_| vec![]).await];
     let error = resolver(&[&silent[0], &silent[1]], "").look_up(HOST, within(6 * short)).expect_err("nobody answers");
@@ -589,7 +589,7 @@ async fn what_no_server_answers_ends_at_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_known_at_the_deadline_is_used() {
+async fn addresses_known_at_the_deadline_are_used() {
     let server =
         name_server(
             |query| {
@@ -602,7 +602,7 @@ async fn what_is_known_at_the_deadline_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_option_rotate_every_name_server_is_the_first_at_times() {
+async fn with_the_option_rotate_every_name_server_comes_first_at_times() {
     let zone = Zone::default().with(HOST, &["127.0.0.2"]);
     let servers = [NameServer::of(zone.clone()).await, NameServer::of(zone).await];
     let nameservers = [&servers[0], &servers[1]];
@@ -613,7 +613,7 @@ async fn with_the_option_rotate_every_name_server_is_the_first_at_times() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_and_ports_are_not_the_same_twice() {
+async fn ids_and_ports_are_never_the_same_twice() {
     let server = NameServer::of(Zone::default().with(HOST, &["127.0.0.2"])).await;
     for _ in 0..64 {
         look_up(&server).expect("an address");
@@ -727,7 +727,7 @@ fn question(family: Family) -> (Asked, Query) {
 }
 
 #[test]
-fn a_question_is_written_by_rfc_1035() {
+fn a_question_is_written_as_rfc_1035_says() {
     for (family, kind) in [(Family::V4, 1), (Family::V6, 28)] {
         let (asked, query) = question(family);
         let name = b"\x05model\x07example\x00";

@@ -220,7 +220,7 @@ fn every_page_can_be_reached_from_the_readme_in_its_language() {
 }
 
 #[test]
-fn every_page_says_first_whom_it_is_for() {
+fn every_page_begins_with_its_readers() {
     let pages: Vec<_> = pages::pages().into_iter().filter(|page| page.starts_with(".github/docs/")).collect();
     assert!(pages.len() > 10, "{pages:?}");
     for page in pages {
@@ -330,7 +330,7 @@ async fn run(script: String) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_that_makes_a_token_makes_the_entry_that_lets_it_in() {
+async fn the_command_for_a_token_makes_an_entry_that_accepts_it() {
     let [command, korean] = ["api", "ko/deploy"].map(|name| {
         let page = pages::page(name);
         page.lines().find(|line| line.starts_with("TOKEN=")).expect("the page has the command").to_owned()

@@ -602,7 +602,7 @@ async fn wrong(cell: &Arc<Cell>, slots: &Arc<Semaphore>) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_an_upstream_does_a_turn_is_whole_or_absent_and_can_be_asked_for_again() {
+async fn whatever_an_upstream_does_a_turn_is_whole_or_absent_and_can_be_repeated() {
     let started = Instant::now();
     let [waiting, hurried, working] = [WAITING, HURRIED, WORKING].map(|slots| Arc::new(Semaphore::new(slots)));
     let (of_the_model, of_the_table, of_the_store) = (cells_of_the_model(), cells_of_the_table(), cells_of_the_store());

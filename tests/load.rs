@@ -42,7 +42,7 @@ async fn say(stack: &LocalStack, conversation: Option<&str>, message: String) ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_turns_that_many_processes_add_at_once_none_is_lost_and_every_token_is_counted() {
+async fn many_processes_add_turns_at_once_without_losing_a_turn_or_a_token() {
     let begins = Instant::now();
     let mut random = random();
     let (processes, turns, shared) = scale((8, 12, 6), (32, 100, 50));

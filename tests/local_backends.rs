@@ -11,7 +11,7 @@ use local_stack::{Backends, LocalOptions, LocalStack};
 const BOOTSTRAP: &str = env!("CARGO_BIN_EXE_kus-aws-backend");
 
 #[tokio::test]
-async fn the_function_is_told_of_the_backends_unless_it_is_told_otherwise() {
+async fn the_function_gets_the_backends_variables_unless_they_are_set() {
     let backends = Backends::start().await;
     let mut options = LocalOptions::new(BOOTSTRAP);
     options.function = options.function.with_env([("HISTORY_TABLE", "another"), ("OPENAI_BASE_URL", "")]);
@@ -83,7 +83,7 @@ fn the_example_starts_the_backends_alone_and_prints_their_variables() {
 }
 
 #[test]
-fn the_example_starts_no_backend_that_is_configured_and_shows_no_keys() {
+fn the_example_does_not_start_a_configured_backend_and_shows_no_keys() {
     let configured = [
         ("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE"),
         ("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9"),

@@ -54,7 +54,7 @@ async fn a_request_goes_through_the_gateway_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_named_stage_the_paths_begin_with_it() {
+async fn on_a_named_stage_the_paths_begin_with_its_name() {
     let stack = stack(|options| options.gateway.stage = "prod".to_owned()).await;
     assert!(stack.url("/health").ends_with("/prod/health"));
     assert_eq!(ask("GET", stack.url("/health"), &[]).await.0, 200);
@@ -95,7 +95,7 @@ async fn concurrent_requests_are_all_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_is_not_there_or_takes_too_long_is_answered_as_by_api_gateway() {
+async fn a_missing_or_slow_function_is_answered_as_api_gateway_does() {
     let absent = stack(|options| options.function.program = "/nowhere/bootstrap".into()).await;
     let (status, _, body) = ask("GET", absent.url("/health"), &[]).await;
     assert_eq!((status, body.as_str()), (500, r#"{"message":"Internal Server Error"}"#));
@@ -250,7 +250,7 @@ fn log_of_example(directory: &str, arguments: &[&str]) -> (String, String) {
 }
 
 #[test]
-fn the_example_tells_why_a_request_failed_and_prints_the_log_when_asked() {
+fn the_example_says_why_a_request_failed_and_prints_the_log_on_request() {
     let failure = ": the history is unavailable: Query on the table \"mine\"";
     let (printed, told) = log_of_example("failures", &[]);
     assert!(!printed.contains("requestId"), "{printed}");
@@ -294,7 +294,7 @@ fn the_example_says_where_the_history_is_kept() {
 }
 
 #[test]
-fn the_example_tells_what_it_cannot_use_at_once() {
+fn the_example_reports_at_once_what_it_cannot_use() {
     let no_stage = "--stage cannot be used with --function-url";
     let rows: [(_, _, &[&str], _, _); 6] = [
         (

@@ -182,7 +182,7 @@ async fn read(streamed: Streamed) -> (String, StreamEnd) {
 }
 
 #[tokio::test]
-async fn each_part_of_a_streamed_answer_is_there_as_soon_as_the_function_has_sent_it() {
+async fn each_part_of_a_streamed_answer_arrives_as_soon_as_the_function_has_sent_it() {
     let function = Function::new(options());
     let invocation = invoke(&function);
     let runtime = Runtime::of(&function, 1).await;
@@ -248,7 +248,7 @@ async fn a_process_streams_one_answer_after_the_other_and_only_then_the_next_cal
 }
 
 #[tokio::test]
-async fn an_error_in_the_trailers_ends_the_answer_and_leaves_the_process() {
+async fn an_error_in_the_trailers_ends_the_answer_but_not_the_process() {
     let function = Function::new(options());
     let invocation = invoke(&function);
     let runtime = Runtime::of(&function, 1).await;
@@ -337,7 +337,7 @@ async fn a_function_that_is_stopped_ends_what_it_streams() {
 }
 
 #[tokio::test]
-async fn what_nobody_reads_any_more_is_read_to_its_end() {
+async fn a_stream_without_a_reader_is_read_to_its_end() {
     let function = Function::new(options());
     let invocation = invoke(&function);
     let runtime = Runtime::of(&function, 1).await;
@@ -374,7 +374,7 @@ async fn an_aborted_answer_resets_the_function_s_connection_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_has_no_proper_prelude_is_an_error_or_has_an_implied_one() {
+async fn a_missing_prelude_is_implied_and_a_broken_one_is_an_error() {
     let function = Function::new(options());
     let runtime = || Runtime::of(&function, 1);
     let malformed = ["no JSON\0\0\0\0\0\0\0\0", "{\"statusCode\":200}", "{\"statusCode\":99}\0\0\0\0\0\0\0\0"];
@@ -450,7 +450,7 @@ fn prelude(prelude: &Value) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_function_url_sends_each_chunk_on_before_the_next_one_is_there() {
+async fn a_function_url_forwards_each_chunk_before_the_next_one_arrives() {
     let stack = local_stack(|_| {}).await;
     let Exchange { mut client, runtime, id, event } = ask(&stack, "GET /a%2Fb?c=d").await;
     assert_eq!(event["rawPath"], "/a%2Fb");
@@ -501,7 +501,7 @@ async fn a_function_url_answers_head_and_204_without_a_body() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_breaks_the_client_s_connection_off() {
+async fn an_answer_that_breaks_off_closes_the_client_s_connection() {
     for what in ["the connection", "the process"] {
         let stack = local_stack(|_| {}).await;
         let Exchange { mut client, runtime, id, .. } = ask(&stack, "GET /").await;
@@ -560,7 +560,7 @@ async fn a_function_url_shows_an_answer_that_is_not_streamed_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_function_goes_on_when_the_client_of_its_url_has_gone() {
+async fn a_function_continues_when_the_client_of_its_url_has_gone() {
     let stack = local_stack(|_| {}).await;
     let Exchange { mut client, runtime, id, .. } = ask(&stack, "GET /").await;
     let mut answer = runtime.begin(&id).await;
@@ -571,7 +571,7 @@ async fn a_function_goes_on_when_the_client_of_its_url_has_gone() {
 }
 
 #[tokio::test]
-async fn only_behind_a_function_url_the_function_is_told_to_stream_and_may_do_so() {
+async fn the_function_streams_only_behind_a_function_url() {
     let stack = local_stack(|_| {}).await;
     let Exchange { runtime, .. } = ask(&stack, "GET /").await;
     assert_eq!(runtime.invoke_mode.as_deref(), Some("RESPONSE_STREAM"));

@@ -74,7 +74,7 @@ async fn assert_told(stack: &LocalStack, (event, expected, own_metrics): Row) ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_invocation_writes_one_line_that_tells_what_became_of_it() {
+async fn every_invocation_writes_one_line_with_its_outcome() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one", "two"]).await;
     let key = Uuid::new_v4().to_string();
@@ -123,7 +123,7 @@ async fn every_invocation_writes_one_line_that_tells_what_became_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_line_of_a_failure_tells_its_cause() {
+async fn the_line_of_a_failure_has_its_cause() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one"]).await;
     let new = || chat_event(&json!({"message": "Hello"}), &[]);
@@ -162,7 +162,7 @@ async fn the_line_of_a_failure_tells_its_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_http_event_has_its_line_too() {
+async fn an_event_that_is_not_http_has_its_line_too() {
     let stack = stack(&[]).await;
     let rest = r#"{"version":"1.0","httpMethod":"GET","path":"/health"}"#;
     let payloads = ["null", "{", r#"{"key1":"value1"}"#, rest];
@@ -176,7 +176,7 @@ async fn what_is_no_http_event_has_its_line_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_line_of_a_chat_tells_model_tokens_turns_and_times() {
+async fn the_line_of_a_chat_has_model_tokens_turns_and_times() {
     let stack = stack(&[("OPENAI_MODEL", "asked-for")]).await;
     let id = begin(&stack, &["one", "two", "three"]).await;
     stack.model().script(
@@ -222,7 +222,7 @@ async fn the_line_of_a_chat_tells_model_tokens_turns_and_times() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_are_made_again_are_counted() {
+async fn retries_are_counted() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one", "two", "three", "four"]).await;
     let chat = || chat_event(&json!({"message": "next", "conversation_id": id}), &[]);
@@ -293,7 +293,7 @@ async fn only_lines_of_the_level_that_is_set_or_above_are_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_was_said_or_answered_and_no_secret_is_in_the_log() {
+async fn no_message_answer_or_secret_is_in_the_log() {
     const SAID: &str = "what-somebody-said";
     const REPLY: &str = "what-the-model-replied";
     const SECRETS: [&str; 4] = ["sk-a-secret-key", "a-secret-access-key", "a-session-token", "a-system-prompt"];
@@ -380,7 +380,7 @@ async fn nothing_that_was_said_or_answered_and_no_secret_is_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_from_outside_is_told_in_one_line_and_not_at_length() {
+async fn text_from_outside_is_reported_in_one_short_line() {
     let stack = stack(&[]).await;
     let odd = "\u{0}\n\r\u{2028}\"\\{}안녕🦀".repeat(20_000);
     let replies = [

@@ -62,7 +62,7 @@ async fn the_base_url_may_have_a_slash_at_its_end_a_path_and_a_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_key_is_sent_and_told_to_nobody() {
+async fn the_key_is_sent_to_the_model_and_nowhere_else() {
     const KEY: &str = "sk-a-key-that-nobody-may-see";
     let mut backends = Backends::start().await;
     let model = Model::serve(ChatCompletions::with_key(KEY), Listening::default()).expect("the model starts");
@@ -192,7 +192,7 @@ fn failures() -> Vec<(&'static str, Behaviour, u64, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_failure_that_stays_becomes_its_status_and_code_at_once() {
+async fn each_permanent_failure_becomes_its_status_and_code_at_once() {
     let stack = stack(&[]).await;
     for (row, behaviour, status, code) in failures() {
         stack.model().forget_calls();
@@ -228,7 +228,7 @@ async fn the_models_own_words_go_to_the_log_and_a_refusal_to_the_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_may_lack_what_is_not_needed_and_have_its_text_in_parts() {
+async fn an_answer_may_lack_optional_members_and_have_its_text_in_parts() {
     let stack = stack(&[]).await;
     let none = json!({"prompt_tokens": null, "completion_tokens": null, "total_tokens": null});
     let rows = [
@@ -292,7 +292,7 @@ fn passing() -> Vec<(&'static str, Behaviour, u64, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_that_passes_is_asked_again_at_most_twice() {
+async fn a_transient_failure_is_retried_at_most_twice() {
     let stack = stack(&[]).await;
     for (row, behaviour, status, code) in passing() {
         stack.model().forget_calls();
@@ -311,7 +311,7 @@ async fn a_failure_that_passes_is_asked_again_at_most_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_that_does_not_fit_is_handed_on_to_the_caller() {
+async fn a_wait_that_does_not_fit_is_left_to_the_caller() {
     let stack = stack(&[]).await;
     let rows = [
         ("retry-after", "3600", "3600"),
@@ -357,7 +357,7 @@ async fn a_model_that_cannot_be_reached_is_unavailable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_hangs_is_given_up_before_the_invocation_ends_and_not_asked_again() {
+async fn a_model_that_hangs_is_abandoned_before_the_invocation_ends_and_not_retried() {
     let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function.timeout = Duration::from_secs(2);
     let stack = LocalStack::start(options.with_backends(Backends::start().await)).await.expect("the stack starts");
@@ -381,7 +381,7 @@ async fn a_model_that_hangs_is_given_up_before_the_invocation_ends_and_not_asked
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_context_that_is_too_long_is_tried_once_more_with_half_the_window() {
+async fn a_context_that_is_too_long_is_retried_once_with_half_the_window() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one", "two", "three", "four", "five"]).await;
     stack.model().script(every_call, [model::context_length_exceeded()]);

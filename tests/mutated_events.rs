@@ -222,7 +222,7 @@ fn is_problem(status: u16, headers: &HeaderMap, body: &[u8]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_event_that_is_almost_right_is_answered() {
+async fn every_mutated_event_is_answered() {
     let begins = Instant::now();
     let seed = random().get_seed();
     let count = scale(2_000, 20_000);

@@ -89,7 +89,7 @@ fn walk(value: &'static Value, pointer: &str, look: &mut impl FnMut(&str, &'stat
 }
 
 #[test]
-fn the_document_is_whole_in_itself() {
+fn the_document_refers_only_to_itself() {
     assert!(DOCUMENT["openapi"].as_str().is_some_and(|version| version.starts_with("3.1.")));
     assert_eq!(DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(DOCUMENT["info"]["title"], env!("CARGO_PKG_NAME"));
@@ -189,7 +189,7 @@ fn problems_of_the_stream(stream: &str) -> Vec<(u64, String)> {
 }
 
 #[test]
-fn a_stream_finishes_with_what_an_answer_without_streaming_has_but_the_reply() {
+fn a_stream_ends_with_all_members_of_a_whole_answer_except_the_reply() {
     let schemas = &DOCUMENT["components"]["schemas"];
     let (finish, answer) = (&schemas["StreamFinish"]["properties"]["messageMetadata"], &schemas["ChatAnswer"]);
     let but_the_reply: BTreeMap<_, _> = members(&answer["properties"]).filter(|(name, _)| *name != "reply").collect();
@@ -201,7 +201,7 @@ fn a_stream_finishes_with_what_an_answer_without_streaming_has_but_the_reply() {
 }
 
 #[test]
-fn a_stream_that_is_not_as_described_is_found_out() {
+fn a_stream_that_breaks_its_description_is_detected() {
     let streams = streams();
     let stream = |wanted: &str| streams.iter().find(|(name, _)| *name == wanted).expect("an example").1;
     for (name, stream) in &streams {
@@ -317,7 +317,7 @@ fn every_example_is_valid() {
 }
 
 #[test]
-fn an_answer_that_is_not_as_described_is_found_out() {
+fn an_answer_that_breaks_its_description_is_detected() {
     let health = event("GET", "/health", &[]);
     let headers = json!({
         "content-type": "application/json", "cache-control": "no-store", "x-content-type-options": "nosniff", "x-request-id": "1"
@@ -555,7 +555,7 @@ async fn an_operation_gives_every_problem_that_the_document_names_for_it_as_in_t
 }
 
 #[test]
-fn the_examples_of_no_operation_are_answers_too() {
+fn examples_outside_operations_are_real_answers_too() {
     let answered =
         |answer: &Value| serde_json::from_str::<Value>(answer["body"].as_str().expect("a body")).expect("JSON");
     let app = app(&[]);

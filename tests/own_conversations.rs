@@ -146,7 +146,7 @@ async fn ones_own_conversations_are_listed_by_when_they_were_last_written_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_in_particular_has_no_list_and_costs_no_write_to_the_index() {
+async fn public_callers_have_no_list_and_cause_no_write_to_the_index() {
     let stack = stack(&[]).await;
     let id = crate::support::client::begin(&stack, &["one", "two"]).await;
     let conversation = items(&stack).await.pop().expect("the conversation");
@@ -165,7 +165,7 @@ async fn nobody_in_particular_has_no_list_and_costs_no_write_to_the_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_earlier_versions_stored_of_an_owner_is_mended_by_the_next_turn() {
+async fn the_next_turn_corrects_an_owner_stored_by_earlier_versions() {
     let stack = stack(&[]).await;
     let public = crate::support::client::begin(&stack, &["one"]).await;
     let long = "o".repeat(3_000);
@@ -222,7 +222,7 @@ async fn a_title_is_the_beginning_of_the_first_message_and_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_lead_through_all_conversations_whatever_is_written_meanwhile() {
+async fn pages_cover_all_conversations_whatever_is_written_meanwhile() {
     let stack = stack(&[]).await;
     let mut begun = Vec::new();
     for number in 0..9 {
@@ -304,7 +304,7 @@ async fn a_limit_or_cursor_that_cannot_be_used_is_400() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_expired_or_is_being_deleted_is_left_out_and_pages_are_filled_all_the_same() {
+async fn expired_and_deleted_conversations_are_left_out_and_pages_are_still_full() {
     let stack = stack(&[]).await;
     let (past, future) = ((seconds() - 1).to_string(), (seconds() + 3_600).to_string());
     let at = |second: usize| format!("2026-01-01T00:{:02}:{:02}.000Z", second / 60, second % 60);
@@ -330,7 +330,7 @@ async fn what_has_expired_or_is_being_deleted_is_left_out_and_pages_are_filled_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_would_take_too_many_reads_is_short_and_leads_on() {
+async fn a_page_that_would_take_too_many_reads_is_short_and_has_a_cursor() {
     let stack = stack(&[]).await;
     let past = json!({"expires_at": {"N": (seconds() - 1).to_string()}});
     let last = Uuid::new_v4();
@@ -354,7 +354,7 @@ async fn with_index(index: Option<Value>) -> LocalStack {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_index_chats_work_and_the_list_says_how_to_make_it() {
+async fn without_the_index_chats_work_and_the_list_says_how_to_create_it() {
     let keys = |hash: &str, range: &str| json!([{"AttributeName": hash, "KeyType": "HASH"}, {"AttributeName": range, "KeyType": "RANGE"}]);
     let index = |keys: Value, projection: &str| {
         Some(json!({"IndexName": INDEX, "KeySchema": keys, "Projection": {"ProjectionType": projection}}))
@@ -398,7 +398,7 @@ async fn without_the_index_chats_work_and_the_list_says_how_to_make_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_that_is_being_built_or_may_not_be_read_is_told_apart() {
+async fn an_index_that_is_being_built_or_is_not_permitted_has_its_own_error() {
     let stack = stack(&[]).await;
     let building = json!({
         "__type": "com.amazon.coral.validate#ValidationException",
@@ -446,7 +446,7 @@ async fn a_new_title_changes_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_title_and_a_turn_at_once_both_stay() {
+async fn a_concurrent_new_title_and_turn_are_both_kept() {
     let stack = stack(&[]).await;
     let id = begin(&stack, "ada", "one").await;
     // The turn is written after the new title, and then the title after the turn.
@@ -479,7 +479,7 @@ async fn a_new_title_and_a_turn_at_once_both_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_sent_again_leaves_the_new_title() {
+async fn a_repeated_request_keeps_the_new_title() {
     let stack = stack(&[]).await;
     let key = Uuid::new_v4().to_string();
     let chat = by(chat_event(&json!({"message": "one"}), &[("idempotency-key", key.as_str())]), "ada");
@@ -520,7 +520,7 @@ async fn a_title_that_cannot_be_used_is_400() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_title_brings_nothing_back_and_belongs_to_the_owner() {
+async fn a_new_title_revives_nothing_and_is_only_for_the_owner() {
     let stack = stack(&[]).await;
     let not_found = (404, "conversation_not_found");
     let id = begin(&stack, "ada", "one").await;
@@ -547,7 +547,7 @@ async fn a_new_title_brings_nothing_back_and_belongs_to_the_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_conversations_are_deleted_with_all_that_was_said_and_no_others() {
+async fn all_conversations_of_an_owner_are_deleted_completely_and_no_others() {
     let stack = stack(&[]).await;
     let ids: Vec<_> = (0..120).map(|_| Uuid::new_v4()).collect();
     let own = |id: &Uuid| conversation("ada", *id, "2026-01-01T00:00:00.000Z", &json!({}));
@@ -567,7 +567,7 @@ async fn all_conversations_are_deleted_with_all_that_was_said_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_takes_longer_than_a_request_is_deleted_in_steps() {
+async fn a_deletion_that_takes_longer_than_a_request_is_done_in_steps() {
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function.timeout = Duration::from_secs(2);
     let stack = LocalStack::start(options.with_backends(Backends::start().await)).await.expect("the stack starts");
@@ -597,7 +597,7 @@ async fn what_takes_longer_than_a_request_is_deleted_in_steps() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_conversation_that_takes_longer_than_a_request_is_deleted_in_steps_too() {
+async fn a_conversation_that_takes_longer_than_a_request_is_deleted_in_steps_too() {
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function.timeout = Duration::from_secs(5);
     let stack = LocalStack::start(options.with_backends(Backends::start().await)).await.expect("the stack starts");
@@ -621,7 +621,7 @@ async fn one_conversation_that_takes_longer_than_a_request_is_deleted_in_steps_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_is_told_where_nothing_was_deleted_and_logged_where_something_was() {
+async fn a_failure_is_returned_if_nothing_was_deleted_and_logged_if_something_was() {
     let stack = stack(&[]).await;
     let ids: Vec<_> = (0..6).map(|_| Uuid::new_v4()).collect();
     let own = |id: &Uuid| conversation("ada", *id, "2026-01-01T00:00:00.000Z", &json!({}));
@@ -647,7 +647,7 @@ async fn a_failure_is_told_where_nothing_was_deleted_and_logged_where_something_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn chats_that_go_on_meanwhile_are_deleted_or_whole() {
+async fn concurrent_chats_end_up_deleted_or_whole() {
     let stack = stack(&[]).await;
     let old = begin(&stack, "ada", "one").await;
     let gate = Gate::new();
@@ -667,7 +667,7 @@ async fn chats_that_go_on_meanwhile_are_deleted_or_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_that_delete_all_at_once_count_each_conversation_once() {
+async fn two_concurrent_deletions_of_all_count_each_conversation_once() {
     let stack = stack(&[]).await;
     let ids: Vec<_> = (0..30).map(|_| Uuid::new_v4()).collect();
     let own = |id: &Uuid| conversation("ada", *id, "2026-01-01T00:00:00.000Z", &json!({}));
@@ -684,7 +684,7 @@ async fn two_that_delete_all_at_once_count_each_conversation_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_index_still_lists_although_it_is_deleted_is_not_counted() {
+async fn a_deleted_conversation_that_the_index_still_lists_is_not_counted() {
     let stack = stack(&[]).await;
     let ids: Vec<_> = (0..3).map(|_| Uuid::new_v4()).collect();
     let stale: Vec<_> = ids.iter().map(|id| conversation("ada", *id, "2026-01-01T00:00:00.000Z", &json!({}))).collect();

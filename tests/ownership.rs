@@ -40,7 +40,7 @@ async fn begin_as(stack: &LocalStack, caller: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_caller_gets_at_the_conversation_of_another() {
+async fn no_caller_can_reach_another_callers_conversation() {
     let stack = stack(&[]).await;
     let callers: Vec<Value> = callers().into_iter().filter(|caller| caller["jwt"]["claims"]["sub"] != "").collect();
     for (index, caller) in callers.iter().enumerate() {
@@ -63,7 +63,7 @@ async fn no_caller_gets_at_the_conversation_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_caller_is_one_owner_however_the_authorizer_puts_it() {
+async fn one_caller_is_one_owner_whatever_form_the_authorizer_uses() {
     let stack = stack(&[]).await;
     let rows = [
         // The same context by a simple response and by an IAM policy, and by payload format 1.0.

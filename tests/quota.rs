@@ -71,7 +71,7 @@ fn updates(stack: &LocalStack) -> Vec<bool> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reservation_becomes_what_the_model_says_was_used_and_the_answer_tells_what_is_left() {
+async fn a_reservation_becomes_the_reported_usage_and_the_answer_says_what_is_left() {
     let stack = stack(&[("DAILY_TOKEN_LIMIT", "1000000")]).await;
     stack.model().script(every_call, [counted(40), counted(60)]);
     let first = send(&stack, &chat("one", None)).await;
@@ -94,7 +94,7 @@ async fn a_reservation_becomes_what_the_model_says_was_used_and_the_answer_tells
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_32_requests_at_once_those_that_are_admitted_exceed_the_limit_by_one_reservation_at_most() {
+async fn thirty_two_requests_at_once_exceed_the_limit_by_one_reservation_at_most() {
     let backends = Backends::start().await;
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend")).with_backends(backends);
     options.function.max_processes = 32;
@@ -129,7 +129,7 @@ async fn of_32_requests_at_once_those_that_are_admitted_exceed_the_limit_by_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_the_limit_a_caller_is_told_whose_it_is_and_when_to_come_back() {
+async fn over_the_limit_a_caller_learns_which_limit_it_is_and_when_to_come_back() {
     for (variable, name, whose) in
         [("DAILY_TOKEN_LIMIT", "caller", "You have"), ("DAILY_TOKEN_LIMIT_TOTAL", "total", "The server has")]
     {
@@ -179,7 +179,7 @@ async fn the_history_is_read_again_and_the_tokens_are_reserved_again_at_the_same
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_process_reserved_comes_back_when_it_has_expired() {
+async fn a_killed_processs_reservation_is_freed_when_it_expires() {
     let backends = Backends::start().await;
     let variables = [("DAILY_TOKEN_LIMIT", "1000")];
     let killed = share(&backends, &variables).await;
@@ -223,7 +223,7 @@ async fn an_expired_reservation_is_removed_with_the_next_settlement() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_certainly_took_no_tokens_is_released_and_what_may_have_is_not() {
+async fn tokens_are_released_only_if_they_were_certainly_not_used() {
     // The message is estimated at 2 tokens, its frame and that of a system prompt at 16, an answer at 100.
     let whole = json!({"choices": [{"message": {"content": "four"}}]});
     let rows = [
@@ -249,7 +249,7 @@ async fn what_certainly_took_no_tokens_is_released_and_what_may_have_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_charged_where_the_model_is_not_asked_or_not_reached() {
+async fn nothing_is_charged_if_the_model_is_not_called_or_not_reached() {
     let stack = stack(&[("DAILY_TOKEN_LIMIT", "100000")]).await;
     stack.model().script(every_call, [counted(30)]);
     let key = [("idempotency-key", "7c9e6679-7425-40de-944b-e07fc1f90ae7")];
@@ -268,7 +268,7 @@ async fn nothing_is_charged_where_the_model_is_not_asked_or_not_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_reserved_is_released_also_when_a_read_has_used_up_its_time() {
+async fn a_reservation_is_released_even_if_a_read_has_used_up_its_time() {
     let backends = Backends::start().await;
     let id = begin(&share(&backends, &[]).await, &["one"]).await;
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend")).with_backends(backends);
@@ -295,7 +295,7 @@ async fn what_is_reserved_is_released_also_when_a_read_has_used_up_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_that_hangs_does_not_hold_the_answer_back_for_long() {
+async fn a_release_that_hangs_hardly_delays_the_answer() {
     let stack = stack(&[("DAILY_TOKEN_LIMIT", "100000")]).await;
     let id = begin(&stack, &["one"]).await;
     stack.engine().script(operation("Query"), [engine::error("AccessDeniedException")]);
@@ -343,7 +343,7 @@ async fn streams_are_settled_with_what_was_used_or_received() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_tells_what_is_left_in_its_head_and_is_settled_when_the_caller_has_gone() {
+async fn a_streams_head_says_what_is_left_and_it_is_settled_even_if_the_caller_has_gone() {
     let stack = stack(&[("DAILY_TOKEN_LIMIT", "5000"), ("FUNCTION_URL_INVOKE_MODE", "RESPONSE_STREAM")]).await;
     let mut event = at(chat_event(&json!({"message": "two", "stream": true}), &[]), "203.0.113.7");
     event["requestContext"]["domainName"] = json!("abc123.lambda-url.us-east-1.on.aws");
@@ -390,7 +390,7 @@ async fn each_owner_and_each_address_has_a_limit_of_its_own_which_no_header_chan
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_callers_share_the_total_which_is_spread_over_counters_and_exceeded_by_one_reservation_each_at_most() {
+async fn all_callers_share_the_total_and_each_counter_exceeds_it_by_one_reservation_at_most() {
     let backends = Backends::start().await;
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend")).with_backends(backends);
     options.function.max_processes = 32;
@@ -437,7 +437,7 @@ async fn a_caller_who_is_refused_takes_nothing_of_the_total() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_the_counters_cannot_be_used_no_model_is_asked() {
+async fn if_the_counters_cannot_be_used_the_model_is_not_called() {
     let stack = stack(&[("DAILY_TOKEN_LIMIT", "5000")]).await;
     stack.engine().script(operation("UpdateItem"), [engine::error("AccessDeniedException")]);
     let reply = send(&stack, &chat("one", None)).await;
@@ -483,7 +483,7 @@ async fn the_reservation_is_made_while_the_history_is_read_and_settled_while_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_limit_nothing_is_counted_and_nothing_told() {
+async fn without_a_limit_nothing_is_counted_and_no_header_is_sent() {
     for limit in ["", "0"] {
         let stack = stack(&[("DAILY_TOKEN_LIMIT", limit), ("DAILY_TOKEN_LIMIT_TOTAL", limit)]).await;
         let reply = send(&stack, &chat("one", None)).await;

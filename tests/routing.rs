@@ -132,7 +132,7 @@ fn the_stage_and_then_the_base_path_are_stripped_from_the_path() {
 }
 
 #[test]
-fn a_path_or_a_query_that_is_too_long_is_not_looked_at() {
+fn a_path_or_a_query_that_is_too_long_is_rejected_unread() {
     let app = app(&[("BASE_PATH", "/team-a")]);
     let of_length = |length: usize| format!("/{}", "a".repeat(length - 1));
     let rows = [
@@ -172,7 +172,7 @@ fn only_the_first_hundred_parameters_of_a_query_are_looked_at() {
 }
 
 #[test]
-fn a_header_that_is_too_long_is_as_if_it_had_not_been_sent() {
+fn a_header_that_is_too_long_is_ignored() {
     let app = app(&[]);
     for (length, echoed) in [(10_240, true), (10_241, false), (1_000_000, false)] {
         let asked = ",".repeat(length);

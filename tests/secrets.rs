@@ -93,7 +93,7 @@ impl Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_form_of_a_reference_is_read_as_it_says() {
+async fn each_form_of_a_reference_is_read_as_documented() {
     let json_key = format!("{SECRET}:API KEY::");
     let staged = format!("{SECRET}:API KEY:AWSPREVIOUS:");
     let version = format!("{SECRET}:::11111111-2222-3333-4444-555555555555");
@@ -130,7 +130,7 @@ async fn each_form_of_a_reference_is_read_as_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_is_found_by_its_own_variable_before_that_of_all_services() {
+async fn a_stores_own_variable_takes_precedence_over_that_of_all_services() {
     let all = SecretStore::start().expect("the store starts");
     for reference in [PARAMETER, SECRET] {
         all.put(reference, KEY);
@@ -147,7 +147,7 @@ async fn a_store_is_found_by_its_own_variable_before_that_of_all_services() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_that_only_looks_like_a_reference_is_told_and_stops_no_other_route() {
+async fn a_value_that_only_looks_like_a_reference_is_reported_and_stops_no_other_route() {
     for (reference, expected) in [
         ("arn:aws:ssm:eu-west-1:123456789012:parameter", "names no parameter"),
         ("arn:aws:s3:::bucket", "no region"),
@@ -163,7 +163,7 @@ async fn a_value_that_only_looks_like_a_reference_is_told_and_stops_no_other_rou
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_operator_has_to_change_is_not_configured_and_its_cause_is_in_the_log() {
+async fn a_fault_for_the_operator_is_not_configured_and_its_cause_is_in_the_log() {
     let refuses = |kind, message| secret_store::refuses(400, kind, message);
     let json = |body: &Value| Behaviour::json(200, body);
     let value = |text: &str| Behaviour::json(200, &json!({"SecretString": text, "Parameter": {"Value": text}}));
@@ -205,7 +205,7 @@ async fn what_the_operator_has_to_change_is_not_configured_and_its_cause_is_in_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_signature_is_told_with_the_variables_that_it_is_made_of() {
+async fn a_wrong_signature_is_reported_with_the_variables_behind_it() {
     let keys = [("AWS_ACCESS_KEY_ID", "local"), ("AWS_SECRET_ACCESS_KEY", "wrong"), ("AWS_SESSION_TOKEN", "local")];
     let setup = setup_with_key(PARAMETER, &keys).await;
     let detail = setup.assert_refused("wrong key", (503, "not_configured")).await;
@@ -213,7 +213,7 @@ async fn a_wrong_signature_is_told_with_the_variables_that_it_is_made_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_passes_is_tried_three_times_and_then_the_caller_may_come_back() {
+async fn a_transient_failure_is_tried_three_times_before_the_caller_gets_it() {
     let refuses = secret_store::refuses;
     let rows = [
         ("throttled", refuses(400, "ThrottlingException", "Rate exceeded"), "Rate exceeded"),
@@ -243,7 +243,7 @@ async fn what_passes_is_tried_three_times_and_then_the_caller_may_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_cannot_be_reached_or_is_silent_leaves_time_to_say_so() {
+async fn an_unreachable_or_silent_store_leaves_time_for_an_error() {
     let setup = setup_with_key(PARAMETER, &[]).await;
     setup.store.stop().await.expect("it stops");
     let detail = setup.assert_refused("stopped", (503, "secret_unavailable")).await;
@@ -322,7 +322,7 @@ async fn an_answer_without_the_model_does_not_wait_for_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_charged_where_the_key_cannot_be_read() {
+async fn nothing_is_charged_if_the_key_cannot_be_read() {
     for (behaviour, code) in [
         (secret_store::refuses(400, "AccessDeniedException", "no"), "not_configured"),
         (secret_store::refuses(500, "InternalServerError", "no"), "secret_unavailable"),
@@ -339,7 +339,7 @@ async fn nothing_is_charged_where_the_key_cannot_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_has_been_rotated_is_read_anew_and_the_chat_answered() {
+async fn a_rotated_key_is_read_again_and_the_chat_is_answered() {
     for next in [chat_of("two", None), stream_of("two")] {
         for reference in [PARAMETER, SECRET] {
             let setup = setup(reference, &[("DAILY_TOKEN_LIMIT", "100000")]).await;
@@ -380,7 +380,7 @@ async fn a_stream_begins_with_the_answer_to_the_new_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_refused_is_read_once_more_at_most() {
+async fn a_refused_key_is_read_at_most_once_more() {
     let refused = (502, "model_auth_failed");
     for event in [chat_of("Hello", None), stream_of("Hello")] {
         let setup = setup(PARAMETER, &[]).await;
@@ -409,7 +409,7 @@ async fn a_key_that_is_refused_is_read_once_more_at_most() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_of_the_environment_is_not_read_anew() {
+async fn a_key_from_the_environment_is_not_read_again() {
     let Setup { stack, store } = setup("sk-wrong", &[]).await;
     for _ in 0..2 {
         assert_eq!(send(&stack, &chat_of("Hello", None)).await.problem(), (502, "model_auth_failed"));
@@ -453,7 +453,7 @@ async fn asked(app: &App) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_first_requests_at_once_one_reads_the_key() {
+async fn only_one_of_several_first_requests_reads_the_key() {
     let (app, backends, store) = in_process(secrets::LIFETIME).await;
     let gate = Gate::new();
     store.script(every_call, [Behaviour::Answer.held_at(&gate)]);
@@ -467,7 +467,7 @@ async fn of_several_first_requests_at_once_one_reads_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_read_again_after_its_time_and_used_on_where_the_store_does_not_answer() {
+async fn a_key_is_read_again_when_it_is_due_and_kept_if_the_store_does_not_answer() {
     let (app, backends, store) = in_process(Duration::ZERO).await;
     for reads in 1..=3 {
         assert_eq!((asked(&app).await, store.calls().len()), (json!(200), reads));
@@ -481,7 +481,7 @@ async fn a_key_is_read_again_after_its_time_and_used_on_where_the_store_does_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_may_no_longer_be_read_is_not_used_on() {
+async fn a_key_that_the_store_no_longer_permits_is_not_used_again() {
     let (app, backends, store) = in_process(Duration::ZERO).await;
     assert_eq!(asked(&app).await, 200);
     store.script(every_call, [secret_store::refuses(400, "AccessDeniedException", "no")]);

@@ -95,7 +95,7 @@ fn most_memory(process: u32) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_long_too_many_or_too_deep_is_answered_and_the_process_lives_on() {
+async fn input_that_is_too_long_or_too_deep_is_answered_and_the_process_lives_on() {
     for mode in ["BUFFERED", "RESPONSE_STREAM"] {
         let stack = stack(&[("FUNCTION_URL_INVOKE_MODE", mode)]).await;
         for (what, event, status, code) in rows() {

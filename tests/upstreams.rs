@@ -98,7 +98,7 @@ async fn with_tls_the_authorities_of_aws_ca_bundle_are_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_whose_certificate_is_not_trusted_is_not_asked() {
+async fn a_server_whose_certificate_is_not_trusted_gets_no_request() {
     let (authority, other) = (PrivateCa::generate(), PrivateCa::generate());
     let (right, wrong) = (Bundle::of(&[&authority]), Bundle::of(&[&other]));
     let rows = [
@@ -201,7 +201,7 @@ async fn a_kept_connection_that_breaks_under_a_request_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_calls_attempts_a_kept_connection_that_breaks_takes_none() {
+async fn a_broken_kept_connection_costs_none_of_a_calls_attempts() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one", "two"]).await;
     stack.engine().forget_calls();
@@ -217,7 +217,7 @@ async fn of_a_calls_attempts_a_kept_connection_that_breaks_takes_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_table_a_conversation_waits_and_the_model_is_not_asked() {
+async fn without_the_table_a_conversation_fails_and_the_model_is_not_called() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one"]).await;
     stack.model().forget_calls();
@@ -236,7 +236,7 @@ async fn without_the_table_a_conversation_waits_and_the_model_is_not_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_throttles_or_fails_for_a_moment_is_asked_again() {
+async fn a_table_that_throttles_or_fails_briefly_is_called_again() {
     const OPERATIONS: [&str; 6] =
         ["Query", "TransactWriteItems", "GetItem", "UpdateItem", "BatchWriteItem", "DeleteItem"];
     let stack = stack(&[]).await;
@@ -270,7 +270,7 @@ async fn a_table_that_throttles_or_fails_for_a_moment_is_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_tells_the_operator_of_a_table_that_cannot_be_used_what_to_do() {
+async fn the_log_says_what_to_do_about_a_table_that_cannot_be_used() {
     const REGION: (&str, &str) = ("AWS_REGION", "eu-west-1");
     let backends = Backends::start().await;
     let other_keys = json!({
@@ -319,7 +319,7 @@ async fn the_log_tells_the_operator_of_a_table_that_cannot_be_used_what_to_do() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_table_answers_is_not_in_the_log() {
+async fn the_tables_answers_are_not_in_the_log() {
     let stack = stack(&[]).await;
     let id = Uuid::new_v4().to_string();
     let said = "what somebody said in confidence";
@@ -340,7 +340,7 @@ async fn what_the_table_answers_is_not_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_hangs_is_given_up_before_the_invocation_ends() {
+async fn a_table_that_hangs_is_abandoned_before_the_invocation_ends() {
     let stack = limited(Duration::from_secs(2), Backends::start().await).await;
     let id = begin(&stack, &["one"]).await;
     stack.model().forget_calls();
@@ -360,7 +360,7 @@ async fn a_table_that_hangs_is_given_up_before_the_invocation_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_to_the_table_that_hangs_once_is_made_again() {
+async fn a_call_to_the_table_that_hangs_once_is_retried() {
     let mut rows = JoinSet::new();
     for name in ["Query", "TransactWriteItems"] {
         rows.spawn(async move {
@@ -413,7 +413,7 @@ async fn whatever_hangs_and_however_short_the_timeout_there_is_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_configured_is_named_and_the_rest_works() {
+async fn a_missing_setting_is_named_and_the_rest_works() {
     let Backends { engine, model } = Backends::start().await;
     let complete = share(&Backends { engine: engine.clone(), model: model.clone() }, &[]).await;
     let id = begin(&complete, &["one"]).await;
@@ -682,7 +682,7 @@ async fn the_model_is_connected_to_while_the_table_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_opened_ahead_that_breaks_before_it_is_used_does_no_harm() {
+async fn a_preconnected_connection_that_breaks_before_its_use_does_no_harm() {
     let backends = backends(None, "").await;
     let stack = share(&backends, &[]).await;
     let (engine, model) = (backends.engine.as_ref().expect("an engine"), backends.model.as_ref().expect("a model"));
@@ -700,7 +700,7 @@ async fn a_connection_opened_ahead_that_breaks_before_it_is_used_does_no_harm() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_cannot_be_connected_to_ahead_can_be_when_it_is_needed() {
+async fn a_table_that_cannot_be_preconnected_can_be_reached_when_it_is_needed() {
     let backends = backends(None, "").await;
     let stack = share(&backends, &[]).await;
     let (engine, model) = (backends.engine.as_ref().expect("an engine"), backends.model.as_ref().expect("a model"));

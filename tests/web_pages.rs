@@ -17,7 +17,7 @@ fn elements<'a>(page: &'a str, tag: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_page_may_run_its_own_script_ask_its_own_origin_and_nothing_else() {
+fn a_page_may_only_run_its_own_script_and_call_its_own_origin() {
     for path in ["/", "/docs"] {
         assert_policy(&ask(&app(&[]), "GET", path, &[("accept", "text/html")]));
     }
@@ -51,7 +51,7 @@ fn assert_policy(answer: &Value) {
 }
 
 #[test]
-fn a_page_is_whole_and_names_no_other_server() {
+fn a_page_is_self_contained_and_names_no_other_server() {
     for page in [home::page(), docs::page()] {
         assert_whole(page.body());
     }
@@ -97,14 +97,14 @@ fn only_browsers_get_the_chat_page() {
 }
 
 #[test]
-fn page_and_document_have_less_than_20_000_bytes_in_the_zip() {
+fn page_and_document_take_less_than_20_000_bytes_in_the_zip() {
     let both = format!("{}{}", docs::page().body(), docs::openapi().body());
     let deflated = miniz_oxide::deflate::compress_to_vec(both.as_bytes(), 6).len();
     assert!(deflated < 20_000, "{deflated} bytes");
 }
 
 #[test]
-fn switched_off_they_are_unknown_paths() {
+fn paths_that_are_switched_off_are_unknown() {
     let off = app(&[("DOCS", "off")]);
     for path in ["/", "/docs", "/docs/", "/openapi.json"] {
         for method in ["GET", "HEAD", "POST", "OPTIONS"] {
@@ -136,7 +136,7 @@ fn no_other_route_is_switched_off() {
 }
 
 #[test]
-fn the_document_is_answered_as_it_stands() {
+fn the_document_is_served_unchanged() {
     let answer = ask(&app(&[]), "GET", "/openapi.json", &[]);
     assert_eq!(answer["headers"]["content-type"], "application/json");
     let document: Value = serde_json::from_str(answer["body"].as_str().expect("a body")).expect("JSON");

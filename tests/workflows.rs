@@ -44,7 +44,7 @@ fn allowed(permissions: &Yaml<'_>) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_workflow_may_read_the_code_and_only_a_release_may_do_more() {
+fn a_workflow_can_only_read_the_code_unless_it_is_the_release() {
     let texts = |pairs: &[(&str, &str)]| {
         pairs.iter().map(|(what, how)| ((*what).to_owned(), (*how).to_owned())).collect::<Vec<_>>()
     };
@@ -96,7 +96,7 @@ fn ci_steps() -> BTreeSet<String> {
 }
 
 #[test]
-fn an_unknown_step_or_option_of_ci_run_ends_with_2_and_is_named_with_the_steps_that_there_are() {
+fn an_unknown_step_or_option_of_ci_run_ends_with_2_and_lists_the_steps() {
     let steps = ci_steps();
     assert!(steps.contains("tests") && steps.contains("quick"), "{steps:?}");
     for unknown in ["no-such-step", "--no-such-option", "format lints", "tes", "*"] {
