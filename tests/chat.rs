@@ -435,9 +435,12 @@ async fn an_idempotency_key_lasts_as_long_as_its_conversation() {
         item["expires_at"]["N"] = json!("1");
         stack.engine().call("PutItem", json!({"TableName": HISTORY_TABLE, "Item": item})).await.expect("written");
     }
-    let anew = send(&stack, &with_key("Hello again", None, &key)).await;
-    assert_eq!((anew.status, &anew.body["conversation_id"], &anew.body["turn"]), (200, &json!(id), &json!(1)));
-    assert_eq!((&anew.body["saved"], &anew.body["remembered_turns"]), (&json!(true), &json!(0)));
+    let restarted = send(&stack, &with_key("Hello again", None, &key)).await;
+    assert_eq!(
+        (restarted.status, &restarted.body["conversation_id"], &restarted.body["turn"]),
+        (200, &json!(id), &json!(1))
+    );
+    assert_eq!((&restarted.body["saved"], &restarted.body["remembered_turns"]), (&json!(true), &json!(0)));
     assert_eq!(delete(&stack, &id).await.status, 204);
     assert_eq!(stack.engine().items(HISTORY_TABLE).await, Vec::<Value>::new());
 }

@@ -224,7 +224,7 @@ async fn every_turn_of_chats_whose_processes_are_killed_is_stored_once_and_in_or
     );
 }
 
-/// Lets the time of all reservations be over, and chats until none is left; how often.
+/// Lets all reservations expire, and chats until none is left. Returns how many chats it took.
 async fn return_what_has_expired(stack: &LocalStack) -> usize {
     for mut counter in counters(stack).await {
         for name in reservations(&counter) {

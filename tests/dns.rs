@@ -1,4 +1,4 @@
-//! The addresses of a host: which name server is asked for what, and how each answer is used.
+//! The addresses of a host: which query goes to which name server, and how each reply is used.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -143,7 +143,7 @@ async fn both_families_are_looked_up_at_once_and_ipv4_comes_first() {
         // The answer about IPv6 is the first, or else it may be too late on a busy machine.
         let (zone, v4) = (Zone::default().with(HOST, has), Mutex::new(None));
         let server = name_server(move |query| {
-            let mut v4 = v4.lock().expect("nobody panics with it");
+            let mut v4 = v4.lock().expect("no thread panics while it holds the lock");
             match v4.take() {
                 None => {
                     *v4 = Some(zone.reply(query).into());
@@ -280,7 +280,7 @@ async fn a_closed_port_makes_the_next_name_server_take_over_at_once() {
         resolver.config.timeout = 30;
         assert_eq!(resolver.look_up(HOST, None).expect("addresses"), addresses(&["127.0.0.2"]), "{conf}");
         resolver.nameservers.truncate(1);
-        let error = resolver.look_up(HOST, None).expect_err("nobody listens");
+        let error = resolver.look_up(HOST, None).expect_err("nothing listens there");
         let Cause::NotKnown(_, Failure::Io(cause)) = &error.cause else { panic!("{conf}: {error}") };
         assert_eq!(cause.kind(), std::io::ErrorKind::ConnectionRefused, "{conf}: {error}");
     }
@@ -556,7 +556,8 @@ async fn a_reply_may_have_the_question_in_another_case() {
 async fn a_look_up_without_any_answer_ends_at_the_deadline() {
     let short = Duration::from_millis(300);
     let silent = [name_server(|_| vec![]).await, name_server(|_| vec![]).await];
-    let error = resolver(&[&silent[0], &silent[1]], "").look_up(HOST, within(6 * short)).expect_err("nobody answers");
+    let error =
+        resolver(&[&silent[0], &silent[1]], "").look_up(HOST, within(6 * short)).expect_err("no server answers");
     assert!(matches!(error.cause, Cause::OutOfTime), "{error}");
     // They share the time: none of them has it all.
     for server in silent {
@@ -825,7 +826,7 @@ proptest! {
         let resolver = Resolver::from_files(&hosts.0, &conf.0);
         prop_assert!(resolver.nameservers.len() <= 3);
         // No name server is asked: there is no time.
-        let error = resolver.look_up("no.such.host.in.there", Some(Instant::now())).expect_err("nobody is asked");
+        let error = resolver.look_up("no.such.host.in.there", Some(Instant::now())).expect_err("no server is asked");
         prop_assert!(matches!(error.cause, Cause::OutOfTime), "{error}");
     }
 }

@@ -114,7 +114,7 @@ fn allowed(policy: &Value) -> Vec<(BTreeSet<String>, Value)> {
     allowed.collect()
 }
 
-/// The documented variables with their defaults, which are empty where there is none.
+/// The documented variables with their defaults; an empty text if there is no default.
 fn documented() -> BTreeMap<String, String> {
     let rows = rows(&section(&page("configuration"), "# Configuration"));
     let variable = |cells: &Vec<String>| {
@@ -138,7 +138,7 @@ fn the_documentation_and_the_example_name_the_variables_that_are_read() {
     read.insert("PORT".to_owned());
     assert_eq!(documented().into_keys().collect::<BTreeSet<_>>(), read);
     assert_eq!(exemplified().into_keys().collect::<BTreeSet<_>>(), read);
-    // Nobody sets that one; it is how Lambda talks with the function.
+    // Lambda sets this one, not the operator.
     let platform = quoted_after(&self::read("src/config.rs"), "var_os(");
     assert_eq!(platform, BTreeSet::from(["AWS_LAMBDA_RUNTIME_API".to_owned()]));
 }

@@ -1,4 +1,4 @@
-//! What the function calls on this machine: how it is told, and the example that starts it alone.
+//! The servers that the function calls on this machine: the variables that name them, and `--backends-only`.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

@@ -235,7 +235,7 @@ async fn pages_cover_all_conversations_whatever_is_written_meanwhile() {
     stack.engine().forget_calls();
     let page = listed(&stack, "ada", "limit=4").await;
     assert_eq!((ids(&page), stack.engine().calls().len()), (begun[..4].to_vec(), 1), "one read is enough for a page");
-    // One that was seen, one that was not, the one that the cursor names, and a new one.
+    // One that was seen, one that was not, the one in the cursor, and a new one.
     say(&stack, "ada", Some(&begun[1]), "more").await;
     say(&stack, "ada", Some(&begun[6]), "more").await;
     assert_eq!(delete_one(&stack, "ada", &begun[3]).await.status, 204);

@@ -81,7 +81,7 @@ async fn one_caller_is_one_owner_whatever_form_the_authorizer_uses() {
             json!({"jwt": {"claims": {"iss": ISSUER, "sub": "ada", "exp": "1"}}}),
             json!({"jwt": {"claims": {"sub": "ada", "iss": ISSUER}}}),
         ),
-        // Callers whom nobody has identified.
+        // Callers who are not identified.
         (Value::Null, json!({"lambda": null})),
         (Value::Null, json!({"lambda": {}})),
         (Value::Null, json!({"lambda": {"principalId": "", "sub": null}})),

@@ -1,4 +1,4 @@
-//! How many tokens callers may use in a day: what is reserved, what it becomes, and what callers are told.
+//! The daily token limits: what is reserved, what is settled, and which headers callers get.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

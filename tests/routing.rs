@@ -202,7 +202,7 @@ fn an_event_that_is_nested_too_deeply_is_a_clear_400_where_it_is_read() {
         (in_the_event(&format!(r#""body":{},"#, nested(126))), 200),
         (in_the_event(&format!(r#""body":{},"#, nested(1_000_000))), 400),
         (in_the_event(&format!(r#""headers":{{"accept":{}}},"#, nested(1_000_000))), 400),
-        // What nobody reads is passed over without recursion.
+        // Fields that are not read are skipped without recursion.
         (in_the_event(&format!(r#""stageVariables":{},"#, nested(1_000_000))), 200),
         (in_the_event(&format!(r#""headers":{{"x-other":{}}},"#, nested(1_000_000))), 200),
         (nested(1_000_000), 400),

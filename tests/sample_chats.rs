@@ -10,13 +10,13 @@ use crate::support::sample::{
     NEW_CONVERSATION, Row, any_origin, assert_answered, json_headers, not_allowed, preflight, problem, with,
 };
 
-/// The conversation that the events name; nobody in particular has begun it.
+/// The conversation that the events name. It belongs to the public.
 const CONVERSATION: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
 
-/// The caller whom the events with a JWT name.
+/// The caller in the events with a JWT.
 const OWNER: &str = "jwt:https%3A%2F%2Fissuer.example.com%2F:user-1";
 
-/// The conversation of the caller whom the events with a JWT name, who has written nothing in it.
+/// A conversation of the caller in the events with a JWT. It has no turns.
 const LISTED: &str = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
 
 const BEGUN: &str = "2026-03-12T18:01:07.25Z";
@@ -122,7 +122,7 @@ fn listed(id: &str, title: &str) -> Value {
     json!({"conversation_id": id, "title": title, "created_at": BEGUN, "updated_at": GONE_ON, "turns": TURNS.len()})
 }
 
-/// 401, because nobody has identified the caller.
+/// 401, because the caller is not identified.
 fn unauthorized(file: &'static str) -> Row {
     let detail = "Only a caller with an identity has a list of conversations, and this request has no identity. The server's operator has to set ACCESS_TOKENS or put an authorizer in front.";
     let (file, variables, status, headers, body) = problem(file, 401, "authentication_required", detail);

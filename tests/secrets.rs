@@ -389,7 +389,7 @@ async fn a_refused_key_is_read_at_most_once_more() {
         // Just read, so there is nothing newer.
         assert_eq!(send(stack, &event).await.problem(), refused);
         assert_eq!((store.calls().len(), stack.model().calls().len()), (1, 1));
-        // Kept, read anew and the same.
+        // Kept, read again, and still the same.
         assert_eq!(send(stack, &event).await.problem(), refused);
         assert_eq!((store.calls().len(), stack.model().calls().len()), (2, 2));
         // Another one, which is refused too.

@@ -70,7 +70,7 @@ fn rows() -> Vec<(&'static str, String, u64, &'static str)> {
         ("a header of 6 MB that is not", with(&other, &long), 200, ""),
         ("300,000 headers", with(&all, &headers), 200, ""),
         ("460,000 cookies", with(&cookie, &cookies), 200, ""),
-        ("depth where nobody reads", with(&unknown, &nested(EVENT / 2)), 200, ""),
+        ("depth in a field that is not read", with(&unknown, &nested(EVENT / 2)), 200, ""),
         ("depth without an end", with(&unknown, &"[".repeat(EVENT)), 400, "unsupported_event"),
         ("depth in a header that is read", with(&header, &nested(EVENT / 2)), 400, "unsupported_event"),
         ("depth in a header that is not", with(&other, &nested(EVENT / 2)), 200, ""),

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::support::client::{begin, read};
 use crate::support::in_process::event;
 
-/// Who is asked where `resolv.conf` names nobody.
+/// The name server that is used if `resolv.conf` names none.
 const NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
 
 /// A root directory with `/bootstrap` in it, there as long as this.
@@ -51,7 +51,7 @@ async fn the_program_runs_in_an_empty_root_and_finds_its_servers_by_name() {
     let zone = ["model.example", "table.example", "model.corp.example"]
         .into_iter()
         .fold(Zone::default(), |zone, name| zone.with(name, &["127.0.0.1"]));
-    let name_server = NameServer::start_at(NAME_SERVER, zone).await.expect("port 53 of 127.0.0.1 can be had");
+    let name_server = NameServer::start_at(NAME_SERVER, zone).await.expect("port 53 of 127.0.0.1 is free");
 
     let resolv_conf = ("etc/resolv.conf", "search corp.example\nnameserver 127.0.0.1\n");
     let hosts = ("etc/hosts", "127.0.0.1 localhost table.in.hosts\n");

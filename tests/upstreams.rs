@@ -390,7 +390,7 @@ async fn whatever_hangs_and_however_short_the_timeout_there_is_an_answer() {
                 }
                 stack.engine().script(operation(name), repeat(Behaviour::Hang));
                 let id = Uuid::new_v4().to_string();
-                // Each is an answer: `send` panics where there is none.
+                // Each gets an answer: `send` panics if there is none.
                 let statuses = [
                     chat(&stack, None).await.status,
                     chat(&stack, Some(&id)).await.status,

@@ -1,4 +1,4 @@
-//! The chat page and the page that shows the API's documentation: what they may do, their size, and
+//! The chat page and the page that shows the API's documentation: their policy, their size, and
 //! that they can be switched off. What they do, browsers test.
 
 use base64::prelude::{BASE64_STANDARD, Engine};

@@ -1,5 +1,5 @@
-//! The workflows on GitHub: what they run is pinned, and what they may do is little. And `.ci/run`, which developers
-//! run too: how it answers a name that is not a step, and that the develop page names its steps.
+//! The workflows on GitHub: their actions are pinned and their permissions are few. And `.ci/run`, which developers run
+//! too: how it answers an unknown step, and that the develop page names its steps.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ fn workflows() -> Vec<(String, String)> {
     files.map(read).collect()
 }
 
-/// Whether a step's `uses` names a commit, which nobody can move, and says which version it is.
+/// Whether a step's `uses` names a commit, which cannot be moved, and says which version it is.
 fn is_pinned(uses: &str) -> bool {
     let Some((action, version)) = uses.split_once(" # v") else { return false };
     let Some((name, commit)) = action.split_once('@') else { return false };
