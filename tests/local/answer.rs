@@ -28,7 +28,7 @@ struct Answer {
 /// Gateway was found to do it with any bytes (aws/aws-lambda-dotnet, Lambda Test Tool v2).
 ///
 /// # Errors
-/// The answer is none; says why.
+/// A text that says why it is not a valid answer.
 pub fn http_response(answer: Bytes) -> Result<Response, String> {
     match serde_json::from_slice(&answer) {
         Ok(Value::Object(answer)) if answer.contains_key("statusCode") => {
@@ -58,14 +58,14 @@ fn explicit(answer: Answer) -> Result<Response, String> {
     Ok(response)
 }
 
-/// The status `code`, if an answer may have it.
+/// The status `code`, if it is allowed in an answer.
 pub(crate) fn status(code: u16) -> Result<StatusCode, String> {
     let status = StatusCode::from_u16(code).ok().filter(|status| !status.is_informational());
     let status = status.filter(|status| status.as_u16() < 600);
     status.ok_or_else(|| format!("{code} is no status of an answer"))
 }
 
-/// The headers that an answer may have of those that it tells.
+/// The headers of the answer, without those that an answer may not set.
 pub(crate) fn headers(told: Map<String, Value>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in told {

@@ -1,4 +1,4 @@
-//! What an [`Upstream`](crate::upstream::Upstream) does with a call, when it is told.
+//! What an [`Upstream`](crate::upstream::Upstream) does with a call, if a test scripts it.
 
 use std::time::Duration;
 
@@ -10,40 +10,40 @@ use tokio::sync::watch;
 
 use crate::http_server::{Response, response};
 
-/// What is done with one call.
+/// How one call is handled.
 #[derive(Clone, Debug)]
 pub enum Behaviour {
-    /// Does and answers what is asked, as if there were no script.
+    /// Handles and answers the call, as without a script.
     Answer,
-    /// Does what is asked, and closes the connection instead of answering.
+    /// Handles the call, and closes the connection instead of answering.
     Lose,
-    /// Answers with this without doing anything.
+    /// Answers with this, without handling the call.
     Respond(Response),
-    /// Answers with this, step by step, without doing anything.
+    /// Answers with this, step by step, without handling the call.
     Stream(Stream),
-    /// Sends these bytes in the place of an HTTP response, and closes the connection. Without a
+    /// Sends these bytes instead of an HTTP response, and closes the connection. Without a
     /// byte, the connection is closed unanswered.
     Send(Bytes),
     /// Resets the connection (TCP RST).
     Reset,
-    /// Does what is asked, and damages the answer.
+    /// Handles the call, and damages the answer.
     Damage(Damage),
     /// Never answers.
     Hang,
-    /// Does the other thing so much later.
+    /// Does the other thing after this delay.
     Delay(Duration, Box<Self>),
-    /// Does the other thing when the gate is open.
+    /// Does the other thing once the gate is open.
     Hold(Gate, Box<Self>),
 }
 
-/// What is wrong with an answer that would have been right.
+/// How an answer is damaged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Damage {
-    /// It is right up to this place.
+    /// It is intact up to this place.
     From(Place, Break),
-    /// The second half of the body is missing, and the framing tells nothing of it.
+    /// The second half of the body is missing, and the framing does not show it.
     HalfOfTheBody,
-    /// `Content-Length` is so many bytes greater than the body is long. Where it is smaller, the
+    /// `Content-Length` exceeds the length of the body by this many bytes. If it is smaller, the
     /// connection is kept, otherwise closed.
     Length(isize),
 }
@@ -57,16 +57,16 @@ pub enum Place {
     AfterBody,
 }
 
-/// How an answer goes on from a [`Place`].
+/// How an answer continues from a [`Place`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Break {
     /// The connection is reset (TCP RST).
     Reset,
     /// The connection is closed.
     Close,
-    /// Nothing comes any more.
+    /// Nothing more comes.
     Silence,
-    /// The rest comes, but only a byte now and then.
+    /// The rest comes, but only one byte at a time.
     Trickle,
 }
 
@@ -98,7 +98,7 @@ pub enum Step {
     Send(Bytes),
     /// Waits until the gate is open.
     Hold(Gate),
-    /// Waits so long.
+    /// Waits this long.
     Delay(Duration),
 }
 
@@ -117,7 +117,7 @@ pub enum Ending {
     Close,
     /// The connection is reset (TCP RST).
     Reset,
-    /// Nothing, for ever.
+    /// Nothing comes, and the connection stays open.
     Hang,
 }
 
@@ -132,7 +132,7 @@ impl Behaviour {
         Self::Stream(Stream::new("text/event-stream", steps))
     }
 
-    /// With this end, where it is a stream.
+    /// With this end, if it is a stream.
     #[must_use]
     pub fn ending(mut self, end: Ending) -> Self {
         if let Self::Stream(stream) = &mut self {
@@ -141,10 +141,10 @@ impl Behaviour {
         self
     }
 
-    /// With this status, where it is an answer.
+    /// With this status, if it is an answer.
     ///
     /// # Panics
-    /// When `status` is none.
+    /// If `status` is not a valid status.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         let status = StatusCode::from_u16(status).expect("a status");
@@ -164,7 +164,7 @@ impl Behaviour {
     /// Answers with this body.
     ///
     /// # Panics
-    /// When `status` is none.
+    /// If `status` is not a valid status.
     pub fn body(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self::Respond(response(StatusCode::from_u16(status).expect("a status"), content_type, body))
     }
@@ -182,7 +182,7 @@ impl Behaviour {
         Self::Send([head.as_bytes(), &body.as_bytes()[..sent]].concat().into())
     }
 
-    /// With this header, where it is an answer.
+    /// With this header, if it is an answer.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
         let headers = match &mut self {
@@ -194,20 +194,20 @@ impl Behaviour {
         self
     }
 
-    /// So much later.
+    /// After this delay.
     #[must_use]
     pub fn after(self, delay: Duration) -> Self {
         Self::Delay(delay, Box::new(self))
     }
 
-    /// When `gate` is open.
+    /// Once `gate` is open.
     #[must_use]
     pub fn held_at(self, gate: &Gate) -> Self {
         Self::Hold(gate.clone(), Box::new(self))
     }
 }
 
-/// Holds calls, or steps of a [`Stream`], until it is opened, so that a test decides what happens
+/// Holds calls, or steps of a [`Stream`], until it is opened, so a test decides what happens
 /// meanwhile. Clones are the same gate.
 #[derive(Clone, Debug, Default)]
 pub struct Gate(watch::Sender<Passage>);
@@ -224,7 +224,7 @@ impl Gate {
         Self::default()
     }
 
-    /// Waits until so many calls have come to the gate.
+    /// Waits until this many calls have come to the gate.
     pub async fn arrived(&self, calls: usize) {
         self.until(|passage| passage.arrived >= calls).await;
     }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 
 const FILE: &str = ".env";
 
-/// The variables of `.env` that this process's environment does not have; none without the file.
+/// The variables of `.env` that this process's environment does not have. There are none without the file.
 /// `Err` says which line cannot be read, but not its value, which may be a secret.
 pub(crate) fn variables() -> Result<BTreeMap<String, OsString>, String> {
     let text = match std::fs::read_to_string(FILE) {

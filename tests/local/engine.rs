@@ -1,7 +1,7 @@
 //! DynamoDB: an engine of its own in this process, reached over HTTP.
 //!
-//! The function's calls come to an [`Upstream`], which hands them on to the engine unless it is
-//! told otherwise; the engine has a thread and a port of its own. It does not verify signatures,
+//! The function's calls come to an [`Upstream`], which forwards them to the engine unless a test
+//! scripts something else. The engine has a thread and a port of its own. It does not verify signatures,
 //! and removes no expired items.
 
 use std::collections::VecDeque;
@@ -27,7 +27,7 @@ use crate::behaviour::Behaviour;
 use crate::http_server::{Response, response};
 use crate::upstream::{Answer, Call, Listening, Service, Upstream};
 
-/// The table that the function is told to use where nothing else is said.
+/// The table that the function uses unless another one is configured.
 pub const HISTORY_TABLE: &str = "chat-history";
 
 /// The index by which an owner's conversations are listed.
@@ -42,7 +42,7 @@ const JSON: &str = "application/x-amz-json-1.0";
 pub enum Storage {
     /// They end with the engine.
     Memory,
-    /// A file, made where there is none.
+    /// A file, which is created if it does not exist.
     File(PathBuf),
 }
 
@@ -67,12 +67,12 @@ impl Upstream<DynamoDb> {
     }
 
     /// # Errors
-    /// The file cannot be used, or the port cannot be had.
+    /// The file cannot be used, or the port is not available.
     pub fn start_at(listening: Listening, storage: &Storage) -> io::Result<Self> {
         Self::serve(DynamoDb::start(storage)?, listening)
     }
 
-    /// Makes a table as the function needs it, or adds what a table that is there lacks.
+    /// Makes a table as the function needs it, or adds what an existing table lacks.
     ///
     /// # Errors
     /// The engine's own, such as for an illegal name.
@@ -131,10 +131,10 @@ impl Upstream<DynamoDb> {
         Ok(())
     }
 
-    /// Calls the engine, past the script and the record of calls.
+    /// Calls the engine directly, without the script and the record of calls.
     ///
     /// # Errors
-    /// The engine's answer, where it is an error.
+    /// The engine's answer, if it is an error.
     pub async fn call(&self, operation: &str, body: Value) -> Result<Value, Value> {
         let (status, answer) = self.service().call(operation, &body).await;
         if status.is_success() { Ok(answer) } else { Err(answer) }
@@ -143,7 +143,7 @@ impl Upstream<DynamoDb> {
     /// All items of a table, by their keys.
     ///
     /// # Panics
-    /// When the engine does not answer with them.
+    /// If the engine does not answer with them.
     pub async fn items(&self, table: &str) -> Vec<Value> {
         let mut items = Vec::new();
         let mut scan = json!({"TableName": table, "ConsistentRead": true});
@@ -160,7 +160,7 @@ impl Upstream<DynamoDb> {
         items
     }
 
-    /// Of the next `BatchWriteItem`, only the first `writes` are done; the others come back as
+    /// Executes only the first `writes` of the next `BatchWriteItem`; the others come back as
     /// `UnprocessedItems`.
     pub fn process_only(&self, writes: usize) {
         self.service().batches.lock().unwrap_or_else(PoisonError::into_inner).push_back(writes);
@@ -244,7 +244,7 @@ impl DynamoDb {
             let (parts, body) = sender.send_request(request).await?.into_parts();
             Ok(Response::from_parts(parts, body.collect().await?.to_bytes().into()))
         };
-        // The connection ends with its sender, and tells it of its own errors.
+        // The connection ends with its sender, and reports its own errors to it.
         let (answer, _) = tokio::join!(answer, connection);
         answer
     }
@@ -277,14 +277,14 @@ impl DynamoDb {
 impl Drop for DynamoDb {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.thread.take() {
-            // It fails for a thread that has ended only.
+            // It fails only if the thread has ended.
             let _ = stop.send(());
             let _ = thread.join();
         }
     }
 }
 
-/// What an error is called, without the namespace before it.
+/// The name of an error, without its namespace.
 pub(crate) fn error_name(error: &Value) -> &str {
     let name = error["__type"].as_str().unwrap_or_default();
     name.rsplit('#').next().unwrap_or(name)
@@ -346,7 +346,7 @@ pub fn error(name: &str) -> Behaviour {
         }
         _ => panic!("{name} is not among the errors"),
     };
-    // This one alone has a capital letter there.
+    // Only this one has a capital letter there.
     let text = if name == "AccessDeniedException" { "Message" } else { "message" };
     let body = json!({"__type": format!("{namespace}#{name}"), text: message});
     Behaviour::body(status, JSON, body.to_string()).with_header("x-amzn-requestid", "LOCAL")
@@ -366,7 +366,7 @@ pub fn canceled(reasons: &[&str]) -> Behaviour {
     Behaviour::body(400, JSON, body.to_string())
 }
 
-/// The headers of a call; the engine looks for a signature, but not at it.
+/// The headers of a call. The engine wants a signature but does not check it.
 fn headers(operation: &str) -> HeaderMap {
     let target = HeaderValue::try_from(format!("{TARGET_PREFIX}{operation}")).expect("an operation is a legal value");
     let signature =
@@ -416,7 +416,7 @@ mod tests {
         json!({"pk": {"S": "p"}, "sk": {"S": sk}})
     }
 
-    /// A transaction that adds turn `turn`, where the conversation has one less.
+    /// A transaction that adds turn `turn` to a conversation that has one turn less.
     fn append(turn: usize, token: &str) -> Value {
         let mut item = key(&format!("turn#{turn:010}"));
         item["text"] = json!({"S": "x"});

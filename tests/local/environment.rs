@@ -47,7 +47,7 @@ pub struct Environment {
 struct Streaming {
     /// How the process ended it; see [`Stream::end`].
     end: oneshot::Receiver<StreamEnd>,
-    /// Tells the [`Streamed`].
+    /// Reports to the [`Streamed`].
     tell: oneshot::Sender<StreamEnd>,
 }
 
@@ -97,7 +97,7 @@ pub(crate) enum StartFailure {
     Exited(ExitStatus),
     /// It reported an initialisation error.
     Reported(Bytes),
-    /// It did neither that nor anything else in time.
+    /// It did nothing in time.
     TimedOut,
     /// The function has been stopped; see `Function::stop`.
     Stopped,
@@ -205,12 +205,12 @@ impl Environment {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Has the process handle `invocation` until `deadline`. Only after a response or an error is
-    /// the process fit for another one; for a stream see `Environment::streamed`.
+    /// Lets the process handle `invocation` until `deadline`. Only after a response or an error can
+    /// the process take another one; for a stream see `Environment::streamed`.
     pub async fn handle(&mut self, invocation: Invocation, deadline: Instant) -> Outcome {
         let replied = self.api.offer(invocation);
         tokio::select! {
-            // What the process answered before it ended counts.
+            // An answer before the end of the process counts.
             biased;
             Ok(reply) = replied => match reply {
                 Reply::Response(response) => Outcome::Response(response),
@@ -237,12 +237,12 @@ impl Environment {
         }
     }
 
-    /// What tells whoever reads the streamed answer how it ended.
+    /// Reports the end of the streamed answer to its reader.
     pub(crate) fn take_teller(&mut self) -> impl FnOnce(StreamEnd) + use<> {
         let streaming = self.streaming.take();
         move |end| {
             if let Some(Streaming { tell, .. }) = streaming {
-                // It fails where nobody reads the answer.
+                // It fails if no one reads the answer.
                 let _ = tell.send(end);
             }
         }
@@ -264,7 +264,7 @@ impl Environment {
 
     /// Kills the process if it still runs, and waits until it is gone and its output is captured.
     pub async fn end(&mut self) {
-        // It fails for a process that has ended only.
+        // It fails only if the process has ended.
         let _ = self.child.kill().await;
         while self.output.join_next().await.is_some() {}
     }
@@ -298,7 +298,7 @@ async fn tell_failures(stream: impl AsyncRead + Unpin) {
     .await;
 }
 
-/// Hands each line of `stream` to `take` until it ends.
+/// Passes each line of `stream` to `take` until it ends.
 async fn each_line(stream: impl AsyncRead + Unpin, mut take: impl FnMut(String)) {
     let mut lines = BufReader::new(stream).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {

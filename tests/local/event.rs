@@ -33,7 +33,7 @@ const URL_ID: &str = "localfunctionurl0000000000000000";
 const LEFT_OUT: [HeaderName; 8] =
     [CONNECTION, COOKIE, EXPECT, HeaderName::from_static("keep-alive"), TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
-/// Who calls, as the API's authorizer found out.
+/// The caller, as the API's authorizer has identified them.
 #[derive(Clone, Debug)]
 pub enum Caller {
     /// The API has no authorizer.
@@ -73,14 +73,14 @@ impl Caller {
     }
 }
 
-/// What makes the event.
+/// The settings from which the event is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Front<'a> {
     HttpApi { stage: &'a str },
     FunctionUrl { region: &'a str },
 }
 
-/// What the front knows beside the request itself.
+/// What the gateway knows in addition to the request.
 pub(crate) struct Arrival<'a> {
     pub(crate) front: Front<'a>,
     pub(crate) request_id: &'a str,
@@ -158,7 +158,7 @@ pub(crate) fn event(request: &Parts, body: &[u8], arrival: Arrival<'_>) -> Value
     event
 }
 
-/// Whether `path`, as requested, lies in `stage`.
+/// Whether `path`, as requested, is in `stage`.
 pub(crate) fn is_in_stage(path: &str, stage: &str) -> bool {
     let below = match stage {
         DEFAULT_STAGE => Some(path),
@@ -167,20 +167,20 @@ pub(crate) fn is_in_stage(path: &str, stage: &str) -> bool {
     below.is_some_and(|below| below.starts_with('/') || (below.is_empty() && stage != DEFAULT_STAGE))
 }
 
-/// The host that was asked for, without the port.
+/// The requested host, without the port.
 fn domain(headers: &HeaderMap) -> String {
     let host = text(headers, &HOST).unwrap_or_else(|| "localhost".to_owned());
     host.parse().map_or_else(|_| host.clone(), |authority: Authority| authority.host().to_owned())
 }
 
-/// An HTTP API hands the path on percent-decoded, and without what follows a decoded `?`
+/// An HTTP API passes the path on percent-decoded, and without what follows a decoded `?`
 /// (hotsock/voker#8 has captures). A Function URL keeps it encoded.
 fn decoded(path: &str) -> String {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     decoded.split('?').next().unwrap_or_default().to_owned()
 }
 
-/// Whether a body of this content type is handed on as text. The guide says "binary" without
+/// Whether a body of this content type is passed on as text. The guide says "binary" without
 /// saying what that is; this is what API Gateway was found to do (ministackorg/ministack#766).
 fn is_text(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

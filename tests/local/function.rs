@@ -22,35 +22,35 @@ use crate::streamed::StreamEnd;
 const NAME: &str = "kus-aws-backend";
 const ACCOUNT: &str = "123456789012";
 
-/// What runs, and how.
+/// The program and how it runs.
 #[derive(Clone, Debug)]
 pub struct FunctionOptions {
     pub program: PathBuf,
     pub args: Vec<OsString>,
-    /// Variables beside those that Lambda sets; they win over inherited ones.
+    /// Variables in addition to those that Lambda sets. They override inherited ones.
     pub env: BTreeMap<String, OsString>,
     /// Whether the processes get the environment of this one.
     pub inherit_env: bool,
     pub output: Output,
     /// The function's timeout.
     pub timeout: Duration,
-    /// The most processes at a time; an invocation beyond waits for one.
+    /// The most processes at a time; further invocations wait.
     pub max_processes: usize,
 }
 
 /// Where the processes' standard output, which is their log, and their standard error go.
 #[derive(Clone, Copy, Debug)]
 pub enum Output {
-    /// Where this process's go.
+    /// To those of this process.
     Inherited,
-    /// To this process's standard error; of the log only what failed, and why.
+    /// To this process's standard error. Of the log, only the failures and their causes.
     Failures,
     /// Into [`Function::log`].
     Captured,
 }
 
 impl FunctionOptions {
-    /// `program` without arguments, in an environment of its own, its output captured.
+    /// `program` without arguments, in its own environment, with its output captured.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -109,14 +109,14 @@ impl FunctionOptions {
     }
 
     /// The value that a process would see of a variable that is not one of Lambda's own; an empty
-    /// one is none.
+    /// value counts as not set.
     pub fn variable(&self, name: &str) -> Option<OsString> {
         let inherited = || env::var_os(name).filter(|_| self.inherit_env);
         self.env.get(name).cloned().or_else(inherited).filter(|value| !value.is_empty())
     }
 }
 
-/// What came of an invocation.
+/// The result of an invocation.
 #[derive(Debug)]
 pub struct Invoked {
     pub request_id: Uuid,
@@ -140,7 +140,7 @@ struct Fleet {
 }
 
 impl Function {
-    /// The function without a process yet.
+    /// The function, which has no process yet.
     pub fn new(options: FunctionOptions) -> Self {
         let slots = Semaphore::new(options.max_processes);
         Self {
@@ -155,7 +155,7 @@ impl Function {
         }
     }
 
-    /// Invokes the function with `event`. A streamed answer is here as soon as it begins.
+    /// Invokes the function with `event`. A streamed answer is returned as soon as it begins.
     ///
     /// # Errors
     /// The function cannot be started.
@@ -168,9 +168,9 @@ impl Function {
         let fleet = Arc::clone(&self.fleet);
         let event = event.into();
         let (tell, told) = oneshot::channel();
-        // A task of its own, because an invocation goes on when its caller has gone.
+        // A task of its own, because an invocation continues when its caller has gone.
         tokio::spawn(async move {
-            // It fails for a caller that has gone.
+            // It fails if the caller has gone.
             fleet.invoke(id, event, |invoked| drop(tell.send(invoked))).await;
         });
         told.await.expect("an invocation's task is neither aborted nor panics")
@@ -197,8 +197,8 @@ impl Function {
         }
     }
 
-    /// Ends all processes; what they handle becomes [`Outcome::Stopped`], and none is started any
-    /// more.
+    /// Ends all processes; what they handle becomes [`Outcome::Stopped`], and no new one is
+    /// started.
     pub async fn stop(&self) {
         self.fleet.stopped.send_replace(true);
         self.restart().await;
@@ -236,7 +236,7 @@ impl Function {
         self.fleet.log.borrow().iter().map(|line| line.text.clone()).collect()
     }
 
-    /// Waits until the processes have written so many lines.
+    /// Waits until the processes have written this many lines.
     pub async fn logged_lines(&self, lines: usize) -> Vec<String> {
         let mut log = self.fleet.log.subscribe();
         // It fails only when the sender has gone, which is in `self`.
@@ -254,8 +254,8 @@ impl Function {
 }
 
 impl Fleet {
-    /// Tells what came of the invocation as soon as that is known, and returns when its process is
-    /// fit for another one or has ended.
+    /// Reports the result of the invocation as soon as it is known, and returns when its process can
+    /// take another one or has ended.
     async fn invoke(&self, request_id: Uuid, event: Bytes, tell: impl FnOnce(Result<Invoked, StartError>)) {
         let _slot = self.slots.acquire().await.expect("nothing closes it");
         loop {
@@ -295,8 +295,8 @@ impl Fleet {
         }
     }
 
-    /// Waits until `environment` has streamed its answer, and tells how that ended. Whoever reads
-    /// the end finds the process given back or ended, except behind a connection that broke.
+    /// Waits until `environment` has streamed its answer, and reports how that ended. When the reader
+    /// sees the end, the process has been given back or has ended, except behind a connection that broke.
     async fn see_through(&self, mut environment: Environment, deadline: Instant) {
         let end = tokio::select! {
             biased;
@@ -348,7 +348,7 @@ impl Fleet {
 
     fn give_back(&self, environment: Environment) {
         let mut idle = self.lock_idle();
-        // Looked at under the lock that whoever stops the function takes after having said so.
+        // Checked under the lock that `stop` takes after it has set the flag.
         if !*self.stopped.borrow() {
             idle.push(environment);
         }

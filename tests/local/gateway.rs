@@ -1,13 +1,13 @@
 //! What turns HTTP requests into invocations of the function: an API Gateway HTTP API with one
-//! route, `$default`, or a Lambda Function URL with the invoke mode `RESPONSE_STREAM`. Both hand
+//! route, `$default`, or a Lambda Function URL with the invoke mode `RESPONSE_STREAM`. Both pass
 //! every request to the function as a payload format 2.0 event.
 //!
 //! | | HTTP API | Function URL |
 //! | --- | --- | --- |
-//! | a streamed answer | malformed | each chunk is sent on when it comes |
+//! | a streamed answer | malformed | each chunk is forwarded when it comes |
 //! | an answer that is not streamed | becomes the response | its JSON becomes the response's body |
 //! | waits for the function | for [`GatewayOptions::integration_timeout`] | as long as the function may take |
-//! | says when the function fails | 500 | 502 |
+//! | answers if the function fails | 500 | 502 |
 
 use std::fmt;
 use std::io;
@@ -49,13 +49,13 @@ const LONGEST_URL_BODY: usize = 6 * 1024 * 1024;
 pub struct GatewayOptions {
     /// `$default`, or a name that then begins every path. A Function URL has none but `$default`.
     pub stage: String,
-    /// Tells who sends a request.
+    /// Decides who the caller of a request is.
     pub authorizer: Arc<dyn Fn(&Parts) -> Caller + Send + Sync>,
     /// When an HTTP API stops waiting for the function.
     pub integration_timeout: Duration,
     /// Whether a line is written for each request, when its answer has been sent.
     pub access_log: bool,
-    /// Whether it is a Function URL, and no HTTP API.
+    /// Whether it is a Function URL instead of an HTTP API.
     pub function_url: bool,
 }
 
@@ -136,7 +136,7 @@ impl Api {
         };
         let event = self.event(request, &body, client, Front::HttpApi { stage }, request_id);
         let failure = tokio::select! {
-            // A function that has as long as the gateway waits is late.
+            // A function that takes as long as the gateway waits is late.
             biased;
             () = sleep(*integration_timeout) => {
                 eprintln!("The function did not answer within {integration_timeout:?}.");
@@ -163,7 +163,7 @@ impl Api {
         client: SocketAddr,
         log: impl FnOnce(StatusCode) -> Option<Access>,
     ) -> http::Response<Body> {
-        // The invocation has the id of the request, so that its log is found by it.
+        // The invocation has the id of the request, so its log can be found by that id.
         let request_id = Uuid::new_v4();
         let answered = self.invoke_at_url(request, body, client, request_id).await;
         let mut response = match answered {
@@ -182,7 +182,7 @@ impl Api {
         response
     }
 
-    /// The streamed answer, or what is answered in its place.
+    /// The streamed answer, or the response that replaces it.
     async fn invoke_at_url(
         &self,
         request: &Parts,
@@ -196,7 +196,7 @@ impl Api {
         let event = self.event(request, &body, client, front, &request_id.to_string());
         let failure = match self.function.invoke_as(request_id, event).await.map(|invoked| invoked.outcome) {
             Ok(Outcome::Stream(answer)) => return Ok(*answer),
-            // It is sent as it is: only what is streamed has a prelude.
+            // It is sent as it is, because only a streamed answer has a prelude.
             Ok(Outcome::Response(answer)) => {
                 return Err(response(StatusCode::OK, "application/octet-stream", answer));
             }
@@ -214,7 +214,7 @@ impl Api {
     }
 }
 
-/// The body of a request, or the status that says why there is none.
+/// The body of a request, or the status of the refusal.
 async fn whole(body: Incoming, longest: usize) -> Result<Bytes, StatusCode> {
     match Limited::new(body, longest).collect().await {
         Ok(body) => Ok(body.to_bytes()),
@@ -248,7 +248,7 @@ fn streamed(mut answer: Streamed, access: Option<Access>) -> http::Response<Body
     let cookies = answer::cookies(&answer.cookies).unwrap_or_default();
     headers.extend(cookies.into_iter().map(|cookie| (SET_COOKIE, cookie)));
     let status = answer.status;
-    // The server leaves it out where there is none, as for HEAD and with 204.
+    // The server leaves it out if there can be none, as for HEAD and with 204.
     let mut response = http::Response::new(Either::Right(Forwarded { answer, is_flushed: false, _access: access }));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -262,7 +262,7 @@ struct Forwarded {
     _access: Option<Access>,
 }
 
-/// What breaks the client's connection off.
+/// Closes the client's connection.
 #[derive(Debug)]
 struct BrokenOff(StreamEnd);
 
@@ -286,7 +286,7 @@ impl hyper::body::Body for Forwarded {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         let end = self.answer.ended().expect("a body without a next chunk has ended");
-        // The server sends what it has when there is nothing more yet, but not when it is told of an error.
+        // The server flushes when it has to wait for more, but not when it gets an error.
         if !self.is_flushed {
             self.is_flushed = true;
             context.waker().wake_by_ref();
@@ -296,7 +296,7 @@ impl hyper::body::Body for Forwarded {
             eprintln!("{end}");
         }
         match end {
-            // Lambda takes an answer whose trailers tell of an error for a successful one.
+            // Lambda treats an answer with an error in its trailers as a successful one.
             StreamEnd::Whole | StreamEnd::Failed { .. } => Poll::Ready(None),
             StreamEnd::BrokenOff | StreamEnd::TimedOut | StreamEnd::Stopped => Poll::Ready(Some(Err(BrokenOff(end)))),
         }
@@ -328,7 +328,7 @@ mod tests {
     use super::*;
     use crate::streamed::Prelude;
 
-    /// What a client gets of an answer of which all there is has come before it asked.
+    /// What a client gets of an answer that had arrived completely before the client asked.
     async fn forwarded(chunks: &'static [&str], end: StreamEnd) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");

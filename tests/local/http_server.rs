@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 pub(crate) type Request = http::Request<Incoming>;
 pub(crate) type Response = http::Response<Full<Bytes>>;
 
-/// Who sends a request, and the connection that it came on.
+/// The client of a request, and its connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
@@ -26,7 +26,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Resets the connection (TCP RST), whatever is under way on it.
+    /// Resets the connection (TCP RST), whatever it is doing.
     pub(crate) fn reset(&self) {
         self.reset.notify_one();
     }
@@ -51,10 +51,10 @@ where
         async move {
             let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::select! {
-                // It fails with the client, or with a body.
+                // It fails if the client or a body fails.
                 _ = &mut connection => {}
                 () = reset.notified() => {
-                    // It fails where the client has gone.
+                    // It fails if the client has gone.
                     let _ = connection.into_parts().io.into_inner().set_zero_linger();
                 }
             }
@@ -62,7 +62,7 @@ where
     })
 }
 
-/// Has `converse` handle every connection to `listener`; the address is the client's. Ends, what
+/// Lets `converse` handle every connection to `listener`; the address is the client's. Ends, what
 /// `converse` does too, when what it returns is dropped.
 pub(crate) fn accept<C, F>(listener: TcpListener, converse: C) -> JoinSet<()>
 where
@@ -75,7 +75,7 @@ where
         loop {
             tokio::select! {
                 accepted = listener.accept() => {
-                    // What `accept` fails with is the fault of one connection (accept(2), "Error handling").
+                    // A failure of `accept` concerns one connection (accept(2), "Error handling").
                     let Ok((stream, client)) = accepted else { continue };
                     // Otherwise Nagle's algorithm holds back what is written in two pieces.
                     let _ = stream.set_nodelay(true);

@@ -16,13 +16,13 @@
 //! | [`model`] | the model: the Chat Completions API |
 //! | [`secret_store`] | Systems Manager's Parameter Store and Secrets Manager |
 //! | [`signature`] | how AWS signs what is sent to its services |
-//! | [`upstream`] | what these three have in common: they record, and misbehave as a [`behaviour`] says |
+//! | [`upstream`] | what these three have in common: they record calls, and misbehave as a [`behaviour`] says |
 //! | [`tls`] | certificates for them |
 //! | [`name_server`] | the DNS |
-//! | `http_server` | what all of these serve HTTP with |
+//! | `http_server` | the HTTP server of all of these |
 //!
-//! Everything is a real server or a process on loopback, and nothing of the function is replaced: it is the program that Lambda
-//! would start, with the environment variables that Lambda would set.
+//! Everything is a real server or a process on loopback, and no part of the function is replaced: the stack starts the
+//! program that Lambda would start, with the environment variables that Lambda would set.
 //!
 //! # Who uses it
 //!
@@ -30,27 +30,29 @@
 //! - The tests, around the built program, and the tests of the pages in a browser around `cargo local`.
 //! - The benchmarks `cold_start` and `streaming`, which take the [`Backends`] alone and start the function themselves.
 //!
-//! # What is as on AWS
+//! # What it has in common with AWS
 //!
 //! - The events, the answers and the Runtime API, as AWS's guides describe them, with the limits on their sizes.
-//! - A process that handles one invocation at a time, is kept for the next one, and ends at a timeout; a failure of the
-//!   function, and what the gateway then answers.
-//! - The errors of DynamoDB and of the model, with their status, headers and text. Each server can also be slow, hang, break off
-//!   or send half an answer; see [`behaviour`].
+//! - The life of a process: it handles one invocation at a time, is kept for the next one, and is ended by a timeout.
+//! - The gateway's answer if the function fails.
+//! - The errors of DynamoDB and of the model, with their status, headers and text. Each server can also be
+//!   slow, hang, break off or send half an answer; see [`behaviour`].
 //!
-//! # What is not
+//! # What is different from AWS
 //!
-//! - Nobody checks permissions, and only [`secret_store`] checks signatures. No authorizer reads a token: a test says who
-//!   calls, by [`GatewayOptions::authorizer`].
+//! - There are no permissions, and only [`secret_store`] checks signatures. No authorizer reads a token: a test sets
+//!   the caller with [`GatewayOptions::authorizer`].
 //! - The gateway has a single route. It neither answers preflights nor throttles, and has no CORS settings of its own.
-//! - A process has all memory and processors of this machine, is not frozen between invocations, and stays until the stack ends.
-//! - The engine finishes a write before the next read of its index. It neither throttles on its own nor removes expired items.
-//! - The model understands nothing. It tells what it was sent.
+//! - A process has all the memory and processors of this machine, is not frozen between invocations, and stays until
+//!   the stack ends.
+//! - The engine finishes a write before the next read of its index. It does not throttle on its own, and does not
+//!   remove expired items.
+//! - The model understands nothing. It repeats what it was sent.
 //!
 //! # In a test
 //!
-//! Each test starts a stack of its own, which ends with the value. This one has the model refuse a call, and the function
-//! tries once more:
+//! Each test starts a stack of its own, which ends when the value is dropped. In this one the model refuses a call, and
+//! the function tries once more:
 //!
 //! ```no_run
 //! use local_stack::upstream::every_call;
@@ -76,7 +78,7 @@
 //! # }
 //! ```
 //!
-//! [`LocalStack::url`] is where the same stack answers HTTP. Without [`Backends`] the function has neither engine nor model.
+//! The same stack answers HTTP at [`LocalStack::url`]. Without [`Backends`] the function has neither engine nor model.
 
 #![allow(missing_docs, clippy::must_use_candidate, reason = "only this repository uses it, and such names say enough")]
 
@@ -115,8 +117,7 @@ use crate::model::Model;
 /// The variable that tells the function how its Function URL invokes it.
 const INVOKE_MODE: &str = "FUNCTION_URL_INVOKE_MODE";
 
-/// What to start. Behind a Function URL, the function is told that it is to stream, unless it is
-/// told otherwise.
+/// What to start. Behind a Function URL the function streams, unless its variables say otherwise.
 #[derive(Clone)]
 pub struct LocalOptions {
     pub function: FunctionOptions,
@@ -127,8 +128,8 @@ pub struct LocalOptions {
     pub backends: Backends,
 }
 
-/// What the function calls, where it is on this machine. Clones are the same servers, which end
-/// with the last of them.
+/// The servers that the function calls, as far as they are on this machine. Clones are the same
+/// servers, which end with the last of them.
 #[derive(Clone, Default)]
 pub struct Backends {
     pub engine: Option<Arc<Engine>>,
@@ -139,14 +140,14 @@ impl Backends {
     /// An engine in memory with the table [`HISTORY_TABLE`], and a model.
     ///
     /// # Panics
-    /// When they cannot be started.
+    /// If they cannot be started.
     pub async fn start() -> Self {
         let engine = Engine::start(&Storage::Memory).expect("the engine starts");
         engine.create_history_table(HISTORY_TABLE).await.expect("the engine makes the table");
         Self { engine: Some(Arc::new(engine)), model: Some(Arc::new(Model::start().expect("the model starts"))) }
     }
 
-    /// The variables that tell the function of them.
+    /// The variables that point the function to them.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let engine = self.engine.iter().flat_map(|engine| {
             [("AWS_ENDPOINT_URL_DYNAMODB", engine.url()), ("HISTORY_TABLE", HISTORY_TABLE.to_owned())]
@@ -166,8 +167,8 @@ impl LocalOptions {
         }
     }
 
-    /// The function is told of `backends`, by the variables that it has not been given yet; those
-    /// that it is given later win too.
+    /// Points the function to `backends` with those variables that are not set yet. Variables that
+    /// are set later take precedence.
     #[must_use]
     pub fn with_backends(mut self, backends: Backends) -> Self {
         for (name, value) in backends.variables() {
@@ -193,7 +194,7 @@ impl LocalStack {
     /// by [`Function::warm_up`].
     ///
     /// # Errors
-    /// The gateway's port cannot be had.
+    /// The gateway's port is not available.
     pub async fn start(options: LocalOptions) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
         let mut function = options.function;
@@ -215,23 +216,23 @@ impl LocalStack {
         }
     }
 
-    /// The engine that the function was told of.
+    /// The engine that the function uses.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is none.
     pub fn engine(&self) -> &Engine {
         self.backends.engine.as_ref().expect("the stack has an engine")
     }
 
-    /// The model that the function was told of.
+    /// The model that the function uses.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is none.
     pub fn model(&self) -> &Model {
         self.backends.model.as_ref().expect("the stack has a model")
     }
 
-    /// Invokes the function with `event`, past the gateway.
+    /// Invokes the function with `event`, without the gateway.
     ///
     /// # Errors
     /// The function cannot be started.
@@ -242,7 +243,7 @@ impl LocalStack {
     /// The function's answer to `event`.
     ///
     /// # Panics
-    /// When it does not answer with JSON.
+    /// If it does not answer with JSON.
     pub async fn answer(&self, event: &Value) -> Value {
         match self.invoke(event).await.map(|invoked| invoked.outcome) {
             Ok(Outcome::Response(answer)) => serde_json::from_slice(&answer).expect("an answer is JSON"),

@@ -1,7 +1,7 @@
 //! `cargo local`: the function behind API Gateway or a Function URL, on this machine, with an engine
 //! for DynamoDB and, unless another one is configured, a stand-in for the model.
 //!
-//! The program is both sides. Started by hand it is the stack of [`local_stack`]; started by that stack,
+//! The program has two roles. Started by hand it is the stack of [`local_stack`]; started by that stack,
 //! with `AWS_LAMBDA_RUNTIME_API` set, it is the function.
 
 #[path = "../../src/main.rs"]
@@ -28,10 +28,10 @@ use local_stack::upstream::Listening;
 use local_stack::{Backends, LocalOptions, LocalStack};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Where the function finds a model when it has a key only.
+/// The model's address if only a key is set.
 const OPENAI: &str = "https://api.openai.com/v1";
 
-/// How long the stand-in model waits before each word, so that one sees an answer come.
+/// How long the stand-in model waits before each word, so that one can watch an answer arrive.
 const MODEL_DELAY: u64 = 40;
 
 /// Runs the function behind an emulated API Gateway HTTP API, or a Function URL, on 127.0.0.1, with a DynamoDB engine
@@ -68,7 +68,7 @@ const ELSEWHERE: &str = "\
 With AWS_ENDPOINT_URL_DYNAMODB or AWS_ENDPOINT_URL set, that DynamoDB is used, and no engine started.
 With OPENAI_API_KEY or OPENAI_BASE_URL set, that model answers, and not the stand-in.";
 
-/// What ends the program early: what to say, and the exit code.
+/// Ends the program early, with a message and an exit code.
 struct Failure(String, u8);
 
 fn main() -> ExitCode {
@@ -105,7 +105,7 @@ fn run() -> Result<(), Failure> {
     })
 }
 
-/// Starts what the variables of the function do not name, and tells which model answers and where
+/// Starts what the variables of the function do not name, and says which model answers and where
 /// the history is kept.
 async fn backends(
     function: &FunctionOptions,
@@ -153,7 +153,7 @@ async fn backends(
     Ok((backends, format!("Model: {model}. History: {history}.")))
 }
 
-/// Runs the stack until Ctrl-C or SIGTERM; `told` is said about its back ends.
+/// Runs the stack until Ctrl-C or SIGTERM; `told` describes its back ends.
 async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
     let LocalOptions { port, ref gateway, ref function, .. } = options;
     let front =
@@ -164,7 +164,7 @@ async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
         ErrorKind::AddrInUse => Failure(format!("Port {port} is taken. Choose another one with --port N."), 1),
         _ => Failure(format!("Port {port} cannot be listened on: {error}"), 1),
     })?;
-    // A configuration that cannot be used is told now, not to the first request.
+    // A configuration that cannot be used is reported now, not with the first request.
     stack.function.warm_up().await.map_err(|error| Failure(format!("Not started: {error}."), 1))?;
     println!("Listening on {} ({front}). Ctrl-C ends it.", stack.url(""));
     println!("{told}");
@@ -186,7 +186,7 @@ async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
 async fn serve_backends(options: LocalOptions, told: &str) -> Result<(), Failure> {
     let ended = ended()?;
     let variables = options.function.variables();
-    // Keys that somebody has set are not shown; whoever set them has them.
+    // Keys that the user has set are not shown.
     let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     let shown = options.function.variable("AWS_ACCESS_KEY_ID").is_none().then_some(keys);
     let names = ["AWS_REGION", "AWS_ENDPOINT_URL_DYNAMODB", "HISTORY_TABLE", "OPENAI_BASE_URL"];
@@ -213,7 +213,7 @@ fn ended() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
-/// `PORT`, from the environment or `.env`; an empty one is none.
+/// `PORT`, from the environment or `.env`; an empty value counts as not set.
 fn default_port(dotenv: &BTreeMap<String, OsString>) -> Result<u16, String> {
     let port = std::env::var_os("PORT").or_else(|| dotenv.get("PORT").cloned()).unwrap_or_default();
     match port.to_string_lossy().trim() {

@@ -1,5 +1,5 @@
 //! A stand-in for a model: a server with the Chat Completions API that answers from the
-//! conversation itself, so that it shows what it was reminded of.
+//! conversation itself, so it shows which messages it was sent.
 //!
 //! | messages of the user | answer |
 //! | --- | --- |
@@ -76,12 +76,12 @@ pub struct ChatCompletions {
 }
 
 impl ChatCompletions {
-    /// One that answers those only who send this key.
+    /// One that answers only requests with this key.
     pub fn with_key(key: impl Into<String>) -> Self {
         Self { key: Some(key.into()), ..Self::default() }
     }
 
-    /// Before each word of a streamed answer it waits so long.
+    /// Waits this long before each word of a streamed answer.
     #[must_use]
     pub fn with_delay(self, delay: Duration) -> Self {
         Self { delay, ..self }
@@ -298,7 +298,7 @@ fn check_message(index: usize, message: &Value) -> Result<(), ApiError> {
     }
     match &message["content"] {
         Value::String(_) | Value::Array(_) => Ok(()),
-        // Such an answer has tool calls or a refusal in its place.
+        // Such an answer has tool calls or a refusal instead.
         Value::Null if role == "assistant" => Ok(()),
         _ => {
             let message =
@@ -333,7 +333,7 @@ fn reply(said: &[String]) -> String {
     }
 }
 
-/// What of `reply` fits the tokens that the request allows, and why it ends there.
+/// The part of `reply` that fits the tokens that the request allows, and why it ends there.
 fn shortened(reply: String, request: &Value) -> (String, &'static str) {
     let limit = request["max_completion_tokens"].as_u64().or_else(|| request["max_tokens"].as_u64());
     match limit.and_then(|limit| usize::try_from(limit).ok()) {
@@ -406,7 +406,7 @@ struct Chunks {
     id: String,
     created: u64,
     model: Value,
-    /// Whether the last one tells the tokens; then the others tell that they do not.
+    /// Whether the last one has the token counts; then the others have `null` there.
     has_usage: bool,
     /// Whether something random hides how long each one's text is.
     is_obfuscated: bool,
@@ -476,12 +476,12 @@ pub fn delta(text: &str) -> String {
     Chunks::scripted().delta(text)
 }
 
-/// The event that tells why the answer ends there.
+/// The event that says why the answer ends there.
 pub fn finish(reason: &str) -> String {
     Chunks::scripted().finish(reason)
 }
 
-/// The event that tells the tokens.
+/// The event with the token counts.
 pub fn usage(prompt_tokens: usize, completion_tokens: usize) -> String {
     Chunks::scripted().usage(prompt_tokens, completion_tokens)
 }
@@ -503,12 +503,12 @@ pub fn error(status: u16, kind: &str, code: &str, message: &str) -> Behaviour {
     Behaviour::json(status, &json!({"error": {"message": message, "type": kind, "param": null, "code": code}}))
 }
 
-/// 429 for a limit that passes.
+/// 429 for a limit that is transient.
 pub fn rate_limited() -> Behaviour {
     error(429, "requests", "rate_limit_exceeded", "Rate limit reached for requests. Please try again later.")
 }
 
-/// 429 for one that does not.
+/// 429 for a limit that is not.
 pub fn insufficient_quota() -> Behaviour {
     let message = "You exceeded your current quota, please check your plan and billing details.";
     error(429, "insufficient_quota", "insufficient_quota", message)

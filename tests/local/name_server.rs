@@ -1,4 +1,4 @@
-//! A name server, by UDP and TCP, that answers from a [`Zone`] or says what a test has it say. It
+//! A name server, by UDP and TCP, that answers from a [`Zone`] or as a test scripts it. It
 //! reads and writes messages with another library than the function does.
 
 use std::io;
@@ -19,7 +19,7 @@ use crate::http_server::accept;
 pub struct Query {
     pub id: u16,
     pub name: String,
-    /// Whether it asks for addresses of IPv6; otherwise it does for those of IPv4.
+    /// Whether it asks for IPv6 addresses; otherwise it asks for IPv4 addresses.
     pub is_v6: bool,
     pub by_tcp: bool,
     pub client: SocketAddr,
@@ -54,7 +54,7 @@ impl Query {
     }
 }
 
-/// What a server does with a query; nothing where it has nothing of this to do.
+/// What a server does with a query. It ignores the query if this is empty.
 #[derive(Clone, Debug)]
 pub enum Say {
     /// Sends this message.
@@ -89,7 +89,7 @@ fn owned(name: &str) -> Name<'static> {
     Name::new(name).expect("a name").into_owned()
 }
 
-/// Names and their addresses; any other name there is not.
+/// Names and their addresses. No other name exists.
 #[derive(Clone, Debug, Default)]
 pub struct Zone(Vec<(String, Vec<IpAddr>)>);
 
@@ -97,7 +97,7 @@ impl Zone {
     /// A name with addresses, or without.
     ///
     /// # Panics
-    /// When one is not an address.
+    /// If one is not an address.
     #[must_use]
     pub fn with(mut self, name: &str, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().expect("an address"));
@@ -150,7 +150,7 @@ impl NameServer {
     /// One at this address that answers from `zone`.
     ///
     /// # Errors
-    /// The address cannot be had.
+    /// The address is not available.
     pub async fn start_at(address: SocketAddr, zone: Zone) -> io::Result<Self> {
         let (tcp, udp) = (TcpListener::bind(address).await?, UdpSocket::bind(address).await?);
         Self::serve(tcp, udp, move |query| vec![zone.reply(query).into()])
@@ -159,7 +159,7 @@ impl NameServer {
     /// One that answers from `zone`.
     ///
     /// # Panics
-    /// When there is no port.
+    /// If there is no port.
     pub async fn of(zone: Zone) -> Self {
         Self::start(move |query| vec![zone.reply(query).into()]).await.expect("the name server starts")
     }
@@ -178,7 +178,7 @@ impl NameServer {
             accept(tcp, move |stream, client| {
                 let (script, queries) = (Arc::clone(&script), queries.clone());
                 async move {
-                    // It fails with the client only.
+                    // It fails only if the client does.
                     let _ = answer_stream(stream, client, &*script, &queries).await;
                 }
             })
@@ -202,7 +202,7 @@ impl NameServer {
     }
 }
 
-/// The query in `message`, noted in `queries`; `None` where there is none.
+/// The query in `message`, noted in `queries`; `None` if there is none.
 fn note(message: &[u8], client: SocketAddr, by_tcp: bool, queries: &Queries) -> Option<Query> {
     let packet = Packet::parse(message).ok()?;
     let [question] = packet.questions.as_slice() else { return None };
@@ -219,7 +219,7 @@ fn note(message: &[u8], client: SocketAddr, by_tcp: bool, queries: &Queries) -> 
 async fn answer_datagrams(socket: UdpSocket, script: Arc<Script>, queries: Queries) {
     let mut datagram = vec![0; 65_535];
     loop {
-        // It fails with what came of an earlier reply only.
+        // It fails only because of an earlier reply.
         let Ok((length, client)) = socket.recv_from(&mut datagram).await else { continue };
         let Some(query) = note(&datagram[..length], client, false, &queries) else { continue };
         for say in script(&query) {

@@ -3,7 +3,7 @@
 //!
 //! | method, path below `/2018-06-01/runtime` | what it does |
 //! | --- | --- |
-//! | `GET /invocation/next` | waits for an invocation and gives it out |
+//! | `GET /invocation/next` | waits for an invocation and returns it |
 //! | `POST /invocation/{id}/response` | the invocation's answer, whole or streamed |
 //! | `POST /invocation/{id}/error` | the invocation failed |
 //! | `POST /init/error` | the function cannot start |
@@ -46,7 +46,7 @@ impl Invocation {
     }
 }
 
-/// What the function said about an invocation.
+/// What the function reported about an invocation.
 #[derive(Debug)]
 pub(crate) enum Reply {
     Response(Bytes),
@@ -58,7 +58,7 @@ pub(crate) enum Reply {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) prelude: Prelude,
-    /// What comes of the body; closed before `end` is told.
+    /// The chunks of the body; closed before `end` is sent.
     pub(crate) chunks: mpsc::UnboundedReceiver<Bytes>,
     /// How the function ended the body. An error is a connection that ended first.
     pub(crate) end: oneshot::Receiver<StreamEnd>,
@@ -215,7 +215,7 @@ impl State {
     async fn replied(&self, id: &str, body: Incoming, reply: fn(Bytes) -> Reply) -> Response {
         let body = Limited::new(body, LONGEST_RESPONSE).collect().await;
         let Some(current) = self.take(id) else { return invalid_request_id() };
-        // Whoever waited for the reply may have gone; the function is told the same.
+        // The receiver of the reply may have gone; the function gets the same answer.
         match body {
             Ok(body) => {
                 let _ = current.reply.send(reply(body.to_bytes()));
@@ -236,13 +236,13 @@ impl State {
         }
     }
 
-    /// Takes the invocation that is handled, if this is its id.
+    /// Takes the current invocation, if this is its id.
     fn take(&self, id: &str) -> Option<Current> {
         let is_current = |current: &mut Current| current.taken && current.invocation.request_id.to_string() == id;
         self.with_current(|current| current.take_if(is_current))
     }
 
-    /// Replies as soon as the prelude is there, and then hands each chunk on as it comes.
+    /// Replies as soon as the prelude has arrived, and then forwards each chunk as it comes.
     async fn streamed(&self, id: &str, headers: &HeaderMap, mut body: Incoming, client: Client) -> Response {
         let (prelude, first) = match prelude(headers, &mut body).await {
             Ok(Some(begun)) => begun,
@@ -258,7 +258,7 @@ impl State {
         let Some(current) = self.take(id) else { return invalid_request_id() };
         let (sender, chunks) = mpsc::unbounded_channel();
         let (told, end) = oneshot::channel();
-        // Whoever waited for the reply may have gone: the body is read to its end all the same.
+        // The receiver of the reply may have gone; the body is read to its end all the same.
         let _ = current.reply.send(Reply::Stream(Stream { prelude, chunks, end, client }));
         let hand_on = |chunk: Bytes| {
             if !chunk.is_empty() {
@@ -288,8 +288,8 @@ fn is_streaming(headers: &HeaderMap) -> bool {
     headers.get("lambda-runtime-function-response-mode").is_some_and(|mode| mode == "streaming")
 }
 
-/// The prelude of an answer, and what has come of the body behind it; `None` where the connection
-/// broke before. `Err` says why there is no prelude.
+/// The prelude of an answer, and what has come of the body behind it; `None` if the connection
+/// broke before that. `Err` says why there is no prelude.
 async fn prelude(headers: &HeaderMap, body: &mut Incoming) -> Result<Option<(Prelude, Bytes)>, String> {
     let content_type = headers.get(CONTENT_TYPE);
     if content_type.is_none_or(|value| value != WITH_PRELUDE) {
@@ -306,7 +306,7 @@ async fn prelude(headers: &HeaderMap, body: &mut Incoming) -> Result<Option<(Pre
     Err("the answer ends before its prelude does".to_owned())
 }
 
-/// What the trailers say of a failure.
+/// The failure that the trailers report.
 fn failure(trailers: &HeaderMap) -> Option<StreamEnd> {
     let text = |name| trailers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let error_type = text("lambda-runtime-function-error-type")?;

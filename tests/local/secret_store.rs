@@ -1,5 +1,5 @@
-//! AWS Systems Manager's Parameter Store and AWS Secrets Manager: a server that has both APIs, as far
-//! as they read a value, and checks the signature of each request.
+//! AWS Systems Manager's Parameter Store and AWS Secrets Manager: a server with the operations of both
+//! APIs that read a value. It checks the signature of each request.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -44,12 +44,12 @@ impl Upstream<Stores> {
         Self::serve(Stores::default(), Listening::default())
     }
 
-    /// The variables that tell the function of it.
+    /// The variables that point the function to it.
     pub fn variables(&self) -> [(&'static str, String); 2] {
         ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL_SECRETS_MANAGER"].map(|name| (name, self.url()))
     }
 
-    /// Puts a text under the ARN of a parameter or of a secret.
+    /// Stores a text under the ARN of a parameter or of a secret.
     pub fn put(&self, arn: &str, text: &str) {
         let answer = if arn.contains(":ssm:") {
             json!({"Parameter": {"ARN": arn, "Type": "SecureString", "Value": text, "Version": 1}})
@@ -59,12 +59,12 @@ impl Upstream<Stores> {
         self.put_answer(arn, answer);
     }
 
-    /// Puts what is answered under an ARN.
+    /// Stores the answer for an ARN.
     pub fn put_answer(&self, arn: &str, answer: Value) {
         lock(&self.service().values).insert(arn.to_owned(), answer);
     }
 
-    /// What the requests so far have asked for.
+    /// The names that have been requested so far.
     pub fn questions(&self) -> Vec<Value> {
         self.calls().iter().map(Call::json).collect()
     }

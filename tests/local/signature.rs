@@ -1,5 +1,5 @@
-//! AWS Signature Version 4 (IAM User Guide, "Create a signed AWS API request"), made once more from
-//! what has arrived.
+//! AWS Signature Version 4 (IAM User Guide, "Create a signed AWS API request"), computed again from
+//! the request that has arrived.
 
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
@@ -17,14 +17,14 @@ pub struct Signer<'a> {
     pub service: &'a str,
 }
 
-/// The headers of the call that are signed; empty where it is not signed.
+/// The headers of the call that are signed; empty if it is not signed.
 pub fn signed_headers(call: &Call) -> Vec<&str> {
     let authorization = header(&call.headers, "authorization");
     let signed = authorization.split("SignedHeaders=").nth(1).and_then(|rest| rest.split(',').next());
     signed.map(|signed| signed.split(';').collect()).unwrap_or_default()
 }
 
-/// The value of `Authorization` that the call has to have, if this signer has signed these headers.
+/// The value that `Authorization` must have, if this signer has signed these headers.
 pub fn authorization(call: &Call, by: Signer<'_>, signed: &[&str]) -> String {
     let Signer { key, secret, region, service } = by;
     let time = header(&call.headers, "x-amz-date");
@@ -41,7 +41,7 @@ pub fn authorization(call: &Call, by: Signer<'_>, signed: &[&str]) -> String {
     format!("AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={signed}, Signature={signature}")
 }
 
-/// The value of a header; empty where there is none.
+/// The value of a header; empty if there is none.
 pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

@@ -27,7 +27,7 @@ const DELIMITER: [u8; 8] = [0; 8];
 /// payload response streaming").
 const LONGEST_PRELUDE: usize = 16 * 1024;
 
-/// What an answer tells before its body.
+/// What precedes the body of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Prelude {
     pub(crate) status: StatusCode,
@@ -46,7 +46,7 @@ struct Wire {
 }
 
 impl Prelude {
-    /// The one of an answer that has none, whose content type may be known.
+    /// The prelude of an answer without one; its content type may be known.
     pub(crate) fn implied(content_type: Option<&HeaderValue>) -> Self {
         let content_type = content_type.cloned().unwrap_or(HeaderValue::from_static("application/octet-stream"));
         Self {
@@ -59,7 +59,7 @@ impl Prelude {
     /// Takes the prelude and its delimiter from the beginning of `received`, if both are there.
     ///
     /// # Errors
-    /// Says why it is malformed.
+    /// A text that says why it is malformed.
     pub(crate) fn take(received: &mut Vec<u8>) -> Result<Option<Self>, String> {
         let length = received.windows(DELIMITER.len()).position(|bytes| bytes == DELIMITER);
         if length.unwrap_or(received.len()) > LONGEST_PRELUDE {
@@ -111,8 +111,8 @@ impl fmt::Display for StreamEnd {
     }
 }
 
-/// A streamed answer. When it is dropped, the function goes on, and the rest of the body is read
-/// and thrown away, as Lambda does it for a caller that has gone.
+/// A streamed answer. When it is dropped, the function continues, and the rest of the body is read
+/// and dropped, as Lambda does for a caller that has gone.
 #[derive(Debug)]
 pub struct Streamed {
     pub status: StatusCode,
@@ -123,7 +123,7 @@ pub struct Streamed {
     chunks: mpsc::UnboundedReceiver<Bytes>,
     told: oneshot::Receiver<StreamEnd>,
     end: Option<StreamEnd>,
-    /// What has come, and has not been handed on by [`Streamed::next_event`] yet.
+    /// What has come, and has not been returned by [`Streamed::next_event`] yet.
     unread: Vec<u8>,
     client: Client,
 }
@@ -141,7 +141,7 @@ impl Streamed {
         Self { status, headers, cookies, chunks, told, end: None, unread: Vec::new(), client }
     }
 
-    /// The next bytes of the body, as soon as they are there; `None` once it has ended.
+    /// The next bytes of the body, as soon as they have arrived; `None` once it has ended.
     pub async fn next_chunk(&mut self) -> Option<Bytes> {
         poll_fn(|context| self.poll_chunk(context)).await
     }
@@ -161,11 +161,11 @@ impl Streamed {
         Poll::Ready(None)
     }
 
-    /// The next Server-Sent Event, with the empty line behind it; `None` once no whole one comes
-    /// any more.
+    /// The next Server-Sent Event, with the empty line behind it; `None` if no complete one
+    /// follows.
     ///
     /// # Panics
-    /// When it is not UTF-8.
+    /// If it is not UTF-8.
     pub async fn next_event(&mut self) -> Option<String> {
         let mut read = std::mem::take(&mut self.unread);
         loop {
@@ -181,21 +181,21 @@ impl Streamed {
         }
     }
 
-    /// Reads the rest of the body; how it ended.
+    /// Reads the rest of the body. Returns how it ended.
     pub async fn end(&mut self) -> StreamEnd {
         while self.next_chunk().await.is_some() {}
         self.ended().expect("a body without a next chunk has ended")
     }
 
-    /// How the body ended, once [`Streamed::next_chunk`] has told that it did.
+    /// How the body ended, once [`Streamed::next_chunk`] has returned `None`.
     pub(crate) fn ended(&self) -> Option<StreamEnd> {
         self.end.clone()
     }
 
-    /// What comes of the body, from here on, and how it ends.
+    /// The rest of the body, and how it ends.
     ///
     /// # Panics
-    /// When it is not UTF-8.
+    /// If it is not UTF-8.
     pub async fn read(mut self) -> (String, StreamEnd) {
         let mut body = Vec::new();
         while let Some(chunk) = self.next_chunk().await {
@@ -204,10 +204,10 @@ impl Streamed {
         (String::from_utf8(body).expect("the body is UTF-8"), self.end().await)
     }
 
-    /// The body, from here on.
+    /// The rest of the body.
     ///
     /// # Panics
-    /// When it does not become whole, or is not UTF-8.
+    /// If it does not become whole, or is not UTF-8.
     pub async fn text(self) -> String {
         let (body, end) = self.read().await;
         assert_eq!(end, StreamEnd::Whole, "after {body:?}");

@@ -1,4 +1,4 @@
-//! Certificates of a private authority, made anew each time.
+//! Certificates of a private authority, made for each use.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// An authority that nobody trusts but who is given its certificate.
+/// An authority. Only clients that are given its certificate trust it.
 pub struct PrivateCa(CertifiedIssuer<'static, KeyPair>);
 
 impl PrivateCa {

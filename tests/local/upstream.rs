@@ -1,7 +1,7 @@
-//! A server that the function calls: real HTTP on loopback, with TLS where that is wanted, that
-//! records what it is asked and misbehaves where it is told to.
+//! A server that the function calls: real HTTP on loopback, with TLS if wanted, that
+//! records its calls and misbehaves as a test scripts it.
 //!
-//! What it is to do is a list of rules, each a condition and an iterator of [`Behaviour`]s. A call
+//! The script is a list of rules, each a condition and an iterator of [`Behaviour`]s. A call
 //! takes the next behaviour of the first rule whose condition it meets and that has one left;
 //! without one it is answered by the [`Service`].
 
@@ -40,12 +40,12 @@ const BACKLOG: u32 = 1024;
 /// The time between two bytes of an answer that trickles.
 const BETWEEN_BYTES: Duration = Duration::from_millis(50);
 
-/// What is served where nothing else has been told.
+/// What is served unless a test scripts something else.
 pub trait Service: Send + Sync + 'static {
-    /// What the request asks for, in the service's own terms.
+    /// The operation of the request, in the service's own terms.
     fn operation(request: &Parts) -> String;
 
-    /// Does what the call asks for.
+    /// Handles the call.
     fn answer(&self, call: &Call) -> impl Future<Output = Answer> + Send;
 }
 
@@ -68,7 +68,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// The body; `null` when it is no JSON.
+    /// The body; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -79,7 +79,7 @@ pub fn every_call(_: &Call) -> bool {
     true
 }
 
-/// A condition for [`Upstream::script`]: what is asked for is `name`.
+/// A condition for [`Upstream::script`]: its operation is `name`.
 pub fn operation(name: &'static str) -> impl Fn(&Call) -> bool + Send {
     move |call| call.operation == name
 }
@@ -103,7 +103,7 @@ pub struct Upstream<S> {
 enum State {
     /// The listener and the connections, which end with it.
     Listening(JoinSet<()>),
-    /// The socket is bound and does not listen: connecting is refused, and nobody else gets the port.
+    /// The socket is bound and does not listen: connections are refused, and no other process gets the port.
     Stopped(TcpSocket),
 }
 
@@ -131,7 +131,7 @@ struct Connection {
     orders: mpsc::UnboundedSender<Order>,
 }
 
-/// What a connection is to do beside answering.
+/// What a connection does apart from answering.
 enum Order {
     /// To close as soon as no call is being answered.
     CloseWhenIdle,
@@ -139,7 +139,7 @@ enum Order {
     Instead(Instead),
 }
 
-/// What is done on a connection without its HTTP server.
+/// What happens on a connection without its HTTP server.
 enum Instead {
     /// These bytes are sent, and it is closed.
     Send(Bytes),
@@ -152,7 +152,7 @@ enum Instead {
 /// An answer as it is written to the socket.
 struct Wire {
     steps: Box<dyn Iterator<Item = Step> + Send>,
-    /// Where it is [`Ending::Whole`], the steps have all of the answer.
+    /// If it is [`Ending::Whole`], the steps have all of the answer.
     end: Ending,
 }
 
@@ -160,7 +160,7 @@ impl<S: Service> Upstream<S> {
     /// Serves `service`.
     ///
     /// # Errors
-    /// The port cannot be had.
+    /// The port is not available.
     pub fn serve(service: S, listening: Listening) -> io::Result<Self> {
         let socket = bind((Ipv4Addr::LOCALHOST, listening.port).into())?;
         let address = socket.local_addr()?;
@@ -186,7 +186,7 @@ impl<S: Service> Upstream<S> {
     }
 
     /// Does `behaviours` with the next calls that meet `condition`, one with each, after what has
-    /// been scripted before. [`std::iter::repeat`] does one for ever.
+    /// been scripted before. With [`std::iter::repeat`] one never ends.
     pub fn script<I>(&self, condition: impl Fn(&Call) -> bool + Send + 'static, behaviours: I)
     where
         I: IntoIterator<Item = Behaviour, IntoIter: Send + 'static>,
@@ -205,18 +205,18 @@ impl<S: Service> Upstream<S> {
         self.shared.calls.borrow().clone()
     }
 
-    /// What the calls so far asked for.
+    /// The operations of the calls so far.
     pub fn operations(&self) -> Vec<String> {
         self.shared.calls.borrow().iter().map(|call| call.operation.clone()).collect()
     }
 
-    /// Waits until there have been so many calls.
+    /// Waits until there have been this many calls.
     pub async fn called(&self, calls: usize) {
         // It fails only when the sender has gone, which is in `self`.
         let _ = self.shared.calls.subscribe().wait_for(|so_far| so_far.len() >= calls).await;
     }
 
-    /// Waits until there have been so many connections.
+    /// Waits until there have been this many connections.
     pub async fn connected(&self, connections: u64) {
         self.until(|so_far| so_far.accepted >= connections).await;
     }
@@ -241,7 +241,7 @@ impl<S: Service> Upstream<S> {
         let idle: Vec<u64> = {
             let connections = self.shared.connections.borrow();
             let idle = connections.open.iter().filter(|(_, connection)| connection.idle);
-            // It fails for a connection that ends by itself.
+            // It fails if the connection ends by itself.
             idle.inspect(|(_, connection)| drop(connection.orders.send(Order::CloseWhenIdle)))
                 .map(|(id, _)| *id)
                 .collect()
@@ -249,8 +249,8 @@ impl<S: Service> Upstream<S> {
         self.until(|connections| idle.iter().all(|id| !connections.open.contains_key(id))).await;
     }
 
-    /// Closes every connection and refuses new ones until [`Upstream::restart`]. What the service
-    /// keeps is kept.
+    /// Closes every connection and refuses new ones until [`Upstream::restart`]. The service keeps
+    /// its data.
     ///
     /// # Errors
     /// The system refuses to.
@@ -309,7 +309,7 @@ fn accept<S: Service>(listener: TcpListener, shared: &Arc<Shared<S>>) -> JoinSet
             match &shared.tls {
                 None => shared.converse(stream, |stream| stream).await,
                 Some(tls) => {
-                    // Whether the client trusts this server is its own affair.
+                    // The client decides whether it trusts this server.
                     if let Ok(stream) = tls.accept(stream).await {
                         shared.converse(stream, |stream| stream.get_ref().0).await;
                     }
@@ -362,7 +362,7 @@ impl<S: Service> Shared<S> {
                     end => end,
                 },
             };
-            // Where any of it fails, the client has gone.
+            // If any of it fails, the client has gone.
             let _ = match end {
                 Ok(Ending::Whole) => {
                     opened.set_idle(true);
@@ -376,10 +376,10 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    /// The answer to a request, or what is done instead.
+    /// The answer to a request, or what happens instead.
     async fn respond(&self, request: Request, connection: u64) -> Result<Response, Instead> {
         let (parts, body) = request.into_parts();
-        // A client that breaks off is not answered.
+        // A client that breaks off gets no answer.
         let body = body.collect().await.map_err(|_| Instead::Reset)?.to_bytes();
         let operation = S::operation(&parts);
         let Parts { method, uri, headers, .. } = parts;
@@ -417,7 +417,7 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    /// Records the call, and tells what to do with it.
+    /// Records the call, and returns what to do with it.
     fn behaviour(&self, call: &Call) -> Behaviour {
         let mut rules = lock(&self.rules);
         let mut rules = rules.iter_mut().filter(|rule| (rule.condition)(call));
@@ -441,7 +441,7 @@ impl From<Stream> for Wire {
 }
 
 impl Wire {
-    /// Writes the answer, each step at once; how it ends. A client that says something or goes
+    /// Writes the answer, each step at once. Returns how it ends. A client that sends something or goes
     /// meanwhile is done with the connection.
     async fn write(self, connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Ending> {
         let Self { steps, end } = self;
@@ -547,7 +547,7 @@ impl Plain {
     }
 }
 
-/// The head of an answer; `framing` is the header that tells where its body ends.
+/// The head of an answer; `framing` is the header that says where its body ends.
 fn head(status: StatusCode, headers: &HeaderMap, framing: &str) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {status}\r\n{framing}\r\n").into_bytes();
     for (name, value) in headers.iter().filter(|(name, _)| ![CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)) {
@@ -703,7 +703,7 @@ mod tests {
     async fn an_answer_is_damaged_as_scripted() {
         let server = Model::start().expect("it starts");
         let from = Damage::From;
-        // What comes of the answer: whether its head is whole, it begins to say something, and it is whole.
+        // How much of the answer arrives: whether its head is whole, its body begins, and it is whole.
         let rows = [
             (from(Place::InHead, Break::Close), false, false, false),
             (from(Place::AfterHead, Break::Close), true, false, false),
@@ -758,7 +758,7 @@ mod tests {
         connection.write_all(request(headers).as_bytes()).await.expect("the server reads");
     }
 
-    /// Waits for what comes soon, if ever.
+    /// Waits a little for whatever comes.
     async fn soon<T>(what: impl Future<Output = T>) -> T {
         tokio::time::timeout(Duration::from_secs(20), what).await.expect("it comes soon")
     }
