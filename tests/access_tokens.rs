@@ -1,4 +1,4 @@
-//! Access tokens: who is let in, who is not, and what the token makes of a caller.
+//! Access tokens: who is accepted, who is not, and which owner a token makes of its holder.
 
 use local_stack::LocalStack;
 use local_stack::engine::HISTORY_TABLE;
@@ -106,7 +106,7 @@ async fn a_token_makes_its_holder_an_owner_and_is_never_written() {
     let go_on = json!({"message": "again", "conversation_id": id});
     assert_eq!(send(&stack, &chat(go_on.clone(), ADA)).await.body["turn"], 2);
     assert_eq!(send(&stack, &chat(go_on.clone(), BOB)).await.status, 404);
-    // Whom the gateway has identified needs no token, and is not the holder of one.
+    // A caller whom the gateway has identified needs no token, and a token changes nothing for them.
     let identified = by(chat_event(&go_on, &[]), "ada");
     assert_eq!(send(&stack, &identified).await.status, 404);
     assert_eq!(send(&stack, &with(identified, &format!("Bearer {ADA}"))).await.status, 404);

@@ -56,7 +56,7 @@ async fn a_new_process_remembers_the_turns_of_an_old_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_window_holds_the_newest_whole_turns_that_fit_both_limits() {
     let backends = Backends::start().await;
-    // Each turn has 4 characters of what was said and 16 of what was answered.
+    // Each turn has a message of 4 characters and an answer of 16.
     backends
         .model
         .as_ref()
@@ -76,7 +76,7 @@ async fn the_window_holds_the_newest_whole_turns_that_fit_both_limits() {
     ];
     for (turns, chars, remembered) in rows {
         let stack = share(&backends, &[("HISTORY_WINDOW_TURNS", turns), ("HISTORY_WINDOW_CHARS", chars)]).await;
-        // It is not saved, so that each row sees the same six turns.
+        // It is not saved, so each row sees the same six turns.
         stack.engine().script(operation("TransactWriteItems"), [engine::error("AccessDeniedException")]);
         let said = say(&stack, Some(&id), "Now?").await;
         assert_eq!(said["remembered_turns"], remembered, "{turns} turns, {chars} characters");

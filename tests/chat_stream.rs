@@ -1,5 +1,5 @@
-//! Chats that are answered as they are written: the parts, what may go wrong before and after the
-//! first word, and what is stored. Every row is a real stream over loopback sockets.
+//! Streamed chats: the parts, failures before and after the first word, and what is
+//! stored. Every row is a real stream over loopback sockets.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn streamed(stack: &LocalStack, event: &Value) -> Streamed {
     }
 }
 
-/// What the answer to `event` says; it is a stream with status 200, as the OpenAPI document describes it.
+/// The content of the answer to `event`, which is a stream with status 200, as the OpenAPI document describes it.
 async fn tell(stack: &LocalStack, event: &Value) -> Told {
     let streamed = streamed(stack, event).await;
     assert_eq!(streamed.status, 200);
@@ -171,7 +171,7 @@ async fn the_body_or_the_accept_header_requests_a_stream() {
 
 type Answer = (&'static str, Behaviour, &'static str, Value, Value);
 
-/// Answers, and what is made of them: text, finish reason, prompt tokens. These differ in how they are sent.
+/// Answers, and how they are understood: text, finish reason, prompt tokens. These differ in how they are sent.
 fn answers_by_their_form() -> Vec<Answer> {
     let stop = || json!("stop");
     let end = || [&model::finish("stop"), DONE].concat();
@@ -603,7 +603,7 @@ async fn a_repeated_request_streams_the_stored_answer_in_one_delta() {
     let again = tell(&stack, &event).await;
     assert_eq!(again.deltas, [first.text()]);
     assert_eq!((&again.start, &again.finish), (&first.start, &first.finish));
-    // Either way of asking gives the answer that the other one got.
+    // Both ways of asking give the same answer.
     let mut whole = event.clone();
     whole["body"] = json!(json!({"message": "Hello"}).to_string());
     let answer = streamed(&stack, &whole).await.text().await;
@@ -638,7 +638,7 @@ async fn streams_with_the_same_key_at_once_make_one_turn() {
     }
     assert_eq!(stored(&stack, told[0].conversation()).await.0, 1);
 
-    // Two answers in other words: one of them is the turn, and the other one says what to do.
+    // Two different answers: one becomes the turn, and the other one ends with a problem that says what to do.
     let key = Uuid::new_v4().to_string();
     let event = stream_event("Hello", None, &[("idempotency-key", &key)]);
     let gate = Gate::new();
@@ -754,7 +754,7 @@ async fn a_long_answer_is_streamed_whole_and_stored_up_to_the_size_of_an_item() 
     assert_eq!(turns, 1);
     assert!(answer.len() > 390_000 && words.concat().starts_with(&answer), "{} bytes are stored", answer.len());
 
-    // In one piece it is no longer than what is stored.
+    // In one piece it is no longer than the stored text.
     let mut event = stream_event("Count", None, &[]);
     event["requestContext"]["domainName"] = json!("api.example.com");
     let told = tell_in_one_piece(&stack, &event).await;
@@ -777,7 +777,7 @@ async fn an_endless_answer_is_abandoned() {
     assert_eq!((status, problem["code"].as_str(), items(&stack).await), (502, Some("model_bad_response"), 0));
 }
 
-/// What the answer to `event` says where it comes in one piece.
+/// The content of the answer to `event`, which comes in one piece.
 async fn tell_in_one_piece(stack: &LocalStack, event: &Value) -> Told {
     let Outcome::Response(answer) = stack.invoke(event).await.expect("the function starts").outcome else {
         panic!("{event} is answered by a stream")
@@ -863,7 +863,7 @@ async fn a_streaming_function_url_answers_every_route_as_a_buffered_one_does() {
         );
         headers.remove("x-request-id");
         if body.is_empty() {
-            // Lambda wants one for every stream, also for one without a byte.
+            // Lambda wants one for every stream, even an empty one.
             headers.remove("content-type");
         }
         let mut expected = answer["headers"].clone();

@@ -1,4 +1,4 @@
-//! The environment's variables: what is used, what is refused and how that is said.
+//! The environment variables: which values are used and which are refused, with which errors.
 
 use kus_aws_backend::config::NotConfigured;
 

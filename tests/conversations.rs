@@ -29,7 +29,7 @@ async fn fill(stack: &LocalStack, id: &str, numbers: std::ops::RangeInclusive<u6
     put(conversation).await.expect("the engine writes");
 }
 
-/// The numbers of a page's turns, each of which has a question and its answer.
+/// The numbers of a page's turns, each with its message and its answer.
 fn turns(page: &Value) -> Vec<u64> {
     let messages = page["messages"].as_array().expect("messages");
     messages

@@ -31,16 +31,16 @@ const TURNS: usize = 10;
 /// How many conversations are held at a time.
 const AT_ONCE: usize = 3;
 
-/// What came of a chat.
+/// The outcome of a chat.
 struct Chat {
     said: String,
     key: String,
-    /// What the caller was answered in the end.
+    /// The caller's final answer.
     answered: String,
     attempts: usize,
 }
 
-/// What came of a conversation.
+/// The outcome of a conversation.
 struct Conversation {
     id: String,
     chats: Vec<Chat>,
@@ -59,7 +59,7 @@ struct Victim {
 }
 
 impl Victim {
-    /// The answer to `event`; `None` where the process was killed before. It is killed at a random
+    /// The answer to `event`; `None` if the process was killed before. It is killed at a random
     /// moment if `may_live` does not spare it.
     async fn ask(&mut self, event: &Value, may_live: bool) -> Option<Value> {
         let mut environment = match self.environment.take() {
@@ -102,7 +102,7 @@ impl Victim {
         }
     }
 
-    /// Says `said` until it is answered: the conversation and the answer.
+    /// Sends `said` until it is answered. Returns the conversation and the answer.
     async fn say(&mut self, conversation: Option<&str>, said: String) -> (String, Chat) {
         let key = Uuid::new_v4().to_string();
         let streams = self.random.bool();
@@ -203,7 +203,7 @@ async fn every_turn_of_chats_whose_processes_are_killed_is_stored_once_and_in_or
 
     let left: usize = counters(&stack).await.iter().map(|counter| reservations(counter).len()).sum();
     let more = return_what_has_expired(&stack).await;
-    // Whoever was answered at once has settled; who was killed may have.
+    // A process that answered at once has settled; one that was killed may have.
     let answered_at_once = held.iter().flat_map(|it| &it.chats).filter(|chat| chat.attempts == 1).count();
     let (settled, asked) = (answered_at_once + more, stack.model().calls().len());
     let [least, most] = [settled, asked].map(|answers| answers as u64 * TOKENS);

@@ -1,4 +1,4 @@
-//! What `.aws` says, held against the code: the template's role, table and variables, the metrics
+//! What `.aws` says, compared with the code: the template's role, table and variables, the metrics
 //! of the dashboard, the members that the queries ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use crate::support::pages::{page, read};
 use crate::support::source::variables_read;
 use crate::support::template::{properties, template};
 
-/// What stands for `value` when no parameter is given.
+/// What `value` becomes without parameters.
 fn by_default(template: &Value, value: &Value) -> Value {
     if let Some(parameter) = value["Ref"].as_str() {
         return template["Parameters"][parameter]["Default"].clone();
@@ -49,7 +49,7 @@ fn the_role_permits_only_the_table_and_its_own_log() {
     assert_eq!(function["LoggingConfig"]["LogGroup"], json!({"Ref": "LogGroup"}));
 }
 
-/// What `value` comes to with these parameters ("Intrinsic function reference" of AWS `CloudFormation`).
+/// What `value` becomes with these parameters ("Intrinsic function reference" of AWS `CloudFormation`).
 fn resolved(template: &Value, value: &Value, parameters: &BTreeMap<&str, &str>) -> Value {
     let resolve = |value: &Value| resolved(template, value, parameters);
     let text = |value: &Value| resolve(value).as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned();

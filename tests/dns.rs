@@ -19,13 +19,13 @@ use crate::support::client::{begin, chat_event, send, share};
 
 const HOST: &str = "model.example";
 
-/// Nothing listens there (RFC 863, and no port of this machine's that is handed out).
+/// Nothing listens on this port (RFC 863), and the system never assigns it.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 
-/// Time enough for every answer that comes at all.
+/// Enough time for every answer that comes at all.
 const LONG: Duration = Duration::from_mins(1);
 
-/// What a server does with a query.
+/// How a server handles a query.
 type Script = fn(&Query) -> Vec<Say>;
 
 /// A resolver without a hosts file, which asks these servers by the rules of `conf`.
@@ -54,7 +54,7 @@ async fn name_server(script: impl Fn(&Query) -> Vec<Say> + Send + Sync + 'static
     NameServer::start(script).await.expect("the name server starts")
 }
 
-/// A server that has an address of IPv4 for every name, and says `first` before that.
+/// A server that has an address of IPv4 for every name, and sends `first` before that.
 async fn after(first: impl Fn(&Query) -> Vec<Say> + Send + Sync + 'static) -> NameServer {
     name_server(move |query| {
         let mut said = first(query);

@@ -42,7 +42,7 @@ const READMES: [Readme; 2] = [
     },
 ];
 
-/// What differs from run to run: the ids, times and cursors of a page, and what they are in this one.
+/// What differs from run to run: the ids, times and cursors of a page, and their values in this run.
 type Names = BTreeMap<String, String>;
 
 /// A command with the output that the page shows.
@@ -142,7 +142,7 @@ fn prose(page: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The code in the prose of `page`: what stands between single or double backquotes.
+/// The code in the prose of `page`: the text between single or double backquotes.
 fn spans(page: &str) -> BTreeSet<String> {
     let prose = prose(page).split_whitespace().collect::<Vec<_>>().join(" ");
     let parts = prose.split("``").enumerate();

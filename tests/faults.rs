@@ -1,4 +1,4 @@
-//! Every fault of an upstream at every call of a turn: what the caller is told, what the table has
+//! Every fault of an upstream at every call of a turn: what the caller gets, what the table has
 //! afterwards, how often the model is asked, and that the same request succeeds when the fault is over.
 //!
 //! A cell is a fault, the call that meets it, once or always, and the form of the answer. Each has a
@@ -32,7 +32,7 @@ const WORKING: usize = 2;
 
 const LIMITS: [(&str, &str); 2] = [("DAILY_TOKEN_LIMIT", "1000000000"), ("DAILY_TOKEN_LIMIT_TOTAL", "1000000000")];
 
-/// Who has the fault.
+/// Which upstream has the fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum At {
     Model,
@@ -52,7 +52,7 @@ enum Of {
     Reserve,
     /// The new turn.
     Write,
-    /// What became of the same reservation.
+    /// The outcome of the same reservation.
     Settle,
 }
 
@@ -92,7 +92,7 @@ enum Times {
 
 #[derive(Clone, Debug)]
 enum Fault {
-    /// Nobody listens.
+    /// Nothing listens.
     Refused,
     Does(Behaviour),
 }
@@ -109,10 +109,10 @@ impl Fault {
     }
 }
 
-/// What comes of a fault of the model.
+/// The effect of a fault of the model.
 #[derive(Clone, Copy, Debug)]
 enum OnModel {
-    /// Nobody notices.
+    /// Nothing changes for the caller.
     None,
     /// It is asked three times at most, then this is the answer.
     Passes(u64, &'static str),
@@ -124,10 +124,10 @@ enum OnModel {
     BreaksOff(u64, &'static str),
 }
 
-/// What comes of a fault of the table, or of the store of the model's key.
+/// The effect of a fault of the table, or of the store of the model's key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum OnAws {
-    /// Nobody notices.
+    /// Nothing changes for the caller.
     None,
     /// It is asked again.
     Passes,
@@ -300,7 +300,7 @@ fn errors_of_the_store() -> Vec<(&'static str, Behaviour, OnAws)> {
 struct Expected {
     /// 200, or the status of a problem.
     status: u64,
-    /// Empty where the answer is there.
+    /// Empty if there is an answer.
     code: &'static str,
     /// The stream has begun when the problem comes.
     begun: bool,
@@ -344,7 +344,7 @@ impl Expected {
     fn of_the_table(effect: OnAws, is_done: bool, fault: &Fault, call: Of, times: Times) -> Self {
         let works = effect == OnAws::None || (effect == Passes && times == Times::Once);
         let fine = Self { status: 200, code: "", begun: true, saved: true, stored: true, calls: 1, reserved: 0 };
-        // No counter can be settled where no call reaches the table.
+        // No counter can be settled if no call reaches the table.
         let unreached = if matches!(fault, Fault::Refused) { 2 } else { 0 };
         match call {
             _ if works => fine,
@@ -409,7 +409,7 @@ fn cells_of_the_model() -> Vec<Cell> {
 
 fn cells_of_the_table() -> Vec<Cell> {
     let servers = faults_of_servers().into_iter().map(|(name, fault, _, _, effect, is_done, _)| {
-        // Where nobody listens, all calls of the same moment fail.
+        // If nothing listens, all calls of the same moment fail.
         let calls: &[Of] = match fault {
             Fault::Refused => &[Of::History, Of::Write],
             // The other bodies are `{}`.
@@ -456,7 +456,7 @@ fn cells_of_the_store() -> Vec<Cell> {
     cells
 }
 
-/// By default once only where that is another thing than always.
+/// By default only once, if that differs from always.
 fn times_of(fault: &Fault, passes: bool) -> &'static [Times] {
     if matches!(fault, Fault::Refused) || !scale(passes, true) {
         &[Times::Always]
@@ -465,7 +465,7 @@ fn times_of(fault: &Fault, passes: bool) -> &'static [Times] {
     }
 }
 
-/// What the function answered.
+/// The function's answer.
 #[derive(Debug, PartialEq)]
 struct Heard {
     status: u64,

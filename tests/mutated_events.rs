@@ -203,7 +203,7 @@ async fn wrong(outcome: Outcome, event: &[u8]) -> Option<String> {
         return Some(format!("{status}: {}", body.escape_ascii()));
     }
     let is_head = || {
-        // As `lambda_runtime` does it: what follows the first JSON value is not looked at. What is not asked for is
+        // As in `lambda_runtime`, anything after the first JSON value is ignored. What is not asked for is
         // skipped, however deep it is.
         let event = String::from_utf8_lossy(event);
         let event = WithMethod::deserialize(&mut serde_json::Deserializer::from_str(&event)).unwrap_or_default();

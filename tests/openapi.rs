@@ -1,4 +1,4 @@
-//! The OpenAPI document, held against the code: routes, codes, examples, and every answer that a
+//! The OpenAPI document, compared with the code: routes, codes, examples, and every answer that a
 //! test gets.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -42,7 +42,7 @@ mod local_backends;
 mod local_gateway;
 mod local_streaming;
 
-// The documents, held against the code.
+// The documents, compared with the code.
 mod deployment;
 mod docs_examples;
 mod docs_match_code;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::support::client::{Reply, begin, chat_event, delete, logged, path_of, read, say, send, share, stack};
 use crate::support::in_process::event;
 
-/// Nothing listens there (RFC 863, and no port of this machine's that is handed out).
+/// Nothing listens on this port (RFC 863), and the system never assigns it.
 const NOBODY: &str = "http://127.0.0.1:9";
 
 /// An engine and a model, with TLS and certificates for `name` when there is an authority.

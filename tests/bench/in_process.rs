@@ -28,7 +28,7 @@ fn main() {
     for (name, event) in REQUESTS {
         let event = serde_json::from_str::<Value>(event).expect("an event is JSON").to_string();
         let answer = || answer_at_once(&app, black_box(event.as_bytes()), &context);
-        // What the first request makes for good is not counted.
+        // What the first request allocates for the whole process is not counted.
         drop(answer());
         let counted = allocation_counter::measure(|| drop(answer()));
         println!("{name}: {} allocations, {} bytes", counted.count_total, counted.bytes_total);

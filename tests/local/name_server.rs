@@ -54,7 +54,7 @@ impl Query {
     }
 }
 
-/// What a server does with a query. It ignores the query if this is empty.
+/// How a server handles a query. It ignores the query if this is empty.
 #[derive(Clone, Debug)]
 pub enum Say {
     /// Sends this message.

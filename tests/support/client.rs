@@ -1,5 +1,5 @@
-//! A client of the function: it sends events, holds each answer to the OpenAPI document, and knows the requests about
-//! conversations.
+//! A client of the function: it sends events, checks each answer against the OpenAPI document, and knows the requests
+//! about conversations.
 
 use local_stack::environment::Outcome;
 use local_stack::function::Invoked;
@@ -10,12 +10,12 @@ use sha2::{Digest, Sha256};
 use super::in_process::event;
 use super::openapi::assert_described;
 
-/// What the function answered.
+/// The function's answer.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u64,
     pub(crate) headers: Value,
-    /// The body's JSON, `null` when there is none.
+    /// The body's JSON; `null` if there is none.
     pub(crate) body: Value,
 }
 
@@ -55,7 +55,7 @@ pub(crate) async fn send(stack: &LocalStack, event: &Value) -> Reply {
     reply(stack.invoke(event).await.expect("the function starts"), event)
 }
 
-/// What came of the invocation with `event`: an HTTP answer as the OpenAPI document describes it.
+/// The result of the invocation with `event`: an HTTP answer as the OpenAPI document describes it.
 pub(crate) fn reply(invoked: Invoked, event: &Value) -> Reply {
     let answer = answer(invoked);
     let status = answer["statusCode"].as_u64().expect("a status");
@@ -63,7 +63,7 @@ pub(crate) fn reply(invoked: Invoked, event: &Value) -> Reply {
     Reply::of(&answer)
 }
 
-/// What came of an invocation with something else than an HTTP event.
+/// The result of an invocation with something other than an HTTP event.
 pub(crate) fn reply_to_other(invoked: Invoked) -> Reply {
     Reply::of(&answer(invoked))
 }
@@ -83,14 +83,14 @@ pub(crate) fn chat_event(body: &Value, headers: &[(&str, &str)]) -> Value {
     event
 }
 
-/// The event of another title for the conversation at `path`, with this body.
+/// The event that renames the conversation at `path`, with this body.
 pub(crate) fn patch_event(path: &str, body: &Value) -> Value {
     let mut event = event("PATCH", path, &[("content-type", "application/json")]);
     event["body"] = json!(body.to_string());
     event
 }
 
-/// The issuer of the tokens that [`by`] is about.
+/// The issuer of the tokens in [`by`].
 pub(crate) const ISSUER: &str = "https://issuer.example.com";
 
 /// `event` from the caller that a JWT authorizer has identified.
@@ -98,20 +98,20 @@ pub(crate) fn by(event: Value, subject: &str) -> Value {
     from(event, &json!({"jwt": {"claims": {"iss": ISSUER, "sub": subject}, "scopes": null}}))
 }
 
-/// `event` with what an authorizer says about the caller.
+/// `event` with an authorizer's description of the caller.
 pub(crate) fn from(mut event: Value, authorizer: &Value) -> Value {
     event["requestContext"]["authorizer"] = authorizer.clone();
     event
 }
 
-/// Says `message` in the conversation, or in a new one; the reply, which is a 200.
+/// Sends `message` in the conversation, or in a new one. Returns the reply, which is a 200.
 pub(crate) async fn say(stack: &LocalStack, conversation: Option<&str>, message: &str) -> Value {
     let reply = send(stack, &chat_event(&json!({"message": message, "conversation_id": conversation}), &[])).await;
     assert_eq!(reply.status, 200, "{reply:?}");
     reply.body
 }
 
-/// A new conversation in which these things have been said; its id.
+/// The id of a new conversation with these messages.
 pub(crate) async fn begin(stack: &LocalStack, messages: &[&str]) -> String {
     let mut id: Option<String> = None;
     for message in messages {
@@ -125,7 +125,7 @@ pub(crate) fn path_of(conversation: &str) -> String {
     format!("/api/v1/conversations/{conversation}")
 }
 
-/// The conversation's page that `query` asks for.
+/// The page of the conversation for `query`.
 pub(crate) async fn read(stack: &LocalStack, conversation: &str, query: &str) -> Reply {
     let mut event = event("GET", &path_of(conversation), &[]);
     event["rawQueryString"] = json!(query);
@@ -149,7 +149,7 @@ pub(crate) async fn logged(stack: &LocalStack, reply: &Reply) -> String {
     stack.function.logged(reply.header("x-request-id").expect("an id")).await
 }
 
-/// How `ACCESS_TOKENS` names a token.
+/// The entry of `ACCESS_TOKENS` for a token.
 pub(crate) fn sha256(token: &str) -> String {
     hex::encode(Sha256::digest(token))
 }

@@ -9,15 +9,15 @@ use lambda_runtime::Context;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The configuration of these variables and no others.
+/// The configuration with only these variables.
 pub(crate) fn configure(variables: &[(&str, &str)]) -> Result<Config, config::Error> {
     Config::from_lookup(|name| {
         variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| OsString::from(value))
     })
 }
 
-/// An application with these variables, which writes no log: this process's standard output is
-/// that of the tests.
+/// An application with these variables, which writes no log, because this process's standard
+/// output belongs to the tests.
 pub(crate) fn app(variables: &[(&str, &str)]) -> App {
     let variables = [variables, &[("AWS_LAMBDA_LOG_LEVEL", "FATAL")]].concat();
     App::new(configure(&variables).expect("the variables can be used"))
@@ -25,7 +25,7 @@ pub(crate) fn app(variables: &[(&str, &str)]) -> App {
 
 /// The application's answer to an invocation whose payload is `payload`, as Lambda gets it.
 pub(crate) fn answer(app: &App, payload: &[u8]) -> Value {
-    // As `lambda_runtime` does it: what follows the first JSON value is not looked at.
+    // As in `lambda_runtime`, anything after the first JSON value is ignored.
     let payload =
         Payload::deserialize(&mut serde_json::Deserializer::from_slice(payload)).expect("a payload never fails");
     let mut context = Context::default();
@@ -35,7 +35,7 @@ pub(crate) fn answer(app: &App, payload: &[u8]) -> Value {
         .expect("an answer is JSON")
 }
 
-/// The bytes that answer the bytes of an event which asks for no upstream, without a runtime: such
+/// The answer to an event that needs no upstream, both as bytes. It needs no runtime, because such
 /// an answer waits for nothing.
 pub(crate) fn answer_at_once(app: &App, payload: &[u8], context: &Context) -> Vec<u8> {
     let payload =
@@ -53,7 +53,7 @@ pub(crate) fn event(method: &str, path: &str, headers: &[(&str, &str)]) -> Value
     json!({"version": "2.0", "rawPath": path, "headers": headers, "requestContext": {"http": {"method": method}, "stage": "$default"}})
 }
 
-/// Asks `app` for `method` and `path` with these headers.
+/// The answer of `app` to `method` and `path` with these headers.
 pub(crate) fn ask(app: &App, method: &str, path: &str, headers: &[(&str, &str)]) -> Value {
     answer(app, event(method, path, headers).to_string().as_bytes())
 }

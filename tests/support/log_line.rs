@@ -7,7 +7,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// What CloudWatch Logs takes as one event is many times as long.
+/// CloudWatch Logs accepts events that are many times as long.
 pub(crate) const LONGEST_LINE: usize = 32 * 1024;
 
 pub(crate) static SCHEMA: LazyLock<Value> =
@@ -16,8 +16,8 @@ pub(crate) static SCHEMA: LazyLock<Value> =
 static VALIDATOR: LazyLock<Validator> =
     LazyLock::new(|| jsonschema::validator_for(&SCHEMA).expect("the schema is one"));
 
-/// The line's JSON, which follows the schema and what no schema can say: the metrics and the
-/// dimensions are members of the line.
+/// The line's JSON, after a check against the schema and a rule that no schema can express: the
+/// metrics and the dimensions are members of the line.
 pub(crate) fn checked(text: &str) -> Value {
     assert!(text.len() <= LONGEST_LINE, "{} bytes", text.len());
     let line: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));

@@ -6,12 +6,12 @@
 //! | [`in_process`] | the application without a process around it |
 //! | [`log_line`] | a line of the log, checked against its schema |
 //! | [`long_tests`] | how much the long tests do, and their random choices |
-//! | [`openapi`] | the OpenAPI document, and whether an answer is as it says |
+//! | [`openapi`] | the OpenAPI document, and the comparison of answers with it |
 //! | [`pages`] | the pages of the documentation |
 //! | [`sample`] | a sample event, and the answer to it |
-//! | [`source`] | what the source of the function says |
-//! | [`stream`] | what a streamed answer says |
-//! | [`table`] | what the table has |
+//! | [`source`] | the variables and codes in the function's source |
+//! | [`stream`] | the content of a streamed answer |
+//! | [`table`] | the content of the table |
 //! | [`template`] | the template of the deployment |
 
 pub(crate) mod client;

@@ -1,4 +1,4 @@
-//! The OpenAPI document, and whether an answer is as it says.
+//! The OpenAPI document, and the comparison of answers with it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 pub(crate) static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(docs::openapi().body()).expect("the document is JSON"));
 
-/// The document where no answer may have a member that it does not name. Its own schemas leave that
-/// open, so that a client does not break when an answer grows.
+/// The document in a strict form: no answer may have a member that it does not name. Its own schemas
+/// allow more, so a client does not break when an answer grows.
 pub(crate) static STRICT: LazyLock<Value> = LazyLock::new(|| {
     let mut document = DOCUMENT.clone();
     for (name, schema) in document["components"]["schemas"].as_object_mut().expect("schemas") {
@@ -23,7 +23,7 @@ pub(crate) static STRICT: LazyLock<Value> = LazyLock::new(|| {
     document
 });
 
-/// Forbids the members that `schema` does not name. One that refers to another schema leaves that to it.
+/// Forbids the members that `schema` does not name. A schema that refers to another one leaves this to the other one.
 pub(crate) fn close(schema: &mut Value) {
     if schema.get("properties").is_some() && schema.get("$ref").is_none() {
         schema["additionalProperties"] = json!(false);
@@ -32,7 +32,7 @@ pub(crate) fn close(schema: &mut Value) {
     members.into_iter().flatten().for_each(|(_, member)| close(member));
 }
 
-/// The answers of no operation, which are components of their own.
+/// The answers that belong to no operation; they are components of their own.
 pub(crate) const ELSEWHERE: [(&str, &str); 4] = [
     ("unsupported_event", "UnsupportedEvent"),
     ("not_found", "NotFound"),
@@ -56,7 +56,7 @@ pub(crate) fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// The pointer to what stands at `pointer`, followed through references.
+/// `pointer`, with references followed.
 pub(crate) fn target(pointer: &str) -> String {
     let found = DOCUMENT.pointer(pointer).unwrap_or_else(|| panic!("the document has no {pointer}"));
     match found["$ref"].as_str() {
@@ -96,12 +96,12 @@ pub(crate) fn problems(response: &str) -> Vec<(u64, &'static str, &'static Value
     strings(&said["code"]["enum"]).into_iter().map(|code| (status(), code, example(code))).collect()
 }
 
-/// What `schema`, a pointer into the document, has against `value`.
+/// How `value` breaks `schema`, a pointer into the document.
 pub(crate) fn violations(schema: &str, value: &Value) -> Vec<String> {
     static VALIDATORS: Mutex<BTreeMap<String, Arc<Validator>>> = Mutex::new(BTreeMap::new());
     let mut validators = VALIDATORS.lock().expect("no test panics in here");
     let validator = validators.entry(schema.to_owned()).or_insert_with(|| {
-        // The components stand where the schema's references look for them.
+        // The components are where the schema's references expect them.
         let mut root = STRICT.pointer(schema).expect("a schema").clone();
         root["components"] = STRICT["components"].clone();
         let options = jsonschema::draft202012::options().should_validate_formats(true);
@@ -126,7 +126,7 @@ pub(crate) const FOLLOWERS: [(&str, &[&str]); 7] = [
 /// The pointer to the schema of a stream's part.
 pub(crate) const PART: &str = "/components/schemas/StreamPart";
 
-/// What the last event of a stream has in the place of a part.
+/// What the last event of a stream has instead of a part.
 pub(crate) const DONE: &str = "[DONE]";
 
 /// What the events of a stream carry: its parts and, as a string, [`DONE`].
@@ -144,7 +144,7 @@ pub(crate) fn carried(stream: &str) -> Result<Vec<Value>, String> {
     events.map(carried).collect()
 }
 
-/// What the document has against a stream: the form of its events, its parts, and their order.
+/// How a stream breaks the document: the form of its events, its parts, and their order.
 pub(crate) fn stream_violations(stream: &str) -> Vec<String> {
     let parts = match carried(stream) {
         Ok(parts) => parts,
@@ -171,7 +171,7 @@ pub(crate) fn stream_violations(stream: &str) -> Vec<String> {
     violations
 }
 
-/// Holds a stream and its headers to what the document says.
+/// Checks a stream and its headers against the document.
 pub(crate) fn assert_stream_described(stream: &str, headers: &Value, at_hand: &str) {
     assert_eq!(stream_violations(stream), [""; 0], "{at_hand}: {stream}");
     for (name, value) in
@@ -184,8 +184,8 @@ pub(crate) fn assert_stream_described(stream: &str, headers: &Value, at_hand: &s
     }
 }
 
-/// The pointer to the operation that a request asks for: its path ends as the operation's does, with
-/// a stage or a base path before it. Of several the longest is meant: every path ends as `/` does.
+/// The pointer to the operation of a request. The request's path ends with the operation's path, after
+/// a stage or a base path. If several match, the longest is taken, because every path ends with `/`'s.
 pub(crate) fn asked_for(method: &str, path: &str) -> Option<String> {
     let segments =
         |path: &str| path.trim_end_matches('/').split('/').skip(1).map(ToOwned::to_owned).collect::<Vec<_>>();
@@ -203,8 +203,7 @@ pub(crate) fn asked_for(method: &str, path: &str) -> Option<String> {
         .map(|(.., pointer)| pointer)
 }
 
-/// Holds an answer to what the document says about the one to `event`: its status, headers, media
-/// type and body.
+/// Checks the answer to `event` against the document: its status, headers, media type and body.
 pub(crate) fn assert_described(event: &Value, status: u64, headers: &Value, body: Option<&str>) {
     let http = &event["requestContext"]["http"];
     let (method, path) = (http["method"].as_str().unwrap_or_default(), event["rawPath"].as_str().unwrap_or_default());
@@ -219,7 +218,7 @@ pub(crate) fn assert_described(event: &Value, status: u64, headers: &Value, body
             let named = responses.into_iter().find(|(named, _)| *named == status.to_string());
             named.unwrap_or_else(|| panic!("the document does not name {at_hand}")).1
         }
-        // A `HEAD` or an `OPTIONS` elsewhere, whose answer has no body that names a component.
+        // A `HEAD` or an `OPTIONS` of an unknown path, whose answer has no body that names a component.
         (None, None) => return assert!(body.is_none(), "{at_hand}: {body:?}"),
     };
     assert_headers_described(&response, headers, &at_hand);

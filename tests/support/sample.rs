@@ -1,4 +1,4 @@
-//! A sample event of `events/` and the answer to it, compared whole.
+//! A sample event of `events/` and the answer to it, compared completely.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ pub(crate) const NEW_CONVERSATION: &str = "a new conversation's";
 
 pub(crate) type Variables = &'static [(&'static str, &'static str)];
 
-/// An event's file, the variables that are set, and the answer: status, the headers beside those
-/// that every answer has, and the body.
+/// An event's file, the variables that are set, and the answer: status, the headers apart from
+/// those that every answer has, and the body.
 pub(crate) type Row = (&'static str, Variables, u16, Value, Option<Value>);
 
 /// `object` with the members of `more`.
@@ -50,7 +50,7 @@ pub(crate) fn problem(file: &'static str, status: u16, code: &str, detail: &str)
     (file, &[], status, headers, Some(body))
 }
 
-/// 405, where the path has these methods.
+/// 405, if the path has these methods.
 pub(crate) fn not_allowed(file: &'static str, allow: &str) -> Row {
     let detail = format!("This path does not answer that method. It answers {allow}.");
     let (file, variables, status, headers, body) = problem(file, 405, "method_not_allowed", &detail);
@@ -110,7 +110,7 @@ pub(crate) async fn assert_answered((file, variables, status, headers, body): Ro
         "statusCode": status, "headers": with(common, headers), "multiValueHeaders": {}, "isBase64Encoded": false
     });
     if body.as_ref().is_none_or(|body| body["code"] != "unsupported_event") {
-        // Of format 2.0 only: a REST API refuses an answer that has them.
+        // Only in format 2.0, because a REST API refuses an answer that has them.
         expected["cookies"] = json!([]);
     }
     if let Some(body) = body {
@@ -119,7 +119,7 @@ pub(crate) async fn assert_answered((file, variables, status, headers, body): Ro
     assert_eq!(answer, expected, "{file}");
 }
 
-/// The data of the events of a stream, each as the text of its JSON where it is JSON.
+/// The data of the events of a stream, each as the text of its JSON if it is JSON.
 fn events_of(text: &str) -> Value {
     let data = text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").expect("an event with data"));
     data.map(|data| serde_json::from_str::<Value>(data).map_or(data.to_owned(), |part| part.to_string())).collect()

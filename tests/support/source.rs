@@ -1,4 +1,4 @@
-//! What the source of the function says: the variables that it reads, and the codes of its errors.
+//! What the function's source contains: the variables that it reads, and the codes of its errors.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::pages::read;
 
-/// The strings that stand in `source` after `before` and a quote.
+/// The strings in `source` after `before` and a quote.
 pub(crate) fn quoted_after(source: &str, before: &str) -> BTreeSet<String> {
     let before = format!("{before}\"");
     let strings = source.split(&before).skip(1).filter_map(|rest| rest.split_once('"'));

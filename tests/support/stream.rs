@@ -1,19 +1,19 @@
-//! What a streamed answer says.
+//! The content of a streamed answer.
 
 use serde_json::{Value, json};
 
 pub(crate) const STREAMING: (&str, &str) = ("FUNCTION_URL_INVOKE_MODE", "RESPONSE_STREAM");
 
-/// `event` as it comes by a Function URL.
+/// `event` as it comes from a Function URL.
 pub(crate) fn by_function_url(mut event: Value) -> Value {
     event["requestContext"]["domainName"] = json!("abc123.lambda-url.us-east-1.on.aws");
     event
 }
 
-/// What a stream said.
+/// The content of a stream.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Told {
-    /// The types of the parts, of text deltas one for all of them.
+    /// The types of the parts, with one text delta for all of them.
     pub(crate) types: Vec<String>,
     pub(crate) deltas: Vec<String>,
     pub(crate) start: Value,
@@ -22,7 +22,7 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// What the text of a whole stream says.
+    /// The content in the text of a whole stream.
     pub(crate) fn of(text: &str) -> Self {
         let mut told = Self::default();
         let events = text.strip_suffix("data: [DONE]\n\n").unwrap_or_else(|| panic!("no [DONE] ends {text:?}"));
@@ -49,7 +49,7 @@ impl Told {
         self.deltas.concat()
     }
 
-    /// The code of the problem that ended it; empty where it finished.
+    /// The code of the problem that ended it; empty if it finished.
     pub(crate) fn code(&self) -> &str {
         let code = self.problem["code"].as_str().unwrap_or_default();
         let types: Vec<&str> = self.types.iter().map(String::as_str).collect();

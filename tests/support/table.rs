@@ -1,4 +1,4 @@
-//! What the table has: the turns of conversations, and the counters of tokens.
+//! The content of the table: the turns of conversations, and the counters of tokens.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ type Items<'a> = BTreeMap<&'a str, &'a Value>;
 /// The conversations among `items`, by their ids, with their turns in order.
 ///
 /// # Panics
-/// When one is not whole: a turn is missing or incomplete, the count is another, or a key belongs to
+/// If one is not whole: a turn is missing or incomplete, the count is another, or a key belongs to
 /// no turn or to more than one.
 pub(crate) fn conversations(items: &[Value]) -> BTreeMap<String, Vec<Turn>> {
     let mut conversations: BTreeMap<&str, Items<'_>> = BTreeMap::new();
@@ -75,7 +75,7 @@ pub(crate) fn used(counter: &Value) -> u64 {
     counter["used"]["N"].as_str().expect("a number").parse().expect("not below zero")
 }
 
-/// The names of what is reserved.
+/// The names of the reservations.
 pub(crate) fn reservations(counter: &Value) -> Vec<String> {
     let names = counter.as_object().expect("an item").keys();
     names.filter(|name| name.starts_with("r#")).cloned().collect()

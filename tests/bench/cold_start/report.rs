@@ -10,7 +10,7 @@ use crate::shared::figures::{
 };
 use crate::shared::subject::Subject;
 
-/// A figure of a run; `None` where the system does not tell it.
+/// A figure of a run; `None` if the system does not report it.
 type Of<T> = fn(&Run) -> Option<T>;
 
 const TIMES: [(&str, Of<Duration>); 13] = [
@@ -35,10 +35,10 @@ const MEMORIES: [(&str, Of<u64>); 3] = [
     ("peak memory, chats over TLS", |run| run.chat_tls.peak_memory),
 ];
 
-/// What the runs of each of these programs showed.
+/// The figures of the runs of each of these programs.
 pub(crate) struct Report<'a> {
     pub(crate) subjects: &'a [Subject],
-    /// For each subject its runs, of which there is at least one.
+    /// The runs of each subject; each has at least one.
     pub(crate) runs: &'a [Vec<Run>],
     /// For each subject its counts, of a first health and of a first chat over TLS.
     pub(crate) counts: &'a [[Counts; 2]],

@@ -19,7 +19,7 @@ use crate::shared::process::Process;
 use crate::shared::subject::Subject;
 use crate::tls;
 
-/// What one run of a program showed.
+/// The figures of one run of a program.
 pub(crate) struct Run {
     /// What `true` took in this run, from start to end.
     pub(crate) of_true: Duration,
@@ -28,13 +28,13 @@ pub(crate) struct Run {
     pub(crate) chat_tls: Shown,
 }
 
-/// What each process of a run is asked.
+/// The requests to each process of a run.
 pub(crate) struct Requests {
     pub(crate) health: Request,
     pub(crate) chat: Request,
 }
 
-/// What the programs call.
+/// The servers that the programs call.
 pub(crate) struct Servers {
     /// With plain HTTP.
     pub(crate) plain: Backends,
@@ -64,7 +64,7 @@ impl Servers {
         LocalOptions::new(&subject.program).with_backends(self.plain.clone()).function.variables()
     }
 
-    /// As [`Servers::plain`], where upstreams are called over TLS.
+    /// As [`Servers::plain`], but with upstreams over TLS.
     pub(crate) fn tls(&self, subject: &Subject) -> BTreeMap<String, OsString> {
         let options = LocalOptions::new(&subject.program).with_backends(self.tls.clone());
         let mut variables = options.function.variables();
@@ -73,14 +73,14 @@ impl Servers {
     }
 }
 
-/// What one process showed.
+/// The figures of one process.
 pub(crate) struct Shown {
     pub(crate) init: Duration,
     pub(crate) first: Duration,
     pub(crate) warm: Duration,
-    /// `None` where the system does not tell.
+    /// `None` if the system does not report it.
     pub(crate) cpu: Option<Duration>,
-    /// In bytes; `None` where the system does not tell.
+    /// In bytes; `None` if the system does not report it.
     pub(crate) peak_memory: Option<u64>,
 }
 
@@ -127,7 +127,7 @@ impl Request {
     /// Checks an answer; one that `continues` a conversation belongs to its later turns.
     ///
     /// # Errors
-    /// It is not what was asked for.
+    /// It is not the expected answer.
     pub(crate) fn check(&self, answer: &[u8], continues: bool) -> Result<(), Failure> {
         if serde_json::from_slice(answer).is_ok_and(|answer| (self.is_answer)(&answer, continues)) {
             return Ok(());

@@ -48,7 +48,7 @@ pub(crate) async fn start() -> Result<Backends, Failure> {
     Ok(Backends { engine: Some(Arc::new(engine)), model: Some(Arc::new(model)) })
 }
 
-/// Has the program trust their root.
+/// Makes the program trust their root.
 pub(crate) fn trust(variables: &mut BTreeMap<String, OsString>) {
     variables.insert("AWS_CA_BUNDLE".to_owned(), path("root.pem").into());
 }

@@ -1,4 +1,4 @@
-//! What the work of a first chat itself costs: the least program that does what the function does for it.
+//! The cost of a first chat's own work: the smallest program that does what the function does for it.
 //! `cargo bench --bench cold_start` measures the function against it.
 //!
 //! It asks the Runtime API for an event, asks the model, writes the same two items of a new conversation to the
@@ -19,7 +19,7 @@
 //! What it leaves out, and the function has: every other route, method and field; earlier turns, identities, limits,
 //! secrets in a store, CORS by configuration, streams; checks of what a caller, a server or the operator says;
 //! time limits, repetitions, and connections that have been closed meanwhile; names to look up, answers in chunks,
-//! TLS 1.2 and the built-in roots. Where something fails it ends with a message.
+//! TLS 1.2 and the built-in roots. If something fails, it ends with a message.
 
 mod clock;
 mod connection;
@@ -46,7 +46,7 @@ type Failure = Box<dyn Error>;
 
 const HEALTH: &str = r#"{"status":"ok"}"#;
 
-/// What of an event is read (Lambda Developer Guide, "Invoking a Lambda function using an Amazon API Gateway
+/// The parts of an event that are read (Lambda Developer Guide, "Invoking a Lambda function using an Amazon API Gateway
 /// endpoint", payload format 2.0).
 #[derive(Deserialize)]
 struct Event<'a> {
@@ -63,7 +63,7 @@ struct Chat<'a> {
     message: Cow<'a, str>,
 }
 
-/// What of the model's answer is read (OpenAI API reference, "The chat completion object").
+/// The parts of the model's answer that are read (OpenAI API reference, "The chat completion object").
 #[derive(Deserialize)]
 struct Completion<'a> {
     #[serde(borrow)]
@@ -103,7 +103,7 @@ struct Function {
     is_cold: bool,
 }
 
-/// What the log says of a chat.
+/// The log line of a chat.
 struct Told {
     model: String,
     usage: Usage,

@@ -1,4 +1,4 @@
-//! What the environment says, and the requests that are made from it.
+//! The settings from the environment, and the requests that are made from them.
 
 use std::cell::OnceCell;
 use std::env;

@@ -46,7 +46,7 @@ impl Turn<'_> {
             body,
             r#"{{"TransactItems":[{{"Put":{{"Item":{{"pk":{{"S":"conversation#public#{conversation}"}},"sk":{{"S":"~conversation"}},"turns":{{"N":"1"}},"updated_at":{{"S":"{created_at}"}},"title":"#
         )?;
-        // As long as it is no longer than a title may be.
+        // Only if it is no longer than a title may be.
         let title = self.user.char_indices().nth(80).map_or(self.user, |(end, _)| &self.user[..end]);
         put_text(&mut body, title)?;
         write!(

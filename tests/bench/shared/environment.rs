@@ -15,7 +15,7 @@ use super::connection::{Connection, Request};
 use super::process::Process;
 use super::runtime_api::RuntimeApi;
 
-/// What an invocation may take: the most that Lambda can be told.
+/// The timeout of an invocation: the longest that Lambda allows.
 const TIMEOUT: Duration = Duration::from_mins(15);
 
 const NEXT: &str = "GET /2018-06-01/runtime/invocation/next";
@@ -31,7 +31,7 @@ pub(crate) struct Environment {
     waiting: Option<Connection>,
 }
 
-/// What came of an invocation.
+/// The result of an invocation.
 pub(crate) struct Invoked {
     /// From just before the event was written until the answer had been read.
     pub(crate) took: Duration,
@@ -68,7 +68,7 @@ impl Environment {
     /// Hands out `event`, a JSON text, and waits for the answer.
     ///
     /// # Errors
-    /// There is none in one piece.
+    /// The answer did not come in one piece.
     pub(crate) fn invoke(&mut self, event: &str) -> Result<Invoked, Failure> {
         let (handed_out, mut connection, request) = self.answer_to(event)?;
         if request.is_streamed {
@@ -83,7 +83,7 @@ impl Environment {
     /// come.
     ///
     /// # Errors
-    /// There is none that is streamed, or `read` fails.
+    /// The answer was not streamed, or `read` fails.
     pub(crate) fn stream<T>(
         &mut self,
         event: &str,
@@ -110,7 +110,7 @@ impl Environment {
         Ok(())
     }
 
-    /// The process, to ask what it has used.
+    /// The process, whose use of resources can be read.
     pub(crate) fn process(&self) -> &Process {
         &self.process
     }
@@ -134,7 +134,7 @@ impl Environment {
         Ok(at)
     }
 
-    /// Hands out `event` and waits for the answer: when it was handed out, and what came.
+    /// Sends `event` and waits for the answer. Returns when the event was sent, and the answer.
     fn answer_to(&mut self, event: &str) -> Result<(Instant, Connection, Request), Failure> {
         self.rest()?;
         let mut connection = self.waiting.take().ok_or("it does not ask for an invocation")?;

@@ -1,4 +1,4 @@
-//! Figures: what is said of many, and the table that shows them.
+//! Figures: how many values are summarised, and the table that shows them.
 
 use std::fmt::{self, Display, Formatter, Write};
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl Display for Table {
 /// The median of `times`; of an even number the mean of the two in the middle.
 ///
 /// # Panics
-/// When there is none.
+/// If there is none.
 pub(crate) fn median(times: impl Iterator<Item = Duration>) -> Duration {
     let [_, median, _] = low_median_high(times.map(|time| time.as_secs_f64()));
     Duration::from_secs_f64(median)
@@ -52,14 +52,14 @@ pub(crate) fn median(times: impl Iterator<Item = Duration>) -> Duration {
 /// The median with the lowest and the highest, such as `0.77 ms (0.70..1.00)`.
 ///
 /// # Panics
-/// When there is none.
+/// If there is none.
 pub(crate) fn spread(figures: impl Iterator<Item = f64>, unit: &str) -> String {
     let [low, median, high] = low_median_high(figures).map(three_digits);
     format!("{median:>6} {unit} ({low}..{high})")
 }
 
 /// # Panics
-/// When there is none.
+/// If there is none.
 pub(crate) fn low_median_high(figures: impl Iterator<Item = f64>) -> [f64; 3] {
     let mut figures: Vec<_> = figures.collect();
     figures.sort_by(f64::total_cmp);

@@ -1,10 +1,10 @@
-//! What the benchmarks of whole processes have in common.
+//! What the benchmarks of whole processes share.
 //!
 //! | module | what it knows |
 //! | --- | --- |
 //! | [`options`] | the command line, and the programs that it names |
 //! | [`subject`] | a program, as it is or in the zip that is uploaded |
-//! | [`process`] | a running program, and what the operating system says of it |
+//! | [`process`] | a running program, and what the operating system reports about it |
 //! | [`environment`] | a process of the function, and its invocations |
 //! | [`runtime_api`] | the Runtime API of one process |
 //! | [`connection`] | as much of HTTP/1.1 as a measuring server takes |

@@ -22,7 +22,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether it is only looked whether everything works.
+    /// Whether to check only that everything works.
     pub(crate) fn is_test(&self) -> bool {
         self.test || !self.bench
     }
@@ -33,7 +33,7 @@ impl Options {
         if self.is_test() { (1, 0) } else { (self.runs_or(20), 1) }
     }
 
-    /// How often each program is measured, where it is not said `otherwise`.
+    /// How often each program is measured, unless `otherwise` says more.
     pub(crate) fn runs_or(&self, otherwise: u16) -> usize {
         self.runs.unwrap_or(otherwise).into()
     }

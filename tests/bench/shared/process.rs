@@ -1,4 +1,4 @@
-//! One process, and what the operating system says of it.
+//! One process, and what the operating system reports about it.
 
 use std::fs;
 use std::io::{self, PipeReader, Read};
@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long a program may take to end when it is asked to, in milliseconds.
+/// How long a program may take to end after SIGTERM, in milliseconds.
 const LONGEST_END: u16 = 10_000;
 
 /// A running program; killed when dropped.
@@ -73,7 +73,7 @@ impl Process {
         Some(self.status("VmHWM:")?.strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
 
-    /// How many threads it has (proc(5), `Threads`); `None` where the system does not tell.
+    /// How many threads it has (proc(5), `Threads`); `None` if the system does not report it.
     pub(crate) fn threads(&self) -> Option<u64> {
         self.status("Threads:")?.trim().parse().ok()
     }
@@ -94,7 +94,7 @@ impl Process {
         status.lines().find_map(|line| line.strip_prefix(name)).map(ToOwned::to_owned)
     }
 
-    /// Asks the program to end, and waits until it has, and whoever watches it; all that was written.
+    /// Tells the program to end, and waits until it has ended. Returns all that it wrote.
     ///
     /// # Errors
     /// It does not end.
@@ -109,7 +109,7 @@ impl Process {
         Err(io::Error::other(format!("it does not end when it is asked to: {}", self.end())))
     }
 
-    /// Reads what the program has written, and waits for it; whether the program goes on.
+    /// Waits for output of the program and reads it. Returns whether the program still runs.
     pub(crate) fn read_output(&mut self) -> io::Result<bool> {
         let mut chunk = [0; 4096];
         let length = self.output.read(&mut chunk)?;
@@ -122,7 +122,7 @@ impl Process {
         &self.written
     }
 
-    /// Ends the program, and tells how it had ended by itself, where it had, and what it has
+    /// Ends the program, and returns how it had ended by itself, if it had, and what it has
     /// written, as far as that has been read.
     pub(crate) fn end(&mut self) -> String {
         // It fails for a program that has ended only.
@@ -134,7 +134,7 @@ impl Process {
 }
 
 impl AsFd for Process {
-    /// Ready when there is output, or no process any more.
+    /// Ready when there is output, or the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.output.as_fd()
     }

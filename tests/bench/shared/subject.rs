@@ -1,4 +1,4 @@
-//! What is measured: a program, as it is or in the zip that is uploaded.
+//! The subject of a measurement: a program, as it is or in the zip that is uploaded.
 
 use std::env;
 use std::ffi::OsStr;
@@ -17,25 +17,25 @@ const PROJECT: &str = env!("CARGO_MANIFEST_DIR");
 /// What Lambda starts.
 const ENTRY: &str = "bootstrap";
 
-/// What the program in `tests/bench/floor` is called.
+/// The name of the program in `tests/bench/floor`.
 pub(crate) const FLOOR: &str = "floor";
 
 /// A program to measure.
 #[derive(Debug)]
 pub(crate) struct Subject {
-    /// What the table calls it.
+    /// Its name in the table.
     pub(crate) name: String,
     pub(crate) program: PathBuf,
     /// In bytes.
     pub(crate) program_size: u64,
-    /// In bytes, where it came in a zip.
+    /// In bytes, if it came in a zip.
     pub(crate) zip_size: Option<u64>,
     /// Where it was unpacked from that.
     unpacked: Option<Directory>,
 }
 
 impl Subject {
-    /// Whether it is the one that others are measured against.
+    /// Whether the others are compared with it.
     pub(crate) fn is_floor(&self) -> bool {
         self.name == FLOOR
     }
@@ -93,7 +93,7 @@ impl Source {
     }
 }
 
-/// The zip that `./build.sh` makes, which tells about it on standard output.
+/// The zip that `./build.sh` makes, which reports it on standard output.
 ///
 /// # Errors
 /// It makes none.

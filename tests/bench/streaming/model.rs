@@ -24,7 +24,7 @@ pub(crate) struct Model {
     reports: Receiver<Report>,
 }
 
-/// What the next request is answered with.
+/// The answer to the next request.
 struct Order {
     script: Arc<Script>,
     /// How many deltas the caller has read so far.

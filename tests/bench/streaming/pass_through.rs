@@ -7,11 +7,11 @@ use std::thread;
 
 use crate::shared::Failure;
 
-/// Says on standard output where it listens, and copies between the first who connects and `upstream`,
+/// Prints where it listens, and copies between the first client and `upstream`,
 /// until either has gone.
 ///
 /// # Errors
-/// There is no port, or nobody at `upstream`.
+/// There is no port, or nothing listens at `upstream`.
 pub(crate) fn run(upstream: SocketAddr) -> Result<(), Failure> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     println!("{}", listener.local_addr()?);
@@ -34,7 +34,7 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream) {
             break;
         }
     }
-    // Whoever has gone needs no word of it.
+    // A client that has gone does not need to know.
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
 }

@@ -13,7 +13,7 @@ use crate::shared::Failure;
 /// The end of a chunk and of the body. No event holds a carriage return.
 const END: &[u8] = b"\r\n0\r\n\r\n";
 
-/// How much an error shows of the beginning of what was received, and of its end.
+/// How many bytes of the beginning and of the end an error shows.
 const MOST_SHOWN: usize = 1000;
 
 /// The bytes that have been read, with the times of the reads.
@@ -30,7 +30,7 @@ pub(crate) struct Event {
     pub(crate) at: Instant,
 }
 
-/// Counts deltas while they are read, and tells the model.
+/// Counts deltas while they are read, and reports them to the model.
 pub(crate) struct Listener {
     tells: Sender<usize>,
     /// How many events are no deltas and come before them.
@@ -53,7 +53,7 @@ impl Listener {
             self.after_line = is_line_feed;
         }
         if self.events > events.max(self.before) {
-            // The model does not listen any more when it has said all.
+            // The model no longer listens when it has sent everything.
             let _ = self.tells.send(self.events - self.before);
         }
     }
@@ -86,7 +86,7 @@ impl Received {
         Ok(())
     }
 
-    /// The head of an HTTP response, which the body follows, is over after so many bytes.
+    /// The head of an HTTP response, which the body follows, is over after this many bytes.
     ///
     /// # Errors
     /// The status is not 200, or this is no HTTP response.
@@ -99,7 +99,7 @@ impl Received {
         }
     }
 
-    /// The chunked body, which begins after so many bytes.
+    /// The chunked body, which begins after this many bytes.
     ///
     /// # Errors
     /// It is not in chunks.
@@ -144,7 +144,7 @@ pub(crate) struct Body<'a> {
 }
 
 impl Body<'_> {
-    /// The events, which begin after so many bytes.
+    /// The events, which begin after this many bytes.
     ///
     /// # Errors
     /// There is something else, or the last event has no end.

@@ -19,13 +19,13 @@ const SERIES: [(&str, Of<Series>); 2] =
 
 const COSTS: [(&str, Of<Cost>); 2] = [("one by one", |run| &run.one_by_one), ("flood", |run| &run.flood)];
 
-/// Where a figure is the function's only.
+/// For figures that only the function has.
 const NONE: &str = "";
 
-/// What the runs of each of these programs showed.
+/// The figures of the runs of each of these programs.
 pub(crate) struct Report<'a> {
     pub(crate) subjects: &'a [Subject],
-    /// For each subject its runs, of which there is at least one.
+    /// The runs of each subject; each has at least one.
     pub(crate) runs: &'a [Vec<Run>],
 }
 

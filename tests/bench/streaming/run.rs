@@ -43,7 +43,7 @@ pub(crate) struct Plan {
 /// A figure of the function, and that of the pass-through.
 pub(crate) type Both<T> = [T; 2];
 
-/// What one run of a program showed.
+/// The figures of one run of a program.
 pub(crate) struct Run {
     /// The first deltas of answers whose head came before them.
     pub(crate) first: Both<First>,
@@ -67,14 +67,14 @@ pub(crate) struct First {
     pub(crate) warm: Vec<Duration>,
 }
 
-/// What became of the deltas after the first.
+/// The times of the deltas after the first.
 pub(crate) struct Series {
     pub(crate) latencies: Vec<Duration>,
     /// How many had been read only after the next one was sent.
     pub(crate) held_back: usize,
 }
 
-/// What an answer costs in a fresh process.
+/// The cost of an answer in a fresh process.
 pub(crate) struct Cost {
     /// The CPU time of each delta that a long answer has and a short one has not; `None` where the
     /// system does not tell.
@@ -84,7 +84,7 @@ pub(crate) struct Cost {
     pub(crate) memory: Option<(u64, u64)>,
 }
 
-/// What a process has used so far; `None` where the system does not tell.
+/// What a process has used so far; `None` if the system does not report it.
 struct Used {
     cpu: Option<Duration>,
     memory: Option<u64>,
@@ -181,7 +181,7 @@ impl<'a> Bench<'a> {
 }
 
 impl Pair<'_> {
-    /// Has the model asked on both ways, one after the other.
+    /// Calls the model both ways, one after the other.
     fn ask(&mut self, script: &Arc<Script>) -> Result<Both<Exchange>, Failure> {
         let by_function = Exchange::by(&mut self.function, self.model, script)?;
         let by_pass_through = Exchange::by(&mut self.pass_through, self.model, script);

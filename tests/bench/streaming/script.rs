@@ -1,4 +1,4 @@
-//! What the model says, and when.
+//! What the model sends, and when.
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ pub(crate) trait Way {
     /// How many events the caller gets before the first delta.
     const BEFORE: usize;
 
-    /// Has the model asked. What the caller got, when the answer has ended.
+    /// Calls the model. Returns what the caller got when the answer has ended.
     ///
     /// # Errors
     /// There is no answer.
@@ -57,11 +57,11 @@ impl Exchange {
     /// Asks the model for `script` on this way.
     ///
     /// # Errors
-    /// The answer is not what the model said.
+    /// The answer is not what the model sent.
     pub(crate) fn by<W: Way>(way: &mut W, model: &Model, script: &Arc<Script>) -> Result<Self, Failure> {
         let listener = Listener::new(model.prepare(script), W::BEFORE);
         let deltas = way.ask(listener).and_then(|answer| way.deltas(&answer));
-        // What the model met explains best what came of it.
+        // An error of the model explains the result best.
         let deltas = deltas.map_err(|error| model.failure().map_or(error, Into::into))?;
         let sent = model.written()?;
         let (texts, read): (Vec<_>, Vec<_>) = deltas.into_iter().unzip();
