@@ -12,22 +12,22 @@ usage() {
   cat <<'END'
 Usage: ./build.sh [--x86_64 | --arm64] [--dynamic | --floor]
 
-Makes lambda.zip, ready to upload, beside this script: the release build as `bootstrap`
-for AWS Lambda's runtime Amazon Linux 2023 (provided.al2023).
+Makes lambda.zip next to this script, ready to upload. It contains the release build as
+`bootstrap` for AWS Lambda's runtime Amazon Linux 2023 (provided.al2023).
 
   --x86_64    for Lambda's x86_64 architecture (default)
   --arm64     for Lambda's arm64 architecture (Graviton)
-  --dynamic   a program that uses Lambda's own C library, also where it could be linked statically
-  --floor     builds the program in tests/bench/floor instead, as target/floor.zip, for the benchmark
-              cold_start, in the same way and for this machine
-  -h, --help  this text
+  --dynamic   links the program to Lambda's C library, even if it could be linked statically
+  --floor     builds target/floor.zip instead, for this machine, in the same way: the program in
+              tests/bench/floor, which the benchmark cold_start needs
+  -h, --help  shows this text
 
-On Linux, for the machine's own architecture, builds with plain cargo a program that holds all that
-it needs: it starts fastest, and no version of the C library matters. That takes a static C library
-(Debian and Ubuntu have it with gcc; Fedora and Amazon Linux: dnf install glibc-static).
-Otherwise builds with cargo-lambda where cargo-lambda and zig are installed: on any system, for
-either architecture; and without them with plain cargo.
-The same source, toolchain and builder give the same bytes, in whatever directory.
+On Linux, for the machine's own architecture, plain cargo builds a statically linked program. It
+starts fastest and depends on no version of the C library. This needs a static C library, which
+comes with gcc on Debian and Ubuntu, and with dnf install glibc-static on Fedora and Amazon Linux.
+In all other cases cargo-lambda builds the program, if cargo-lambda and zig are installed. They
+work on any system and for either architecture. Without them plain cargo builds it.
+The same source, toolchain and builder give the same bytes in any directory.
 END
 }
 
@@ -48,8 +48,8 @@ Get cargo-lambda and zig with one of
 END
 }
 
-# The directory of this script, wherever it is called from and through whatever symbolic links.
-# macOS got `readlink -f` only in version 12.3.
+# The directory of this script, from whatever directory and through whatever symbolic links it is called. macOS has
+# `readlink -f` only since version 12.3.
 script_directory() {
   local path=${BASH_SOURCE[0]} directory
   while [ -L "$path" ]; do
@@ -103,13 +103,13 @@ links_statically() {
   printf 'int main(void) { return 0; }\n' | cc -static -x c -o /dev/null - 2>/dev/null
 }
 
-# Whether the C library, which relocates the program when it starts, reads DT_RELR: since glibc 2.36.
+# Whether the C library, which relocates the program when it starts, can read DT_RELR. glibc can since version 2.36.
 packs_relocations() {
   local version
   version=$(getconf GNU_LIBC_VERSION 2>/dev/null) && [ "${version##*.}" -ge 36 ]
 }
 
-# Sets `builder`, `linkage` to what it can do, and `note` to why it is not the best one.
+# Sets `builder`, changes `linkage` to what the builder can do, and sets `note` if another build would be better.
 choose_builder() {
   local missing
   note=
@@ -120,7 +120,7 @@ choose_builder() {
     fi
     linkage=dynamic
     if [ "$host" = "$target" ]; then
-      note=" (there is no static C library here, with which the program would start faster: ./build.sh --help)"
+      note=" (there is no static C library here; with one the program would start faster: see ./build.sh --help)"
     fi
   fi
   if [ "$program" = "$FLOOR" ]; then
@@ -131,7 +131,7 @@ choose_builder() {
   if ! cargo lambda --version >/dev/null 2>&1; then
     missing=cargo-lambda
   elif ! cargo lambda system 2>/dev/null | grep -qE '^  (command|path|version): '; then
-    # Asked here because `cargo lambda build` would install a missing zig by itself.
+    # This is checked here because `cargo lambda build` would install a missing zig by itself.
     missing=zig
   else
     builder=cargo-lambda
@@ -159,12 +159,12 @@ read_metadata() {
   target_directory=$(metadata_path target_directory)
 }
 
-# `cargo metadata`'s value for a path, without the escapes of JSON.
+# A path from `cargo metadata`, without JSON's escapes.
 metadata_path() {
   printf '%s\n' "$metadata" | sed -n 's/.*"'"$1"'":"\([^"]*\)".*/\1/p' | sed 's/\\\\/\\/g'
 }
 
-# Sets `packer`. It runs on this machine, so it is built without flags that are meant for Lambda's.
+# Sets `packer`. It runs on this machine, so it is built without the flags that are meant for Lambda.
 build_packer() {
   env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
     cargo build --quiet --release --locked --manifest-path .build/pack/Cargo.toml \
@@ -172,8 +172,8 @@ build_packer() {
   packer=$target_directory/pack/$host/release/pack
 }
 
-# Sets `flags`. No path of this machine gets into the binary; the sysroot's sources, where rustup's
-# rust-src has put them, get the name that they have without it.
+# Sets `flags`. They keep this machine's paths out of the binary. If rustup's rust-src is installed, the standard
+# library's sources get the name that they have without it.
 collect_compiler_flags() {
   local commit sysroot
   commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
@@ -185,13 +185,13 @@ collect_compiler_flags() {
     "--remap-path-prefix=$sysroot/lib/rustlib/src/rust=/rustc/$commit"
   )
   if [ "$linkage" = static ]; then
-    # Frame pointers make the tables for unwinding smaller by more than they cost.
+    # Frame pointers take less space than they save in the tables for unwinding.
     flags+=(-Ctarget-feature=+crt-static -Cforce-frame-pointers=yes)
-    # The crate getrandom looks for the C library's function by its name, does not find it in a static
-    # program, and would read /dev/urandom instead.
+    # The crate getrandom looks up the C library's function by name. It would not find it in a static program and would
+    # read /dev/urandom instead.
     flags+=('--cfg=getrandom_backend="linux_getrandom"')
-    # The program looks names up itself. Without the C library's resolver it is 125 KB smaller and needs no libraries of the
-    # host. Whatever else would look up a name gets an error.
+    # The program resolves host names itself. Without the C library's resolver it is 125 KB smaller and needs no
+    # libraries of the host. Any other code that tries to resolve a name gets an error.
     flags+=("-Clink-arg=-Wl,--defsym=getaddrinfo=getpagesize,--defsym=freeaddrinfo=getpagesize")
     if packs_relocations; then
       flags+=("-Clink-arg=-Wl,-z,pack-relative-relocs")
@@ -199,15 +199,15 @@ collect_compiler_flags() {
   fi
 }
 
-# A text for between the quotation marks of TOML.
+# Escapes a text for a quoted string in TOML.
 toml_escaped() {
   local text=${1//\\/\\\\}
   printf '%s' "${text//\"/\\\"}"
 }
 
-# Adds `flags` to the flags that are set already. Cargo takes the first of CARGO_ENCODED_RUSTFLAGS,
-# RUSTFLAGS, target.*.rustflags and build.rustflags, and only the first; RUSTFLAGS cannot carry a path with a space.
-# A configuration with target.*.rustflags therefore keeps them and leaves this machine's paths in the binary.
+# Adds `flags` to the flags that are already set. Cargo uses only the first that is set of CARGO_ENCODED_RUSTFLAGS,
+# RUSTFLAGS, target.*.rustflags and build.rustflags. RUSTFLAGS cannot hold a path with a space. If a configuration sets
+# target.*.rustflags, Cargo uses those, and this machine's paths stay in the binary.
 pass_compiler_flags() {
   local flag separator=$'\x1f' toml=
   cargo_arguments=()
@@ -240,15 +240,15 @@ compile() {
   rm -rf "$stage"
   mkdir -p "$stage"
   echo "Building for Lambda's $lambda_architecture with $builder, $linkage linking$note"
-  # --target keeps the compiler flags away from build scripts, whatever the host is. --package leaves out the local stack, whose
-  # dependencies would turn on features of the function's.
+  # --target keeps the compiler flags away from build scripts, even if the host is the target. --package leaves out the
+  # local stack, which would turn on features in the function's dependencies.
   set -- --release --locked --package "$PACKAGE" "$kind" "$program" ${cargo_arguments[@]+"${cargo_arguments[@]}"}
   case $builder in
     cargo)
-      # Whoever has chosen a linker keeps it.
+      # If a linker has been chosen, it is kept.
       chosen=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_LINKER
       if [ "$linkage" = static ] && [ -z "${!chosen:-}" ]; then
-        # A clone has the executable bit, an unpacked zip may not.
+        # In a clone the file is executable. In an unpacked zip it may not be.
         [ -x .build/ordering-cc ] || chmod +x .build/ordering-cc
         set -- "$@" --config "target.$target.linker=\"$(toml_escaped "$project/.build/ordering-cc")\""
       fi
@@ -256,21 +256,21 @@ compile() {
       cp "$target_directory/$target/$directory/$program" "$stage/bootstrap"
       ;;
     cargo-lambda)
-      # --disable-optimizations: Cargo.toml's release profile is the whole truth. cargo-lambda would add
-      # panic=abort, and then a panic ends the process instead of being answered.
-      # --skip-target-check: require_target has looked, in the toolchain that is really in use; cargo-lambda
-      # would look in another and install what it misses there.
+      # --disable-optimizations: only Cargo.toml's release profile counts. cargo-lambda would add panic=abort, and a
+      # panic would end the process instead of being answered with a 500. --skip-target-check: require_target has
+      # checked the toolchain that is really in use. cargo-lambda would check another one and install what is missing
+      # there.
       cargo lambda build "$@" --target "$target.2.$GLIBC_MINOR" --compiler cargo-zigbuild \
         --disable-optimizations --skip-target-check --lambda-dir "$stage" --flatten "$PACKAGE"
       ;;
   esac
 }
 
-# Refuses what Lambda would refuse only when the function starts.
+# Rejects a program that Lambda would reject only when the function starts.
 check_binary() {
   local binary=$stage/bootstrap expected actual count versions version
-  # cargo-lambda only warns where it finds no program.
-  [ -f "$binary" ] || die "the build has left no program"
+  # cargo-lambda only warns if it finds no program.
+  [ -f "$binary" ] || die "the build produced no program"
 
   # The ELF header: magic, 64 bits, little endian; e_machine is at offset 18.
   case $lambda_architecture in
@@ -278,14 +278,14 @@ check_binary() {
     arm64) expected='7f 45 4c 46 02 01 b7 00' ;;
   esac
   actual=$(od -An -v -tx1 -N20 "$binary" | tr -s ' \n' '  ' | cut -d ' ' -f 2-7,20-21)
-  [ "$actual" = "$expected" ] || die "the build has left no Linux program for $lambda_architecture (its header: $actual)"
+  [ "$actual" = "$expected" ] || die "the build produced no Linux program for $lambda_architecture (its header: $actual)"
 
   glibc=
   if [ "$linkage" = static ]; then
     # The program headers are at offset 64, 56 bytes each; e_phnum is at offset 56. PT_INTERP, type 3, asks for a loader.
     count=$(od -An -v -tu2 -j56 -N2 "$binary")
     if LC_ALL=C od -An -v -tx4 -w56 -j64 -N$((56 * count)) "$binary" | grep -qE '^ *00000003 '; then
-      die "the build has left a program that is not statically linked; ./build.sh --dynamic makes one that Lambda can start"
+      die "the build produced a program that is not statically linked; ./build.sh --dynamic makes one that Lambda can start"
     fi
     return
   fi
@@ -302,8 +302,8 @@ check_binary() {
     fi
   done
   if [ "${glibc:-0}" -gt "$GLIBC_MINOR" ]; then
-    die "the binary needs glibc 2.$glibc, and Lambda's provided.al2023 has 2.$GLIBC_MINOR: it would not start there." \
-      "cargo-lambda builds for the older one, whatever this machine has." \
+    die "the binary needs glibc 2.$glibc, but Lambda's provided.al2023 has only 2.$GLIBC_MINOR, so it would not start there." \
+      "cargo-lambda builds for the older version, whatever version this machine has." \
       "$(how_to_get_cargo_lambda)"
   fi
 }
@@ -341,7 +341,7 @@ main() {
   parse_arguments "$@"
   cd "$(script_directory)"
   zip_file=$PWD/lambda.zip
-  # Whatever fails from here on leaves no old archive that looks fresh.
+  # If anything fails from here on, no old archive is left that looks new.
   [ "$program" = "$FLOOR" ] || rm -f "$zip_file"
 
   require_rust

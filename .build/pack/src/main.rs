@@ -1,5 +1,5 @@
-//! Packs a program for Lambda: `pack PROGRAM ZIP` makes a zip whose one entry is `bootstrap`. The same program gives the
-//! same bytes, on every system.
+//! Packs a program for Lambda: `pack PROGRAM ZIP` makes a zip whose only entry is `bootstrap`. The same program gives
+//! the same bytes on every system.
 
 use std::error::Error;
 use std::fs::File;
@@ -11,7 +11,7 @@ use libdeflater::{CompressionLvl, Compressor};
 use rawzip::time::UtcDateTime;
 use rawzip::{CompressionMethod, ZipArchiveWriter};
 
-/// A regular file that everybody may read and run: Lambda starts it.
+/// A regular file that everybody may read and run, so that Lambda can start it.
 const MODE: u32 = 0o100_755;
 
 fn main() -> ExitCode {
@@ -39,12 +39,12 @@ fn pack(program: &[u8], zip: impl Write) -> Result<(), Box<dyn Error>> {
     let (mut entry, config) = archive
         .new_file("bootstrap")
         .compression_method(CompressionMethod::DEFLATE)
-        // The earliest time that a zip can tell: with the time of the build the bytes would differ.
+        // The earliest time that a zip can store. With the time of the build, the bytes would differ each time.
         .last_modified(UtcDateTime::from_unix(315_532_800))
         .unix_permissions(MODE)
         .start()?;
     entry.write_all(&compressed[..length])?;
-    // It takes the checksum and the length of what is compressed.
+    // This computes the checksum and the length of the uncompressed program.
     let mut uncompressed = config.wrap(io::sink());
     uncompressed.write_all(program)?;
     let (_, descriptor) = uncompressed.finish()?;
