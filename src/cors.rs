@@ -167,7 +167,7 @@ impl Origin {
         if !scheme.starts_with(|first: char| first.is_ascii_lowercase())
             || !scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
         {
-            return Err("has no legal scheme");
+            return Err("has no valid scheme");
         }
         if authority.contains(['/', '?', '#']) {
             return Err("has a path, and an origin ends after the host and port");
@@ -187,7 +187,7 @@ impl Origin {
             return Err("has a host that is not ASCII: write it as browsers send it, with xn--");
         }
         if !is_host(host) {
-            return Err("has no legal host");
+            return Err("has no valid host");
         }
         let default_port = match scheme.as_str() {
             "http" | "ws" => Some(80),
@@ -267,7 +267,7 @@ enum Names {
 impl Names {
     fn parse(list: &str, canonical: fn(&str) -> Option<String>) -> Result<Self, BadEntry> {
         let entries = entries(list)?;
-        let bad = |entry: &str| BadEntry { entry: entry.to_owned(), reason: "is not a legal name" };
+        let bad = |entry: &str| BadEntry { entry: entry.to_owned(), reason: "is not a valid name" };
         let names = entries.iter().filter(|entry| **entry != "*");
         let names: Result<Vec<String>, _> = names.map(|entry| canonical(entry).ok_or_else(|| bad(entry))).collect();
         let names = HeaderValue::try_from(names?.join(", ")).map_err(|_| bad(list))?;

@@ -1,4 +1,4 @@
-//! Values that nobody may see.
+//! Values that must stay secret.
 
 use std::fmt;
 use std::sync::Arc;

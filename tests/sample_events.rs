@@ -43,7 +43,8 @@ fn without_tokens() -> Vec<Row> {
     let echo = |file, text| (file, &[][..], 200, json_headers(), Some(json!({"echo": text})));
     let not_allowed = |file| not_allowed(file, "GET, HEAD, OPTIONS");
     let not_found = |file, variables: Variables| {
-        let detail = "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.";
+        let detail =
+            "No route has this path. Check the path, and on a named stage or custom domain the prefix before it.";
         let (file, _, status, headers, body) = problem(file, 404, "not_found", detail);
         (file, variables, status, headers, body)
     };

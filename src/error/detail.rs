@@ -67,7 +67,7 @@ impl Error {
                 "The conversation was deleted while the answer was being made, and the answer was not saved.".into()
             }
             Self::NotFound => {
-                "There is nothing at this path. Check the path, and on a named stage or custom domain the prefix before it.".into()
+                "No route has this path. Check the path, and on a named stage or custom domain the prefix before it.".into()
             }
             Self::MethodNotAllowed { allow } => format!("This path does not answer that method. It answers {allow}.").into(),
             Self::UriTooLong => format!(

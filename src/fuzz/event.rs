@@ -65,7 +65,7 @@ pub fn event(input: &[u8]) {
             let Poll::Ready(answer) = handled.poll(&mut task::Context::from_waker(Waker::noop())) else {
                 panic!("the answer waits for something")
             };
-            let answer = answer.expect("nothing is sent").expect("nobody else has sent it");
+            let answer = answer.expect("nothing is sent").expect("it has not been sent yet");
             check(&serde_json::to_value(&answer).expect("an answer is JSON"));
         }
     });

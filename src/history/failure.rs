@@ -71,7 +71,7 @@ impl History {
                     let name = table.rsplit('/').next().unwrap_or(table);
                     format!(" on the resource ending in table/{name}/index/{index}")
                 });
-                format!("the function's role may not do that: allow {actions}{resource} in the role's policy; ")
+                format!("the function's role lacks a permission: allow {actions}{resource} in the role's policy; ")
             }
             Some("UnrecognizedClientException" | "ExpiredTokenException" | "InvalidSignatureException") => {
                 "the access keys were rejected: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; "

@@ -98,7 +98,7 @@ impl ConversationKey<'_> {
         format!("conversation#{}#{}", known_by(self.owner), self.id)
     }
 
-    /// Whether it belongs to nobody in particular.
+    /// Whether it belongs to the public.
     pub(super) fn is_public(&self) -> bool {
         self.owner == PUBLIC
     }

@@ -281,5 +281,5 @@ pub(super) fn outline(answer: &Value) -> Value {
     }
 }
 
-/// Members whose texts are words of the API, so that they may be logged.
+/// Members whose texts are words of the API, so they can be logged.
 const LOGGED_MEMBERS: [&str; 6] = ["code", "finish_reason", "object", "param", "status", "type"];

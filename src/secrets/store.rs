@@ -222,7 +222,7 @@ fn failure(settings: &Settings, status: StatusCode, answer: &Value) -> Error {
         }
         "AccessDeniedException" | "AccessDenied" => {
             let operation = operation(settings);
-            format!("the function's role may not do that: allow {service}:{operation} on {arn} in the role's policy; ")
+            format!("the function's role lacks a permission: allow {service}:{operation} on {arn} in the role's policy; ")
         }
         "ParameterNotFound" | "ParameterVersionNotFound" => {
             "there is no such parameter: check the region, the account and the name in the ARN; ".to_owned()
