@@ -24,11 +24,11 @@ struct Answer {
 
 /// The response for a function's `answer`.
 ///
-/// Without a `statusCode` the answer is itself the body. The guide says so of valid JSON; API
-/// Gateway was found to do it with any bytes (aws/aws-lambda-dotnet, Lambda Test Tool v2).
+/// Without a `statusCode`, the answer itself is the body. The guide says this about valid JSON; API
+/// Gateway was observed to do it with any bytes (aws/aws-lambda-dotnet, Lambda Test Tool v2).
 ///
 /// # Errors
-/// A text that says why it is not a valid answer.
+/// Why the answer is malformed.
 pub fn http_response(answer: Bytes) -> Result<Response, String> {
     match serde_json::from_slice(&answer) {
         Ok(Value::Object(answer)) if answer.contains_key("statusCode") => {
@@ -58,14 +58,14 @@ fn explicit(answer: Answer) -> Result<Response, String> {
     Ok(response)
 }
 
-/// The status `code`, if it is allowed in an answer.
+/// The status `code`, if an answer may have it.
 pub(crate) fn status(code: u16) -> Result<StatusCode, String> {
     let status = StatusCode::from_u16(code).ok().filter(|status| !status.is_informational());
     let status = status.filter(|status| status.as_u16() < 600);
-    status.ok_or_else(|| format!("{code} is no status of an answer"))
+    status.ok_or_else(|| format!("{code} is not a valid status"))
 }
 
-/// The headers of the answer, without those that an answer may not set.
+/// Those of the answer's headers that the gateway passes on.
 pub(crate) fn headers(told: Map<String, Value>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in told {
@@ -74,8 +74,8 @@ pub(crate) fn headers(told: Map<String, Value>) -> Result<HeaderMap, String> {
             Value::Number(_) | Value::Bool(_) => value.to_string(),
             _ => return Err(format!("the header {name:?} has the value {value}")),
         };
-        let name = HeaderName::try_from(&name).map_err(|_| format!("{name:?} is no header name"))?;
-        // These belong to the gateway's own connection.
+        let name = HeaderName::try_from(&name).map_err(|_| format!("{name:?} is not a valid header name"))?;
+        // These headers belong to the gateway's own connection.
         if ![CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
             headers.append(name, header_value(&value)?);
         }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_interpreted_as_api_gateway_does() {
+    async fn an_answer_is_interpreted_as_api_gateway_interprets_it() {
         let rows = [
             (r#""Hello from Lambda!""#, 200, "application/json", 0, "Hello from Lambda!"),
             (r#"{ "message": "Hello" }"#, 200, "application/json", 0, r#"{ "message": "Hello" }"#),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_malformed_answer_is_none() {
+    async fn a_malformed_answer_is_rejected() {
         let answers = [
             r#"{"statusCode":"OK"}"#,
             r#"{"statusCode":null}"#,

@@ -1,4 +1,4 @@
-//! What an [`Upstream`](crate::upstream::Upstream) does with a call, if a test scripts it.
+//! What an [`Upstream`](crate::upstream::Upstream) can be scripted to do with a call.
 
 use std::time::Duration;
 
@@ -10,41 +10,41 @@ use tokio::sync::watch;
 
 use crate::http_server::{Response, response};
 
-/// How one call is handled.
+/// What is done with one call.
 #[derive(Clone, Debug)]
 pub enum Behaviour {
-    /// Handles and answers the call, as without a script.
+    /// Handles the call as if there were no script.
     Answer,
-    /// Handles the call, and closes the connection instead of answering.
+    /// Does what the call asks, and closes the connection instead of answering.
     Lose,
-    /// Answers with this, without handling the call.
+    /// Answers with this without doing anything.
     Respond(Response),
-    /// Answers with this, step by step, without handling the call.
+    /// Answers with this, step by step, without doing anything.
     Stream(Stream),
-    /// Sends these bytes instead of an HTTP response, and closes the connection. Without a
-    /// byte, the connection is closed unanswered.
+    /// Sends these bytes in place of an HTTP response, and closes the connection. If empty, the
+    /// connection is closed without an answer.
     Send(Bytes),
     /// Resets the connection (TCP RST).
     Reset,
-    /// Handles the call, and damages the answer.
+    /// Does what the call asks, and damages the answer.
     Damage(Damage),
     /// Never answers.
     Hang,
-    /// Does the other thing after this delay.
+    /// Does the inner behaviour after this delay.
     Delay(Duration, Box<Self>),
-    /// Does the other thing once the gate is open.
+    /// Does the inner behaviour once the gate is open.
     Hold(Gate, Box<Self>),
 }
 
-/// How an answer is damaged.
+/// What is wrong with an answer that would have been right.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Damage {
-    /// It is intact up to this place.
+    /// It is correct up to this place.
     From(Place, Break),
     /// The second half of the body is missing, and the framing does not show it.
     HalfOfTheBody,
-    /// `Content-Length` exceeds the length of the body by this many bytes. If it is smaller, the
-    /// connection is kept, otherwise closed.
+    /// `Content-Length` exceeds the body's length by this many bytes. If the number is negative, the
+    /// connection is kept; otherwise it is closed.
     Length(isize),
 }
 
@@ -57,16 +57,16 @@ pub enum Place {
     AfterBody,
 }
 
-/// How an answer continues from a [`Place`].
+/// How an answer breaks at a [`Place`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Break {
     /// The connection is reset (TCP RST).
     Reset,
     /// The connection is closed.
     Close,
-    /// Nothing more comes.
+    /// Nothing more is sent.
     Silence,
-    /// The rest comes, but only one byte at a time.
+    /// The rest is sent slowly, a byte at a time.
     Trickle,
 }
 
@@ -94,11 +94,11 @@ impl Stream {
 /// One step of a [`Stream`].
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Writes these bytes to the socket, as a chunk of their own. There is no chunk without a byte.
+    /// Writes these bytes to the socket as one chunk. If there are none, no chunk is written.
     Send(Bytes),
     /// Waits until the gate is open.
     Hold(Gate),
-    /// Waits this long.
+    /// Waits for this long.
     Delay(Duration),
 }
 
@@ -108,7 +108,7 @@ impl Step {
     }
 }
 
-/// What comes after the last step of a [`Stream`].
+/// What follows the last step of a [`Stream`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ending {
     /// The chunk that ends the body. The connection is kept.
@@ -117,7 +117,7 @@ pub enum Ending {
     Close,
     /// The connection is reset (TCP RST).
     Reset,
-    /// Nothing comes, and the connection stays open.
+    /// Nothing: the connection hangs.
     Hang,
 }
 
@@ -132,7 +132,7 @@ impl Behaviour {
         Self::Stream(Stream::new("text/event-stream", steps))
     }
 
-    /// With this end, if it is a stream.
+    /// With this ending, if it is a stream.
     #[must_use]
     pub fn ending(mut self, end: Ending) -> Self {
         if let Self::Stream(stream) = &mut self {
@@ -169,7 +169,7 @@ impl Behaviour {
         Self::Respond(response(StatusCode::from_u16(status).expect("a status"), content_type, body))
     }
 
-    /// Closes the connection unanswered.
+    /// Closes the connection without an answer.
     pub fn close() -> Self {
         Self::Send(Bytes::new())
     }
@@ -207,8 +207,8 @@ impl Behaviour {
     }
 }
 
-/// Holds calls, or steps of a [`Stream`], until it is opened, so a test decides what happens
-/// meanwhile. Clones are the same gate.
+/// Holds calls, or steps of a [`Stream`], until it is opened, so that a test decides what happens
+/// in the meantime. Clones share one gate.
 #[derive(Clone, Debug, Default)]
 pub struct Gate(watch::Sender<Passage>);
 
@@ -224,7 +224,7 @@ impl Gate {
         Self::default()
     }
 
-    /// Waits until this many calls have come to the gate.
+    /// Waits until this many calls have reached the gate.
     pub async fn arrived(&self, calls: usize) {
         self.until(|passage| passage.arrived >= calls).await;
     }
@@ -234,14 +234,14 @@ impl Gate {
         self.0.send_modify(|passage| passage.open = true);
     }
 
-    /// A call comes to the gate, and waits until it is open.
+    /// A call reaches the gate, and waits until it is open.
     pub(crate) async fn pass(&self) {
         self.0.send_modify(|passage| passage.arrived += 1);
         self.until(|passage| passage.open).await;
     }
 
     async fn until(&self, reached: impl FnMut(&Passage) -> bool) {
-        // It fails only when every sender has gone, and one is in `self`.
+        // It cannot fail: `self` holds a sender.
         let _ = self.0.subscribe().wait_for(reached).await;
     }
 }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 
 const FILE: &str = ".env";
 
-/// The variables of `.env` that this process's environment does not have. There are none without the file.
+/// The variables of `.env` that are not already in this process's environment; empty if there is no such file.
 /// `Err` says which line cannot be read, but not its value, which may be a secret.
 pub(crate) fn variables() -> Result<BTreeMap<String, OsString>, String> {
     let text = match std::fs::read_to_string(FILE) {
@@ -20,7 +20,7 @@ pub(crate) fn variables() -> Result<BTreeMap<String, OsString>, String> {
     for variable in dotenvy::from_read_iter(text.as_bytes()) {
         let (name, value) = variable.map_err(|error| explain(&error, text))?;
         if env::var_os(&name).is_none() {
-            // As `dotenvy` itself does it, a name's first line counts.
+            // As in `dotenvy` itself, the first line with a name counts.
             variables.entry(name).or_insert_with(|| value.into());
         }
     }

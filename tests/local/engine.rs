@@ -1,8 +1,8 @@
-//! DynamoDB: an engine of its own in this process, reached over HTTP.
+//! DynamoDB: an engine in this process, reached over HTTP.
 //!
-//! The function's calls come to an [`Upstream`], which forwards them to the engine unless a test
-//! scripts something else. The engine has a thread and a port of its own. It does not verify signatures,
-//! and removes no expired items.
+//! The function's calls reach an [`Upstream`], which passes them to the engine unless a script says
+//! otherwise; the engine has its own thread and port. It does not verify signatures, and it does
+//! not remove expired items.
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,7 +27,7 @@ use crate::behaviour::Behaviour;
 use crate::http_server::{Response, response};
 use crate::upstream::{Answer, Call, Listening, Service, Upstream};
 
-/// The table that the function uses unless another one is configured.
+/// The table that the function uses by default.
 pub const HISTORY_TABLE: &str = "chat-history";
 
 /// The index by which an owner's conversations are listed.
@@ -42,7 +42,7 @@ const JSON: &str = "application/x-amz-json-1.0";
 pub enum Storage {
     /// They end with the engine.
     Memory,
-    /// A file, which is created if it does not exist.
+    /// In a file, which is created if it does not exist.
     File(PathBuf),
 }
 
@@ -52,7 +52,7 @@ pub type Engine = Upstream<DynamoDb>;
 /// The engine behind the [`Upstream`].
 pub struct DynamoDb {
     address: SocketAddr,
-    /// How many writes of each of the next batches are done.
+    /// How many writes of each of the next batches are carried out.
     batches: Mutex<VecDeque<usize>>,
     thread: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
@@ -67,12 +67,12 @@ impl Upstream<DynamoDb> {
     }
 
     /// # Errors
-    /// The file cannot be used, or the port is not available.
+    /// The file cannot be used, or the port cannot be bound.
     pub fn start_at(listening: Listening, storage: &Storage) -> io::Result<Self> {
         Self::serve(DynamoDb::start(storage)?, listening)
     }
 
-    /// Makes a table as the function needs it, or adds what an existing table lacks.
+    /// Creates the table that the function needs, or adds what an existing table lacks.
     ///
     /// # Errors
     /// The engine's own, such as for an illegal name.
@@ -88,7 +88,7 @@ impl Upstream<DynamoDb> {
         self.create_index(name, index).await
     }
 
-    /// Adds an index with the keys `owner` and `updated_at` to a table, unless there is one of its name.
+    /// Adds an index with the keys `owner` and `updated_at` to a table, unless it already has one of that name.
     ///
     /// # Errors
     /// The engine's own.
@@ -108,7 +108,7 @@ impl Upstream<DynamoDb> {
         self.call("UpdateTable", update).await.map(drop)
     }
 
-    /// Makes a table as earlier versions of the function needed it, unless it is there already.
+    /// Creates a table as earlier versions of the function needed it, unless it exists already.
     ///
     /// # Errors
     /// The engine's own, such as for an illegal name.
@@ -131,7 +131,7 @@ impl Upstream<DynamoDb> {
         Ok(())
     }
 
-    /// Calls the engine directly, without the script and the record of calls.
+    /// Calls the engine directly: no script applies, and the call is not recorded.
     ///
     /// # Errors
     /// The engine's answer, if it is an error.
@@ -143,7 +143,7 @@ impl Upstream<DynamoDb> {
     /// All items of a table, by their keys.
     ///
     /// # Panics
-    /// If the engine does not answer with them.
+    /// If the scan fails.
     pub async fn items(&self, table: &str) -> Vec<Value> {
         let mut items = Vec::new();
         let mut scan = json!({"TableName": table, "ConsistentRead": true});
@@ -160,7 +160,7 @@ impl Upstream<DynamoDb> {
         items
     }
 
-    /// Executes only the first `writes` of the next `BatchWriteItem`; the others come back as
+    /// Carries out only the first `writes` of the next `BatchWriteItem`; the others come back as
     /// `UnprocessedItems`.
     pub fn process_only(&self, writes: usize) {
         self.service().batches.lock().unwrap_or_else(PoisonError::into_inner).push_back(writes);
@@ -204,10 +204,10 @@ impl DynamoDb {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
-        // A thread of its own, because the engine works while its runtime waits.
+        // In its own thread, because the engine blocks its runtime while it works.
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).expect("it does not block");
+                let listener = tokio::net::TcpListener::from_std(listener).expect("the listener is non-blocking");
                 tokio::select! {
                     () = dynoxide::server::serve_on(listener, database) => {}
                     _ = stopped => {}
@@ -244,12 +244,12 @@ impl DynamoDb {
             let (parts, body) = sender.send_request(request).await?.into_parts();
             Ok(Response::from_parts(parts, body.collect().await?.to_bytes().into()))
         };
-        // The connection ends with its sender, and reports its own errors to it.
+        // The connection ends with its sender, which also gets its errors.
         let (answer, _) = tokio::join!(answer, connection);
         answer
     }
 
-    /// Does the first `writes` of a `BatchWriteItem`.
+    /// Carries out the first `writes` of a `BatchWriteItem`.
     async fn write_part_of(&self, batch: &Value, writes: usize) -> Response {
         let mut left = writes;
         let mut processed = Map::new();
@@ -284,17 +284,17 @@ impl Drop for DynamoDb {
     }
 }
 
-/// The name of an error, without its namespace.
+/// An error's name, without its namespace.
 pub(crate) fn error_name(error: &Value) -> &str {
     let name = error["__type"].as_str().unwrap_or_default();
     name.rsplit('#').next().unwrap_or(name)
 }
 
-/// The error `name` as DynamoDB answers it (DynamoDB Developer Guide, "Error handling with
+/// The error `name` as DynamoDB returns it (DynamoDB Developer Guide, "Error handling with
 /// DynamoDB").
 ///
 /// # Panics
-/// For a name that is not among them.
+/// If the name is not a known error.
 pub fn error(name: &str) -> Behaviour {
     let (status, namespace, message) = match name {
         "ProvisionedThroughputExceededException" => (
@@ -344,15 +344,15 @@ pub fn error(name: &str) -> Behaviour {
         "ServiceUnavailableException" => {
             (503, "com.amazonaws.dynamodb.v20120810", "The service is unavailable. Please try again later.")
         }
-        _ => panic!("{name} is not among the errors"),
+        _ => panic!("{name} is not a known error"),
     };
-    // Only this one has a capital letter there.
+    // Only this error spells the member with a capital letter.
     let text = if name == "AccessDeniedException" { "Message" } else { "message" };
     let body = json!({"__type": format!("{namespace}#{name}"), text: message});
     Behaviour::body(status, JSON, body.to_string()).with_header("x-amzn-requestid", "LOCAL")
 }
 
-/// The answer to a transaction that is not done: why, for each of its items, such as
+/// The answer to a cancelled transaction, with a reason for each of its items, such as
 /// `ConditionalCheckFailed`, `TransactionConflict` or `None`.
 pub fn canceled(reasons: &[&str]) -> Behaviour {
     let body = json!({
@@ -366,7 +366,7 @@ pub fn canceled(reasons: &[&str]) -> Behaviour {
     Behaviour::body(400, JSON, body.to_string())
 }
 
-/// The headers of a call. The engine wants a signature but does not check it.
+/// The headers of a call. The engine requires a signature, but does not check it.
 fn headers(operation: &str) -> HeaderMap {
     let target = HeaderValue::try_from(format!("{TARGET_PREFIX}{operation}")).expect("an operation is a legal value");
     let signature =
@@ -416,7 +416,7 @@ mod tests {
         json!({"pk": {"S": "p"}, "sk": {"S": sk}})
     }
 
-    /// A transaction that adds turn `turn` to a conversation that has one turn less.
+    /// A transaction that adds turn `turn` if the conversation has one turn fewer.
     fn append(turn: usize, token: &str) -> Value {
         let mut item = key(&format!("turn#{turn:010}"));
         item["text"] = json!({"S": "x"});
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_batch_that_is_processed_in_part_the_rest_comes_back() {
+    async fn the_unprocessed_rest_of_a_batch_comes_back() {
         let engine = engine().await;
         for turn in 1..=3 {
             let written = ask(&engine, "TransactWriteItems", append(turn, &format!("token-{turn}"))).await;
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_fails_and_loses_answers_as_scripted() {
+    async fn the_engine_fails_and_loses_answers_as_scripted() {
         let engine = engine().await;
         engine.script(operation("TransactWriteItems"), [error("InternalServerError"), Behaviour::Lose]);
         engine.script(operation("TransactWriteItems"), [canceled(&["TransactionConflict", "None"])]);
@@ -555,12 +555,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_keeps_outlives_a_stop_and_in_a_file_the_engine() {
+    async fn data_outlives_a_stop_and_in_a_file_even_the_engine() {
         let file = std::env::temp_dir().join(format!("{}.db", uuid::Uuid::new_v4()));
         let storage = Storage::File(file.clone());
         for turn in 1..=3 {
             let engine = Engine::start(&storage).expect("it starts");
-            engine.create_history_table(TABLE).await.expect("it makes the table, or has it");
+            engine.create_history_table(TABLE).await.expect("the table exists or can be created");
             assert_eq!(ask(&engine, "TransactWriteItems", append(turn, "token")).await.expect("it answers").0, 200);
             engine.stop().await.expect("it stops");
             ask(&engine, "Query", newest(1)).await.expect_err("nothing listens");
@@ -569,6 +569,6 @@ mod tests {
             assert_eq!(page["Items"][0]["turns"], json!({"N": turn.to_string()}));
         }
         assert!(Engine::start(&Storage::File("/".into())).is_err());
-        std::fs::remove_file(file).expect("it is there");
+        std::fs::remove_file(file).expect("the file exists");
     }
 }

@@ -20,7 +20,7 @@ use crate::function::{FunctionOptions, Output};
 use crate::runtime_api::{Invocation, Reply, RuntimeApi, Stream};
 use crate::streamed::{StreamEnd, Streamed};
 
-/// How long a process may take before it asks for its first invocation
+/// How long a process may take until it asks for its first invocation
 /// (Lambda Developer Guide, "Lambda execution environment lifecycle").
 const LONGEST_INITIALISATION: Duration = Duration::from_secs(10);
 
@@ -47,7 +47,7 @@ pub struct Environment {
 struct Streaming {
     /// How the process ended it; see [`Stream::end`].
     end: oneshot::Receiver<StreamEnd>,
-    /// Reports to the [`Streamed`].
+    /// Reports the end to the [`Streamed`].
     tell: oneshot::Sender<StreamEnd>,
 }
 
@@ -85,7 +85,7 @@ impl fmt::Display for Outcome {
 #[derive(Debug)]
 pub struct StartError {
     pub(crate) cause: StartFailure,
-    /// What the process wrote, if that is captured.
+    /// The process's output, if it was captured.
     pub output: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ pub(crate) enum StartFailure {
 }
 
 impl StartError {
-    /// The status of a process that ended by itself.
+    /// The exit status of a process that ended by itself.
     pub fn status(&self) -> Option<ExitStatus> {
         match self.cause {
             StartFailure::Exited(status) => Some(status),
@@ -205,12 +205,12 @@ impl Environment {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Lets the process handle `invocation` until `deadline`. Only after a response or an error can
-    /// the process take another one; for a stream see `Environment::streamed`.
+    /// Has the process handle `invocation` until `deadline`. Only after a response or an error is
+    /// the process fit for another one; for a stream see `Environment::streamed`.
     pub async fn handle(&mut self, invocation: Invocation, deadline: Instant) -> Outcome {
         let replied = self.api.offer(invocation);
         tokio::select! {
-            // An answer before the end of the process counts.
+            // What the process answered before it ended counts.
             biased;
             Ok(reply) = replied => match reply {
                 Reply::Response(response) => Outcome::Response(response),
@@ -237,12 +237,12 @@ impl Environment {
         }
     }
 
-    /// Reports the end of the streamed answer to its reader.
+    /// The callback that reports how the answer ended to whoever reads it.
     pub(crate) fn take_teller(&mut self) -> impl FnOnce(StreamEnd) + use<> {
         let streaming = self.streaming.take();
         move |end| {
             if let Some(Streaming { tell, .. }) = streaming {
-                // It fails if no one reads the answer.
+                // It fails if nobody reads the answer.
                 let _ = tell.send(end);
             }
         }
@@ -257,14 +257,14 @@ impl Environment {
         }
     }
 
-    /// Whether the process has fetched the last invocation that it was to handle.
+    /// Whether the process has fetched the last invocation that was offered to it.
     pub(crate) fn has_fetched(&self) -> bool {
         self.api.is_taken()
     }
 
     /// Kills the process if it still runs, and waits until it is gone and its output is captured.
     pub async fn end(&mut self) {
-        // It fails only if the process has ended.
+        // It fails only if the process has already ended.
         let _ = self.child.kill().await;
         while self.output.join_next().await.is_some() {}
     }
@@ -283,8 +283,8 @@ async fn capture(stream: impl AsyncRead + Unpin, process: u32, log: Log) {
     each_line(stream, |text| log.send_modify(|lines| lines.push(Line { process, text }))).await;
 }
 
-/// Writes to standard error what the lines of `stream` say of failures, and the lines that are none
-/// of the log's as they are.
+/// Writes to standard error the failures that the lines of `stream` report, and every line that is not a log line
+/// unchanged.
 async fn tell_failures(stream: impl AsyncRead + Unpin) {
     each_line(stream, |text| match serde_json::from_str::<Value>(&text) {
         Ok(line) if line["level"].is_string() => {
@@ -298,7 +298,7 @@ async fn tell_failures(stream: impl AsyncRead + Unpin) {
     .await;
 }
 
-/// Passes each line of `stream` to `take` until it ends.
+/// Hands each line of `stream` to `take` until it ends.
 async fn each_line(stream: impl AsyncRead + Unpin, mut take: impl FnMut(String)) {
     let mut lines = BufReader::new(stream).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {

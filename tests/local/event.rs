@@ -33,17 +33,17 @@ const URL_ID: &str = "localfunctionurl0000000000000000";
 const LEFT_OUT: [HeaderName; 8] =
     [CONNECTION, COOKIE, EXPECT, HeaderName::from_static("keep-alive"), TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
-/// The caller, as the API's authorizer has identified them.
+/// Who calls, as the API's authorizer found out.
 #[derive(Clone, Debug)]
 pub enum Caller {
     /// The API has no authorizer.
     Unknown,
     /// A JWT authorizer's. API Gateway makes every claim a string.
     Jwt { claims: Map<String, Value>, scopes: Option<Vec<String>> },
-    /// Signed with the keys of the IAM user or role session with this unique id.
+    /// An IAM user or role session with this unique id signed the request.
     Iam { user_id: String },
-    /// A Lambda authorizer's. Whether its response is simple or an IAM policy, and whichever its payload
-    /// format, the event has the context that it returned, and `null` if it returned none.
+    /// A Lambda authorizer's. Its response may be simple or an IAM policy, in either payload format; the event
+    /// has the context that it returned, or `null` if it returned none.
     Lambda { context: Value },
 }
 
@@ -73,14 +73,14 @@ impl Caller {
     }
 }
 
-/// The settings from which the event is made.
+/// The front that makes the event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Front<'a> {
     HttpApi { stage: &'a str },
     FunctionUrl { region: &'a str },
 }
 
-/// What the gateway knows in addition to the request.
+/// What the front knows besides the request itself.
 pub(crate) struct Arrival<'a> {
     pub(crate) front: Front<'a>,
     pub(crate) request_id: &'a str,
@@ -158,7 +158,7 @@ pub(crate) fn event(request: &Parts, body: &[u8], arrival: Arrival<'_>) -> Value
     event
 }
 
-/// Whether `path`, as requested, is in `stage`.
+/// Whether `path`, as requested, lies in `stage`.
 pub(crate) fn is_in_stage(path: &str, stage: &str) -> bool {
     let below = match stage {
         DEFAULT_STAGE => Some(path),
@@ -173,7 +173,7 @@ fn domain(headers: &HeaderMap) -> String {
     host.parse().map_or_else(|_| host.clone(), |authority: Authority| authority.host().to_owned())
 }
 
-/// An HTTP API passes the path on percent-decoded, and without what follows a decoded `?`
+/// An HTTP API hands the path on percent-decoded, and without what follows a decoded `?`
 /// (hotsock/voker#8 has captures). A Function URL keeps it encoded.
 fn decoded(path: &str) -> String {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
@@ -181,14 +181,14 @@ fn decoded(path: &str) -> String {
 }
 
 /// Whether a body of this content type is passed on as text. The guide says "binary" without
-/// saying what that is; this is what API Gateway was found to do (ministackorg/ministack#766).
+/// defining it; this is how API Gateway was observed to behave (ministackorg/ministack#766).
 fn is_text(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence.starts_with("text/")
         || ["application/json", "application/xml", "application/javascript"].contains(&essence.as_str())
 }
 
-/// Decoded, repeated ones combined with commas.
+/// The decoded parameters; the values of a repeated one are joined with commas.
 fn query_parameters(query: &str) -> BTreeMap<String, String> {
     let mut parameters = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -216,7 +216,7 @@ fn combine(values: &mut BTreeMap<String, String>, name: String, value: &str) {
     values.entry(name).and_modify(|values| *values = format!("{values},{value}")).or_insert_with(|| value.to_owned());
 }
 
-/// A header's values as one, `; ` between cookies (RFC 9113 §8.2.3) and `,` between others.
+/// A header's values joined into one, with `; ` between cookies (RFC 9113 §8.2.3) and `,` between others.
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<_> = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
     let separator = if name == COOKIE { "; " } else { "," };
@@ -226,7 +226,7 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 /// Such as `12/Mar/2026:19:03:58 +0000`.
 fn request_time(at: OffsetDateTime) -> String {
     let format = format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
-    at.format(&format).expect("every moment has these parts")
+    at.format(&format).expect("every time can be written in this format")
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The function as Lambda runs it: as many processes as there are invocations at a time, each
-//! kept for the next invocation.
+//! The function as Lambda runs it: one process for each concurrent invocation, kept for later invocations.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -22,35 +21,35 @@ use crate::streamed::StreamEnd;
 const NAME: &str = "kus-aws-backend";
 const ACCOUNT: &str = "123456789012";
 
-/// The program and how it runs.
+/// What runs, and how.
 #[derive(Clone, Debug)]
 pub struct FunctionOptions {
     pub program: PathBuf,
     pub args: Vec<OsString>,
-    /// Variables in addition to those that Lambda sets. They override inherited ones.
+    /// Variables in addition to those that Lambda sets; they override inherited ones.
     pub env: BTreeMap<String, OsString>,
-    /// Whether the processes get the environment of this one.
+    /// Whether the processes inherit this process's environment.
     pub inherit_env: bool,
     pub output: Output,
     /// The function's timeout.
     pub timeout: Duration,
-    /// The most processes at a time; further invocations wait.
+    /// The most processes at a time; a further invocation waits for one.
     pub max_processes: usize,
 }
 
 /// Where the processes' standard output, which is their log, and their standard error go.
 #[derive(Clone, Copy, Debug)]
 pub enum Output {
-    /// To those of this process.
+    /// To this process's own output.
     Inherited,
-    /// To this process's standard error. Of the log, only the failures and their causes.
+    /// To this process's standard error; from the log, only failures and their reasons.
     Failures,
     /// Into [`Function::log`].
     Captured,
 }
 
 impl FunctionOptions {
-    /// `program` without arguments, in its own environment, with its output captured.
+    /// `program` without arguments, in a fresh environment, with its output captured.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -80,7 +79,7 @@ impl FunctionOptions {
             .unwrap_or_else(|_| HeaderValue::from_static("arn:aws:lambda"))
     }
 
-    /// The variables to start a process with, but for `AWS_LAMBDA_RUNTIME_API` (Lambda Developer
+    /// The variables to start a process with, except `AWS_LAMBDA_RUNTIME_API` (Lambda Developer
     /// Guide, "Defined runtime environment variables").
     pub fn variables(&self) -> BTreeMap<String, OsString> {
         let mut variables = self.env.clone();
@@ -108,8 +107,8 @@ impl FunctionOptions {
         self.variable("AWS_REGION").unwrap_or_else(|| "us-east-1".into())
     }
 
-    /// The value that a process would see of a variable that is not one of Lambda's own; an empty
-    /// value counts as not set.
+    /// The value that a process would see for a variable that Lambda does not set; an empty value
+    /// counts as unset.
     pub fn variable(&self, name: &str) -> Option<OsString> {
         let inherited = || env::var_os(name).filter(|_| self.inherit_env);
         self.env.get(name).cloned().or_else(inherited).filter(|value| !value.is_empty())
@@ -123,7 +122,7 @@ pub struct Invoked {
     pub outcome: Outcome,
 }
 
-/// The function. Its idle processes end with its last clone, all of them with [`Function::stop`].
+/// The function. Its idle processes end with its last clone; [`Function::stop`] ends all processes.
 #[derive(Clone)]
 pub struct Function {
     fleet: Arc<Fleet>,
@@ -140,7 +139,7 @@ struct Fleet {
 }
 
 impl Function {
-    /// The function, which has no process yet.
+    /// The function, with no process started yet.
     pub fn new(options: FunctionOptions) -> Self {
         let slots = Semaphore::new(options.max_processes);
         Self {
@@ -168,12 +167,12 @@ impl Function {
         let fleet = Arc::clone(&self.fleet);
         let event = event.into();
         let (tell, told) = oneshot::channel();
-        // A task of its own, because an invocation continues when its caller has gone.
+        // In its own task, because an invocation goes on even if its caller has gone.
         tokio::spawn(async move {
             // It fails if the caller has gone.
             fleet.invoke(id, event, |invoked| drop(tell.send(invoked))).await;
         });
-        told.await.expect("an invocation's task is neither aborted nor panics")
+        told.await.expect("an invocation's task is not aborted and does not panic")
     }
 
     /// Starts a process, unless one is idle, and waits until it asks for its first invocation.
@@ -197,8 +196,7 @@ impl Function {
         }
     }
 
-    /// Ends all processes; what they handle becomes [`Outcome::Stopped`], and no new one is
-    /// started.
+    /// Ends all processes. Their current invocations become [`Outcome::Stopped`], and no further process is started.
     pub async fn stop(&self) {
         self.fleet.stopped.send_replace(true);
         self.restart().await;
@@ -236,7 +234,7 @@ impl Function {
         self.fleet.log.borrow().iter().map(|line| line.text.clone()).collect()
     }
 
-    /// Waits until the processes have written this many lines.
+    /// Waits until the processes have written so many lines.
     pub async fn logged_lines(&self, lines: usize) -> Vec<String> {
         let mut log = self.fleet.log.subscribe();
         // It fails only when the sender has gone, which is in `self`.
@@ -254,8 +252,8 @@ impl Function {
 }
 
 impl Fleet {
-    /// Reports the result of the invocation as soon as it is known, and returns when its process can
-    /// take another one or has ended.
+    /// Reports the result of the invocation as soon as it is known, and returns once the process is
+    /// ready for another one or has ended.
     async fn invoke(&self, request_id: Uuid, event: Bytes, tell: impl FnOnce(Result<Invoked, StartError>)) {
         let _slot = self.slots.acquire().await.expect("nothing closes it");
         loop {
@@ -274,7 +272,7 @@ impl Fleet {
                 outcome = environment.handle(invocation, ends) => outcome,
             };
             if matches!(outcome, Outcome::Exited(_)) && !is_new && !environment.has_fetched() {
-                // It died while it was idle: another one takes the invocation.
+                // It died while it was idle: another process takes the invocation.
                 continue;
             }
             let invoked = |outcome| Ok(Invoked { request_id, outcome });
@@ -295,8 +293,8 @@ impl Fleet {
         }
     }
 
-    /// Waits until `environment` has streamed its answer, and reports how that ended. When the reader
-    /// sees the end, the process has been given back or has ended, except behind a connection that broke.
+    /// Waits until `environment` has streamed its answer, and reports how that ended. By the time a reader sees
+    /// the end, the process is idle again or has ended, unless the connection broke.
     async fn see_through(&self, mut environment: Environment, deadline: Instant) {
         let end = tokio::select! {
             biased;
@@ -348,7 +346,7 @@ impl Fleet {
 
     fn give_back(&self, environment: Environment) {
         let mut idle = self.lock_idle();
-        // Checked under the lock that `stop` takes after it has set the flag.
+        // Checked under the lock: stopping the function sets the flag first, then takes this lock.
         if !*self.stopped.borrow() {
             idle.push(environment);
         }

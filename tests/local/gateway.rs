@@ -1,13 +1,13 @@
 //! What turns HTTP requests into invocations of the function: an API Gateway HTTP API with one
-//! route, `$default`, or a Lambda Function URL with the invoke mode `RESPONSE_STREAM`. Both pass
+//! route, `$default`, or a Lambda Function URL with the invoke mode `RESPONSE_STREAM`. Both hand
 //! every request to the function as a payload format 2.0 event.
 //!
 //! | | HTTP API | Function URL |
 //! | --- | --- | --- |
-//! | a streamed answer | malformed | each chunk is forwarded when it comes |
+//! | a streamed answer | malformed | each chunk is sent on when it comes |
 //! | an answer that is not streamed | becomes the response | its JSON becomes the response's body |
-//! | waits for the function | for [`GatewayOptions::integration_timeout`] | as long as the function may take |
-//! | answers if the function fails | 500 | 502 |
+//! | wait for the function | [`GatewayOptions::integration_timeout`] | the function's own timeout |
+//! | status when the function fails | 500 | 502 |
 
 use std::fmt;
 use std::io;
@@ -41,19 +41,19 @@ use crate::streamed::{StreamEnd, Streamed};
 /// The longest body of a request to an HTTP API (API Gateway Developer Guide, "Quotas for HTTP APIs").
 const LONGEST_BODY: usize = 10 * 1024 * 1024;
 
-/// The longest one of a request to a Function URL ("Lambda quotas", "Invocation payload").
+/// The longest body of a request to a Function URL ("Lambda quotas", "Invocation payload").
 const LONGEST_URL_BODY: usize = 6 * 1024 * 1024;
 
 /// How the API is set up.
 #[derive(Clone)]
 pub struct GatewayOptions {
-    /// `$default`, or a name that then begins every path. A Function URL has none but `$default`.
+    /// `$default`, or a name, with which every path then begins. A Function URL has only `$default`.
     pub stage: String,
     /// Decides who the caller of a request is.
     pub authorizer: Arc<dyn Fn(&Parts) -> Caller + Send + Sync>,
     /// When an HTTP API stops waiting for the function.
     pub integration_timeout: Duration,
-    /// Whether a line is written for each request, when its answer has been sent.
+    /// Whether to write a line for each request after its answer has been sent.
     pub access_log: bool,
     /// Whether it is a Function URL instead of an HTTP API.
     pub function_url: bool,
@@ -118,7 +118,7 @@ impl Api {
     }
 
     async fn answer_by_http_api(&self, request: &Parts, body: Incoming, client: SocketAddr) -> Response {
-        // As long as API Gateway's own ids, and of the same alphabet.
+        // Same length and alphabet as API Gateway's own ids.
         let request_id = BASE64_STANDARD.encode(&Uuid::new_v4().as_bytes()[..11]);
         let mut response = self.integrate(request, body, client, &request_id).await;
         response.headers_mut().insert("apigw-requestid", legal(request_id));
@@ -136,7 +136,7 @@ impl Api {
         };
         let event = self.event(request, &body, client, Front::HttpApi { stage }, request_id);
         let failure = tokio::select! {
-            // A function that takes as long as the gateway waits is late.
+            // If both timeouts are equal, the gateway gives up first.
             biased;
             () = sleep(*integration_timeout) => {
                 eprintln!("The function did not answer within {integration_timeout:?}.");
@@ -163,7 +163,7 @@ impl Api {
         client: SocketAddr,
         log: impl FnOnce(StatusCode) -> Option<Access>,
     ) -> http::Response<Body> {
-        // The invocation has the id of the request, so its log can be found by that id.
+        // The invocation uses the request's id, so that its log can be found by that id.
         let request_id = Uuid::new_v4();
         let answered = self.invoke_at_url(request, body, client, request_id).await;
         let mut response = match answered {
@@ -196,7 +196,7 @@ impl Api {
         let event = self.event(request, &body, client, front, &request_id.to_string());
         let failure = match self.function.invoke_as(request_id, event).await.map(|invoked| invoked.outcome) {
             Ok(Outcome::Stream(answer)) => return Ok(*answer),
-            // It is sent as it is, because only a streamed answer has a prelude.
+            // Sent unchanged: only a streamed answer has a prelude.
             Ok(Outcome::Response(answer)) => {
                 return Err(response(StatusCode::OK, "application/octet-stream", answer));
             }
@@ -214,7 +214,7 @@ impl Api {
     }
 }
 
-/// The body of a request, or the status of the refusal.
+/// The body of a request, or the status that says why it was rejected.
 async fn whole(body: Incoming, longest: usize) -> Result<Bytes, StatusCode> {
     match Limited::new(body, longest).collect().await {
         Ok(body) => Ok(body.to_bytes()),
@@ -239,7 +239,7 @@ fn legal(id: String) -> HeaderValue {
     HeaderValue::try_from(id).expect("base64, digits and hyphens are legal in a value")
 }
 
-/// A response's body, whole or as it comes.
+/// A response's body: whole, or streamed.
 type Body = Either<Full<Bytes>, Forwarded>;
 
 /// The response for a streamed answer.
@@ -248,7 +248,7 @@ fn streamed(mut answer: Streamed, access: Option<Access>) -> http::Response<Body
     let cookies = answer::cookies(&answer.cookies).unwrap_or_default();
     headers.extend(cookies.into_iter().map(|cookie| (SET_COOKIE, cookie)));
     let status = answer.status;
-    // The server leaves it out if there can be none, as for HEAD and with 204.
+    // The server omits the body where none is allowed: for HEAD and with 204.
     let mut response = http::Response::new(Either::Right(Forwarded { answer, is_flushed: false, _access: access }));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -262,7 +262,7 @@ struct Forwarded {
     _access: Option<Access>,
 }
 
-/// Closes the client's connection.
+/// The error that drops the client's connection.
 #[derive(Debug)]
 struct BrokenOff(StreamEnd);
 
@@ -286,7 +286,7 @@ impl hyper::body::Body for Forwarded {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         let end = self.answer.ended().expect("a body without a next chunk has ended");
-        // The server flushes when it has to wait for more, but not when it gets an error.
+        // The server flushes its buffer when the body is pending, but not when the body fails.
         if !self.is_flushed {
             self.is_flushed = true;
             context.waker().wake_by_ref();
@@ -296,7 +296,7 @@ impl hyper::body::Body for Forwarded {
             eprintln!("{end}");
         }
         match end {
-            // Lambda treats an answer with an error in its trailers as a successful one.
+            // Lambda treats an answer whose trailers report an error as successful.
             StreamEnd::Whole | StreamEnd::Failed { .. } => Poll::Ready(None),
             StreamEnd::BrokenOff | StreamEnd::TimedOut | StreamEnd::Stopped => Poll::Ready(Some(Err(BrokenOff(end)))),
         }
@@ -328,7 +328,7 @@ mod tests {
     use super::*;
     use crate::streamed::Prelude;
 
-    /// What a client gets of an answer that had arrived completely before the client asked.
+    /// What a client receives of an answer whose chunks all arrived before the request.
     async fn forwarded(chunks: &'static [&str], end: StreamEnd) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 server with keep-alive on a listener, for everything here that answers HTTP.
+//! The HTTP/1.1 server with keep-alive that everything here uses.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 pub(crate) type Request = http::Request<Incoming>;
 pub(crate) type Response = http::Response<Full<Bytes>>;
 
-/// The client of a request, and its connection.
+/// The sender of a request, and the connection it came on.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
@@ -26,14 +26,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Resets the connection (TCP RST), whatever it is doing.
+    /// Resets the connection (TCP RST), even in the middle of an exchange.
     pub(crate) fn reset(&self) {
         self.reset.notify_one();
     }
 }
 
-/// Answers every request of every connection to `listener`. A body that fails breaks its connection
-/// off. Ends, its connections too, when what it returns is dropped.
+/// Answers every request on every connection to `listener`. If a body fails, its connection is dropped.
+/// Dropping the returned set ends the server and its connections.
 pub(crate) fn serve<A, F, B>(listener: TcpListener, answer: A) -> JoinSet<()>
 where
     A: Fn(Request, Client) -> F + Clone + Send + Sync + 'static,
@@ -62,8 +62,8 @@ where
     })
 }
 
-/// Lets `converse` handle every connection to `listener`; the address is the client's. Ends, what
-/// `converse` does too, when what it returns is dropped.
+/// Lets `converse` handle every connection to `listener`; the address is the client's. Dropping the
+/// returned set ends the server and its conversations.
 pub(crate) fn accept<C, F>(listener: TcpListener, converse: C) -> JoinSet<()>
 where
     C: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
@@ -75,9 +75,9 @@ where
         loop {
             tokio::select! {
                 accepted = listener.accept() => {
-                    // A failure of `accept` concerns one connection (accept(2), "Error handling").
+                    // An error of `accept` concerns only one connection (accept(2), "Error handling").
                     let Ok((stream, client)) = accepted else { continue };
-                    // Otherwise Nagle's algorithm holds back what is written in two pieces.
+                    // Otherwise Nagle's algorithm delays the second of two writes.
                     let _ = stream.set_nodelay(true);
                     connections.spawn(converse(stream, client));
                 }

@@ -11,48 +11,49 @@
 //! | [`gateway`] | the API Gateway HTTP API, or a Function URL; [`event`] and [`answer`] are their payload format 2.0 |
 //! | [`function`] | Lambda: starts, keeps and ends processes of the function |
 //! | [`environment`] | one process, with its [`runtime_api`] |
-//! | [`streamed`] | an answer that the process streams |
+//! | [`streamed`] | an answer that a process streams |
 //! | [`engine`] | DynamoDB |
 //! | [`model`] | the model: the Chat Completions API |
 //! | [`secret_store`] | Systems Manager's Parameter Store and Secrets Manager |
-//! | [`signature`] | how AWS signs what is sent to its services |
-//! | [`upstream`] | what these three have in common: they record calls, and misbehave as a [`behaviour`] says |
-//! | [`tls`] | certificates for them |
-//! | [`name_server`] | the DNS |
-//! | `http_server` | the HTTP server of all of these |
+//! | [`signature`] | how requests to AWS services are signed |
+//! | [`upstream`] | what the engine, the model and the secret store share: each records its calls, and misbehaves as a [`behaviour`] says |
+//! | [`tls`] | certificates for these servers |
+//! | [`name_server`] | the DNS server |
+//! | `http_server` | the HTTP server behind all of these |
 //!
-//! Everything is a real server or a process on loopback, and no part of the function is replaced: the stack starts the
-//! program that Lambda would start, with the environment variables that Lambda would set.
+//! Everything is a real server or process on loopback, and no part of the function is replaced: it is the program that
+//! Lambda would start, with the environment variables that Lambda would set.
 //!
 //! # Who uses it
 //!
 //! - Developers by hand, with `cargo local`, which is `main.rs`.
-//! - The tests, around the built program, and the tests of the pages in a browser around `cargo local`.
-//! - The benchmarks `cold_start` and `streaming`, which take the [`Backends`] alone and start the function themselves.
+//! - The tests, which run the built program, and the browser tests, which run `cargo local`.
+//! - The benchmarks `cold_start` and `streaming`, which use only the [`Backends`] and start the function themselves.
 //!
-//! # What it has in common with AWS
+//! # What works as on AWS
 //!
-//! - The events, the answers and the Runtime API, as AWS's guides describe them, with the limits on their sizes.
-//! - The life of a process: it handles one invocation at a time, is kept for the next one, and is ended by a timeout.
-//! - The gateway's answer if the function fails.
-//! - The errors of DynamoDB and of the model, with their status, headers and text. Each server can also be
-//!   slow, hang, break off or send half an answer; see [`behaviour`].
+//! - The events, the answers and the Runtime API follow AWS's guides, including the limits on sizes.
+//! - A process handles one invocation at a time, is kept for the next one, and is killed at a timeout. When the
+//!   function fails, the gateway answers as AWS does.
+//! - DynamoDB and the model return errors with the real status, headers and text. Each server can also be slow, hang,
+//!   drop the connection or send half an answer; see [`behaviour`].
 //!
-//! # What is different from AWS
+//! # What works differently
 //!
-//! - There are no permissions, and only [`secret_store`] checks signatures. No authorizer reads a token: a test sets
+//! - Permissions are not checked, and only [`secret_store`] checks signatures. No authorizer reads a token: a test sets
 //!   the caller with [`GatewayOptions::authorizer`].
-//! - The gateway has a single route. It neither answers preflights nor throttles, and has no CORS settings of its own.
-//! - A process has all the memory and processors of this machine, is not frozen between invocations, and stays until
+//! - The gateway has a single route. It does not answer preflights, does not throttle, and has no CORS settings of its
+//!   own.
+//! - A process may use all the memory and processors of the machine, is not frozen between invocations, and stays until
 //!   the stack ends.
-//! - The engine finishes a write before the next read of its index. It does not throttle on its own, and does not
-//!   remove expired items.
-//! - The model understands nothing. It repeats what it was sent.
+//! - The engine finishes a write before the next read of its index. It does not throttle unless scripted to, and it
+//!   does not remove expired items.
+//! - The model understands nothing. It only repeats what it was sent.
 //!
 //! # In a test
 //!
-//! Each test starts a stack of its own, which ends when the value is dropped. In this one the model refuses a call, and
-//! the function tries once more:
+//! Each test starts its own stack, which ends when the value is dropped. Here the model rejects a call, and the
+//! function tries again:
 //!
 //! ```no_run
 //! use local_stack::upstream::every_call;
@@ -78,7 +79,8 @@
 //! # }
 //! ```
 //!
-//! The same stack answers HTTP at [`LocalStack::url`]. Without [`Backends`] the function has neither engine nor model.
+//! [`LocalStack::url`] is where the same stack serves HTTP. Without [`Backends`] the function has no engine and no
+//! model.
 
 #![allow(missing_docs, clippy::must_use_candidate, reason = "only this repository uses it, and such names say enough")]
 
@@ -114,22 +116,22 @@ use crate::function::{Function, FunctionOptions, Invoked};
 use crate::gateway::{Gateway, GatewayOptions};
 use crate::model::Model;
 
-/// The variable that tells the function how its Function URL invokes it.
+/// The variable that tells the function the invoke mode of its Function URL.
 const INVOKE_MODE: &str = "FUNCTION_URL_INVOKE_MODE";
 
-/// What to start. Behind a Function URL the function streams, unless its variables say otherwise.
+/// What to start. Behind a Function URL, [`INVOKE_MODE`] makes the function stream, unless the variable is already set.
 #[derive(Clone)]
 pub struct LocalOptions {
     pub function: FunctionOptions,
     pub gateway: GatewayOptions,
-    /// The gateway's port; 0 is any free one.
+    /// The gateway's port; 0 means any free port.
     pub port: u16,
     /// What the function calls; see [`LocalOptions::with_backends`].
     pub backends: Backends,
 }
 
-/// The servers that the function calls, as far as they are on this machine. Clones are the same
-/// servers, which end with the last of them.
+/// The services that the function calls, as far as they run on this machine. Clones share the servers, which end with
+/// the last clone.
 #[derive(Clone, Default)]
 pub struct Backends {
     pub engine: Option<Arc<Engine>>,
@@ -167,8 +169,7 @@ impl LocalOptions {
         }
     }
 
-    /// Points the function to `backends` with those variables that are not set yet. Variables that
-    /// are set later take precedence.
+    /// Points the function to `backends`. Variables that are already set, or set later, win.
     #[must_use]
     pub fn with_backends(mut self, backends: Backends) -> Self {
         for (name, value) in backends.variables() {
@@ -181,7 +182,7 @@ impl LocalOptions {
     }
 }
 
-/// The running stack; it ends, the function's processes too, when dropped.
+/// The running stack. Dropping it ends everything, including the function's processes.
 pub struct LocalStack {
     pub function: Function,
     pub gateway: Gateway,
@@ -194,7 +195,7 @@ impl LocalStack {
     /// by [`Function::warm_up`].
     ///
     /// # Errors
-    /// The gateway's port is not available.
+    /// The gateway's port cannot be bound.
     pub async fn start(options: LocalOptions) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
         let mut function = options.function;
@@ -219,7 +220,7 @@ impl LocalStack {
     /// The engine that the function uses.
     ///
     /// # Panics
-    /// If there is none.
+    /// If the stack has no engine.
     pub fn engine(&self) -> &Engine {
         self.backends.engine.as_ref().expect("the stack has an engine")
     }
@@ -227,12 +228,12 @@ impl LocalStack {
     /// The model that the function uses.
     ///
     /// # Panics
-    /// If there is none.
+    /// If the stack has no model.
     pub fn model(&self) -> &Model {
         self.backends.model.as_ref().expect("the stack has a model")
     }
 
-    /// Invokes the function with `event`, without the gateway.
+    /// Invokes the function with `event` directly, without the gateway.
     ///
     /// # Errors
     /// The function cannot be started.

@@ -1,7 +1,7 @@
 //! `cargo local`: the function behind API Gateway or a Function URL, on this machine, with an engine
 //! for DynamoDB and, unless another one is configured, a stand-in for the model.
 //!
-//! The program has two roles. Started by hand it is the stack of [`local_stack`]; started by that stack,
+//! The program has two roles. Started by hand, it is the stack of [`local_stack`]; started by that stack,
 //! with `AWS_LAMBDA_RUNTIME_API` set, it is the function.
 
 #[path = "../../src/main.rs"]
@@ -28,10 +28,10 @@ use local_stack::upstream::Listening;
 use local_stack::{Backends, LocalOptions, LocalStack};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The model's address if only a key is set.
+/// Where the function finds the model when only a key is configured.
 const OPENAI: &str = "https://api.openai.com/v1";
 
-/// How long the stand-in model waits before each word, so that one can watch an answer arrive.
+/// How long the stand-in model waits before each word, in milliseconds, so that a person can watch the answer arrive.
 const MODEL_DELAY: u64 = 40;
 
 /// Runs the function behind an emulated API Gateway HTTP API, or a Function URL, on 127.0.0.1, with a DynamoDB engine
@@ -41,34 +41,34 @@ const MODEL_DELAY: u64 = 40;
 #[derive(Parser)]
 #[command(version, bin_name = "cargo local", after_help = ELSEWHERE)]
 struct Options {
-    /// Listens on this port; 0 is any free one [default: PORT from the environment or .env, else 8000]
+    /// Listens on this port; 0 means any free port [default: PORT from the environment or .env, else 8000]
     #[arg(long)]
     port: Option<u16>,
-    /// Serves this stage; a named one begins every path, as in /prod/health
+    /// Serves this stage; a stage with a name begins every path, as in /prod/health
     #[arg(long, default_value = DEFAULT_STAGE, value_name = "NAME", value_parser = stage)]
     stage: String,
-    /// Serves as a Lambda Function URL, which streams each answer as it is written, and not as an HTTP API
+    /// Serves as a Lambda Function URL, which streams each answer as it is written, instead of as an HTTP API
     #[arg(long)]
     function_url: bool,
-    /// Keeps the history in this file; without it, the history ends with the program
+    /// Keeps the history in this file; without it, the history is lost when the program ends
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Has the stand-in model wait so many milliseconds before each word of a streamed answer [default: 40]
+    /// Makes the stand-in model wait this many milliseconds before each word of a streamed answer [default: 40]
     #[arg(long, value_name = "MS")]
     model_delay: Option<u64>,
-    /// Prints the function's log as CloudWatch gets it, a line of JSON for each request, instead of failures only
+    /// Prints the function's log as CloudWatch receives it, one line of JSON per request, instead of only failures
     #[arg(long)]
     logs: bool,
-    /// Starts the engine and the model only, and prints the variables that tell `cargo lambda watch` of them
+    /// Starts only the engine and the model, and prints the variables that point `cargo lambda watch` to them
     #[arg(long, conflicts_with_all = ["port", "stage", "function_url", "logs"])]
     backends_only: bool,
 }
 
 const ELSEWHERE: &str = "\
-With AWS_ENDPOINT_URL_DYNAMODB or AWS_ENDPOINT_URL set, that DynamoDB is used, and no engine started.
-With OPENAI_API_KEY or OPENAI_BASE_URL set, that model answers, and not the stand-in.";
+If AWS_ENDPOINT_URL_DYNAMODB or AWS_ENDPOINT_URL is set, the function uses that DynamoDB, and no engine is started.
+If OPENAI_API_KEY or OPENAI_BASE_URL is set, that model answers instead of the stand-in.";
 
-/// Ends the program early, with a message and an exit code.
+/// Ends the program early: the message to print, and the exit code.
 struct Failure(String, u8);
 
 fn main() -> ExitCode {
@@ -105,7 +105,7 @@ fn run() -> Result<(), Failure> {
     })
 }
 
-/// Starts what the variables of the function do not name, and says which model answers and where
+/// Starts the back ends that the function's variables do not already name. The text says which model answers and where
 /// the history is kept.
 async fn backends(
     function: &FunctionOptions,
@@ -121,13 +121,16 @@ async fn backends(
         let model = Model::serve(ChatCompletions::default().with_delay(delay), Listening::default());
         backends.model = Some(Arc::new(model.map_err(|error| failed("The stand-in model", &error))?));
     } else if model_delay.is_some() {
-        let reason = "--model-delay is for the stand-in model, and another one is configured.";
+        let reason = "--model-delay is for the stand-in model, but another model is configured.";
         return Err(Failure(reason.to_owned(), 2));
     }
     let mut endpoints = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"].into_iter();
     let history = if let Some((name, url)) = endpoints.find_map(|name| Some((name, variable(name)?))) {
         if data.is_some() {
-            return Err(Failure(format!("--data is for the engine, and {name} names another one."), 2));
+            return Err(Failure(
+                format!("--data is for the local DynamoDB engine, but {name} points to another one."),
+                2,
+            ));
         }
         match variable("HISTORY_TABLE") {
             Some(table) => format!("in the table {table} at {url}"),
@@ -153,7 +156,7 @@ async fn backends(
     Ok((backends, format!("Model: {model}. History: {history}.")))
 }
 
-/// Runs the stack until Ctrl-C or SIGTERM; `told` describes its back ends.
+/// Runs the stack until Ctrl-C or SIGTERM, and prints `told` about its back ends.
 async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
     let LocalOptions { port, ref gateway, ref function, .. } = options;
     let front =
@@ -161,10 +164,10 @@ async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
     let has_docs = function.variable("DOCS").is_none_or(|value| value != "off");
     let ended = ended()?;
     let stack = LocalStack::start(options).await.map_err(|error| match error.kind() {
-        ErrorKind::AddrInUse => Failure(format!("Port {port} is taken. Choose another one with --port N."), 1),
-        _ => Failure(format!("Port {port} cannot be listened on: {error}"), 1),
+        ErrorKind::AddrInUse => Failure(format!("Port {port} is taken. Choose another with --port N."), 1),
+        _ => Failure(format!("Cannot listen on port {port}: {error}"), 1),
     })?;
-    // A configuration that cannot be used is reported now, not with the first request.
+    // Reports an invalid configuration now, not at the first request.
     stack.function.warm_up().await.map_err(|error| Failure(format!("Not started: {error}."), 1))?;
     println!("Listening on {} ({front}). Ctrl-C ends it.", stack.url(""));
     println!("{told}");
@@ -186,7 +189,7 @@ async fn serve(options: LocalOptions, told: &str) -> Result<(), Failure> {
 async fn serve_backends(options: LocalOptions, told: &str) -> Result<(), Failure> {
     let ended = ended()?;
     let variables = options.function.variables();
-    // Keys that the user has set are not shown.
+    // Keys that the user has set are not printed: the user already has them.
     let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     let shown = options.function.variable("AWS_ACCESS_KEY_ID").is_none().then_some(keys);
     let names = ["AWS_REGION", "AWS_ENDPOINT_URL_DYNAMODB", "HISTORY_TABLE", "OPENAI_BASE_URL"];
@@ -196,12 +199,12 @@ async fn serve_backends(options: LocalOptions, told: &str) -> Result<(), Failure
         }
     }
     eprintln!("{told} Ctrl-C ends it.");
-    eprintln!("Paste these lines into the terminal that runs cargo lambda watch.");
+    eprintln!("Paste these lines into the terminal where you run cargo lambda watch.");
     ended.await;
     Ok(())
 }
 
-/// Waits for Ctrl-C or SIGTERM; neither ends the program any more.
+/// Waits for Ctrl-C or SIGTERM; from now on neither kills the program.
 fn ended() -> Result<impl Future<Output = ()>, Failure> {
     let signals = signal(SignalKind::interrupt()).and_then(|ctrl_c| Ok((ctrl_c, signal(SignalKind::terminate())?)));
     let (mut ctrl_c, mut terminate) = signals.map_err(|error| Failure(error.to_string(), 1))?;
@@ -213,7 +216,7 @@ fn ended() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
-/// `PORT`, from the environment or `.env`; an empty value counts as not set.
+/// `PORT` from the environment or `.env`; an empty value counts as unset.
 fn default_port(dotenv: &BTreeMap<String, OsString>) -> Result<u16, String> {
     let port = std::env::var_os("PORT").or_else(|| dotenv.get("PORT").cloned()).unwrap_or_default();
     match port.to_string_lossy().trim() {
@@ -222,7 +225,7 @@ fn default_port(dotenv: &BTreeMap<String, OsString>) -> Result<u16, String> {
     }
 }
 
-/// A stage's name is `$default` or has letters, digits, `-` and `_` only.
+/// A stage's name is `$default`, or has only letters, digits, `-` and `_`.
 fn stage(name: &str) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name == DEFAULT_STAGE || (!name.is_empty() && name.chars().all(legal)) {

@@ -1,12 +1,12 @@
-//! A stand-in for a model: a server with the Chat Completions API that answers from the
-//! conversation itself, so it shows which messages it was sent.
+//! A stand-in for a model: a server with the Chat Completions API whose answers repeat the
+//! conversation, so that they show which messages the function sent.
 //!
 //! | messages of the user | answer |
 //! | --- | --- |
 //! | `Hello` | `You have said 1 thing: "Hello".` |
 //! | `Hello`, `And then?` | `You have said 2 things; before this: "Hello". Now: "And then?".` |
 //!
-//! A request is checked and rejected as OpenAI does it (OpenAI API reference, "Create chat
+//! Requests are checked and rejected as OpenAI does (OpenAI API reference, "Create chat
 //! completion" and "Error codes"). A streamed answer comes word by word ("Streaming events").
 
 use std::io;
@@ -22,12 +22,12 @@ use crate::behaviour::{Behaviour, Step, Stream};
 use crate::http_server::response;
 use crate::upstream::{Answer, Call, Listening, Service, Upstream};
 
-/// What [`Service::operation`] is for a request of a completion.
+/// The [`Service::operation`] of a request for a completion.
 pub const CHAT_COMPLETION: &str = "POST /chat/completions";
 
 const ROLES: [&str; 6] = ["system", "assistant", "user", "function", "tool", "developer"];
 
-/// The parameters that are known, without those of audio, images and search.
+/// The known parameters, without those for audio, images and search.
 const PARAMETERS: [&str; 29] = [
     "frequency_penalty",
     "logit_bias",
@@ -76,7 +76,7 @@ pub struct ChatCompletions {
 }
 
 impl ChatCompletions {
-    /// One that answers only requests with this key.
+    /// A model that answers only callers with this key.
     pub fn with_key(key: impl Into<String>) -> Self {
         Self { key: Some(key.into()), ..Self::default() }
     }
@@ -92,7 +92,7 @@ impl Upstream<ChatCompletions> {
     /// A model server on a free port that needs no key.
     ///
     /// # Errors
-    /// There is no port.
+    /// No port is free.
     pub fn start() -> io::Result<Self> {
         Self::serve(ChatCompletions::default(), Listening::default())
     }
@@ -135,7 +135,7 @@ impl Service for ChatCompletions {
     }
 }
 
-/// Why a request gets no completion.
+/// Why a request was rejected.
 struct ApiError {
     status: StatusCode,
     message: String,
@@ -298,7 +298,7 @@ fn check_message(index: usize, message: &Value) -> Result<(), ApiError> {
     }
     match &message["content"] {
         Value::String(_) | Value::Array(_) => Ok(()),
-        // Such an answer has tool calls or a refusal instead.
+        // An assistant message without content has tool calls or a refusal instead.
         Value::Null if role == "assistant" => Ok(()),
         _ => {
             let message =
@@ -333,7 +333,7 @@ fn reply(said: &[String]) -> String {
     }
 }
 
-/// The part of `reply` that fits the tokens that the request allows, and why it ends there.
+/// The part of `reply` that fits into the tokens that the request allows, and the finish reason.
 fn shortened(reply: String, request: &Value) -> (String, &'static str) {
     let limit = request["max_completion_tokens"].as_u64().or_else(|| request["max_tokens"].as_u64());
     match limit.and_then(|limit| usize::try_from(limit).ok()) {
@@ -342,7 +342,7 @@ fn shortened(reply: String, request: &Value) -> (String, &'static str) {
     }
 }
 
-/// About as many as a real model would count.
+/// Roughly the number of tokens that a real model would count.
 fn tokens(text: &str) -> usize {
     text.chars().count().div_ceil(4)
 }
@@ -406,14 +406,14 @@ struct Chunks {
     id: String,
     created: u64,
     model: Value,
-    /// Whether the last one has the token counts; then the others have `null` there.
+    /// Whether the last event reports the usage; then the others have `usage: null`.
     has_usage: bool,
-    /// Whether something random hides how long each one's text is.
+    /// Whether random padding hides the length of each event's text.
     is_obfuscated: bool,
 }
 
 impl Chunks {
-    /// Those of a stream that a test writes.
+    /// The events of a stream that a test scripts.
     fn scripted() -> Self {
         let id = "chatcmpl-scripted".to_owned();
         Self { id, created: 1_700_000_000, model: "scripted".into(), has_usage: true, is_obfuscated: false }
@@ -476,17 +476,17 @@ pub fn delta(text: &str) -> String {
     Chunks::scripted().delta(text)
 }
 
-/// The event that says why the answer ends there.
+/// The event with the finish reason.
 pub fn finish(reason: &str) -> String {
     Chunks::scripted().finish(reason)
 }
 
-/// The event with the token counts.
+/// The event with the token usage.
 pub fn usage(prompt_tokens: usize, completion_tokens: usize) -> String {
     Chunks::scripted().usage(prompt_tokens, completion_tokens)
 }
 
-/// Streams an answer in these pieces, with 10 tokens asked and one answered for each piece.
+/// Streams an answer in these pieces, with 10 prompt tokens and one completion token per piece.
 pub fn says_in_pieces(pieces: &[&str]) -> Behaviour {
     let deltas = pieces.iter().map(|piece| delta(piece));
     let last = [finish("stop"), usage(10, pieces.len()), DONE.to_owned()];
@@ -498,23 +498,23 @@ pub fn says(reply: &str) -> Behaviour {
     Behaviour::json(200, &completion(&"scripted".into(), reply, "stop", 10))
 }
 
-/// An error as OpenAI writes it.
+/// An error in OpenAI's format.
 pub fn error(status: u16, kind: &str, code: &str, message: &str) -> Behaviour {
     Behaviour::json(status, &json!({"error": {"message": message, "type": kind, "param": null, "code": code}}))
 }
 
-/// 429 for a limit that is transient.
+/// 429 for a temporary limit.
 pub fn rate_limited() -> Behaviour {
     error(429, "requests", "rate_limit_exceeded", "Rate limit reached for requests. Please try again later.")
 }
 
-/// 429 for a limit that is not.
+/// 429 for an exhausted quota, which does not pass by itself.
 pub fn insufficient_quota() -> Behaviour {
     let message = "You exceeded your current quota, please check your plan and billing details.";
     error(429, "insufficient_quota", "insufficient_quota", message)
 }
 
-/// 400 for messages that the model cannot take at once.
+/// 400 for more messages than the model's context can hold.
 pub fn context_length_exceeded() -> Behaviour {
     let message = "This model's maximum context length is exceeded by your messages. Please reduce their length.";
     error(400, "invalid_request_error", "context_length_exceeded", message)
@@ -528,7 +528,7 @@ mod tests {
 
     const NOT_JSON: &str = "We could not parse the JSON body of your request.";
 
-    /// What the service does with a request.
+    /// The service's answer to a request.
     async fn answer(service: &ChatCompletions, path: &str, authorization: &str, body: &str) -> Answer {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization.parse().expect("a legal value"));
@@ -542,7 +542,7 @@ mod tests {
 
     async fn answered(service: &ChatCompletions, path: &str, authorization: &str, body: &str) -> (u16, Value) {
         let Answer::Whole(response) = answer(service, path, authorization, body).await else {
-            panic!("it is streamed")
+            panic!("the answer is streamed")
         };
         let (parts, body) = response.into_parts();
         let body = http_body_util::BodyExt::collect(body).await.expect("a body in memory").to_bytes();
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_answers_from_the_conversation() {
+    async fn the_answer_repeats_the_conversation() {
         let user = |text: &str| json!({"role": "user", "content": text});
         let rows = [
             (json!([user("Hello")]), "You have said 1 thing: \"Hello\"."),
@@ -578,7 +578,7 @@ mod tests {
         assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!("You have"), &json!("length")));
     }
 
-    /// The steps of the streamed answer to a request with these members beside the model.
+    /// The steps of the streamed answer to a request with these members besides the model.
     async fn streamed(service: &ChatCompletions, members: Value) -> Vec<Step> {
         let mut request = json!({"model": "m-1", "stream": true});
         request.as_object_mut().expect("an object").extend(members.as_object().expect("an object").clone());
@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_streamed_answer_is_the_same_word_by_word() {
+    async fn a_streamed_answer_is_the_same_text_word_by_word() {
         let service = ChatCompletions::default();
         let messages = json!([{"role": "user", "content": "Hello,  you"}, {"role": "user", "content": "And?"}]);
         let request = json!({"model": "m-1", "messages": messages}).to_string();
@@ -634,7 +634,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn usage_and_obfuscation_are_streamed_as_they_are_asked_for() {
+    async fn usage_and_obfuscation_are_streamed_on_request() {
         let messages = json!([{"role": "user", "content": "Hello"}]);
         let rows = [
             (json!({}), false, true),
@@ -656,7 +656,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn before_each_word_it_waits_as_it_is_told() {
+    async fn the_model_waits_before_each_word_if_configured_to() {
         let delay = Duration::from_millis(40);
         let messages = json!({"messages": [{"role": "user", "content": "Hello"}]});
         let steps = streamed(&ChatCompletions::default().with_delay(delay), messages.clone()).await;
@@ -668,7 +668,7 @@ mod tests {
     }
 
     #[test]
-    fn words_have_the_space_before_them() {
+    fn each_word_keeps_the_space_before_it() {
         let rows: [(&str, &[&str]); 6] = [
             ("", &[]),
             ("one", &["one"]),
@@ -684,7 +684,7 @@ mod tests {
 
     #[test]
     fn a_scripted_stream_is_made_of_the_same_events() {
-        let Behaviour::Stream(stream) = says_in_pieces(&["Hel", "lo"]) else { panic!("it is no stream") };
+        let Behaviour::Stream(stream) = says_in_pieces(&["Hel", "lo"]) else { panic!("it is not a stream") };
         let whole = [role(), delta("Hel"), delta("lo"), finish("stop"), usage(10, 2), DONE.to_owned()].concat();
         let sent = events(&stream.steps).concat();
         assert_eq!(sent, whole.replace("data: ", "").replace("\n\n", ""));

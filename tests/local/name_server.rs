@@ -1,5 +1,5 @@
-//! A name server, by UDP and TCP, that answers from a [`Zone`] or as a test scripts it. It
-//! reads and writes messages with another library than the function does.
+//! A name server, over UDP and TCP, that answers from a [`Zone`] or from a test's script. It reads and
+//! writes messages with a different library from the function's.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,12 +14,12 @@ use tokio::task::JoinSet;
 
 use crate::http_server::accept;
 
-/// A question, as it came.
+/// A query as it arrived.
 #[derive(Clone, Debug)]
 pub struct Query {
     pub id: u16,
     pub name: String,
-    /// Whether it asks for IPv6 addresses; otherwise it asks for IPv4 addresses.
+    /// Whether it asks for IPv6 addresses; otherwise it asks for IPv4.
     pub is_v6: bool,
     pub by_tcp: bool,
     pub client: SocketAddr,
@@ -48,20 +48,20 @@ impl Query {
         packet
     }
 
-    /// The name and the family, for a comparison.
+    /// The name and the record type, for comparisons.
     pub fn asked(&self) -> (&str, &'static str) {
         (&self.name, if self.is_v6 { "AAAA" } else { "A" })
     }
 }
 
-/// How a server handles a query. It ignores the query if this is empty.
+/// One thing that a server does with a query; an empty list means that it does not reply.
 #[derive(Clone, Debug)]
 pub enum Say {
     /// Sends this message.
     Message(Vec<u8>),
     /// Sends this message from another port.
     FromElsewhere(Vec<u8>),
-    /// Sends these bytes by TCP, without a length before them.
+    /// Sends these bytes over TCP without a length prefix.
     Bytes(Vec<u8>),
 }
 
@@ -71,7 +71,7 @@ impl From<Packet<'_>> for Say {
     }
 }
 
-/// The record that `name` has this address.
+/// The A or AAAA record of `name`.
 pub fn address(name: &str, address: IpAddr) -> ResourceRecord<'static> {
     let data = match address {
         IpAddr::V4(address) => RData::A(A::from(address)),
@@ -80,7 +80,7 @@ pub fn address(name: &str, address: IpAddr) -> ResourceRecord<'static> {
     ResourceRecord::new(owned(name), CLASS::IN, 60, data)
 }
 
-/// The record that `name` stands for `target`.
+/// The CNAME record from `name` to `target`.
 pub fn alias(name: &str, target: &str) -> ResourceRecord<'static> {
     ResourceRecord::new(owned(name), CLASS::IN, 60, RData::CNAME(CNAME(owned(target))))
 }
@@ -89,7 +89,7 @@ fn owned(name: &str) -> Name<'static> {
     Name::new(name).expect("a name").into_owned()
 }
 
-/// Names and their addresses. No other name exists.
+/// Names and their addresses; every other name does not exist.
 #[derive(Clone, Debug, Default)]
 pub struct Zone(Vec<(String, Vec<IpAddr>)>);
 
@@ -97,7 +97,7 @@ impl Zone {
     /// A name with addresses, or without.
     ///
     /// # Panics
-    /// If one is not an address.
+    /// If one of them is not an IP address.
     #[must_use]
     pub fn with(mut self, name: &str, addresses: &[&str]) -> Self {
         let addresses = addresses.iter().map(|address| address.parse().expect("an address"));
@@ -129,10 +129,10 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// One on a free port of 127.0.0.1 that does what `script` says.
+    /// A server on a free port of 127.0.0.1 that follows `script`.
     ///
     /// # Errors
-    /// There is no port.
+    /// No port is free.
     pub async fn start(script: impl Fn(&Query) -> Vec<Say> + Send + Sync + 'static) -> io::Result<Self> {
         loop {
             let (tcp, udp) = {
@@ -140,26 +140,26 @@ impl NameServer {
                 let udp = UdpSocket::bind(tcp.local_addr()?).await;
                 (tcp, udp)
             };
-            // The port may be free for TCP only.
+            // The port may be free for only one of TCP and UDP.
             if let Ok(udp) = udp {
                 return Self::serve(tcp, udp, script);
             }
         }
     }
 
-    /// One at this address that answers from `zone`.
+    /// A server at this address that answers from `zone`.
     ///
     /// # Errors
-    /// The address is not available.
+    /// The address cannot be bound.
     pub async fn start_at(address: SocketAddr, zone: Zone) -> io::Result<Self> {
         let (tcp, udp) = (TcpListener::bind(address).await?, UdpSocket::bind(address).await?);
         Self::serve(tcp, udp, move |query| vec![zone.reply(query).into()])
     }
 
-    /// One that answers from `zone`.
+    /// A server that answers from `zone`.
     ///
     /// # Panics
-    /// If there is no port.
+    /// If no port is free.
     pub async fn of(zone: Zone) -> Self {
         Self::start(move |query| vec![zone.reply(query).into()]).await.expect("the name server starts")
     }
@@ -202,7 +202,7 @@ impl NameServer {
     }
 }
 
-/// The query in `message`, noted in `queries`; `None` if there is none.
+/// Records the query in `message` in `queries`; `None` if it is not a query.
 fn note(message: &[u8], client: SocketAddr, by_tcp: bool, queries: &Queries) -> Option<Query> {
     let packet = Packet::parse(message).ok()?;
     let [question] = packet.questions.as_slice() else { return None };
@@ -219,7 +219,7 @@ fn note(message: &[u8], client: SocketAddr, by_tcp: bool, queries: &Queries) -> 
 async fn answer_datagrams(socket: UdpSocket, script: Arc<Script>, queries: Queries) {
     let mut datagram = vec![0; 65_535];
     loop {
-        // It fails only because of an earlier reply.
+        // An error here only concerns an earlier reply.
         let Ok((length, client)) = socket.recv_from(&mut datagram).await else { continue };
         let Some(query) = note(&datagram[..length], client, false, &queries) else { continue };
         for say in script(&query) {
@@ -248,7 +248,7 @@ async fn answer_stream(
         for say in script(&query) {
             match say {
                 Say::Message(message) => {
-                    let length = u16::try_from(message.len()).expect("a message is shorter");
+                    let length = u16::try_from(message.len()).expect("a message is shorter than 64 KiB");
                     stream.write_all(&[&length.to_be_bytes(), message.as_slice()].concat()).await?;
                 }
                 Say::Bytes(bytes) => stream.write_all(&bytes).await?,

@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::http_server::{self, Client, Request, Response, response};
 use crate::streamed::{Prelude, StreamEnd, WITH_PRELUDE};
 
-/// The most that an invocation may answer ("Lambda quotas": 6 MB and a little).
+/// The largest response to an invocation ("Lambda quotas": 6 MB and a little).
 const LONGEST_RESPONSE: usize = 6_291_556;
 
 /// One event on its way to the function.
@@ -40,13 +40,13 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// An invocation that has `timeout` from now.
+    /// An invocation whose deadline is `timeout` from now.
     pub fn new(request_id: Uuid, event: Bytes, timeout: Duration) -> Self {
         Self { request_id, deadline: SystemTime::now() + timeout, event }
     }
 }
 
-/// What the function reported about an invocation.
+/// The function's reply to an invocation.
 #[derive(Debug)]
 pub(crate) enum Reply {
     Response(Bytes),
@@ -60,13 +60,13 @@ pub(crate) struct Stream {
     pub(crate) prelude: Prelude,
     /// The chunks of the body; closed before `end` is sent.
     pub(crate) chunks: mpsc::UnboundedReceiver<Bytes>,
-    /// How the function ended the body. An error is a connection that ended first.
+    /// How the function ended the body. An error means that the connection ended first.
     pub(crate) end: oneshot::Receiver<StreamEnd>,
     /// The function's connection.
     pub(crate) client: Client,
 }
 
-/// A Runtime API on a port of its own.
+/// A Runtime API on its own port.
 pub(crate) struct RuntimeApi {
     address: SocketAddr,
     state: Arc<State>,
@@ -85,11 +85,11 @@ struct State {
     initialisation: watch::Sender<Initialisation>,
     current: Mutex<Option<Current>>,
     offered: Notify,
-    /// Whether a `next` waits for an invocation.
+    /// Whether a call of `next` is waiting for an invocation.
     asked: watch::Sender<bool>,
 }
 
-/// The invocation that is offered or handled; there is at most one in an environment.
+/// The invocation that is being offered or handled; an environment has at most one.
 struct Current {
     invocation: Invocation,
     taken: bool,
@@ -131,7 +131,7 @@ impl RuntimeApi {
         }
     }
 
-    /// Offers `invocation` to the function's next or waiting `next`, instead of any earlier one.
+    /// Offers `invocation` to the function's waiting or following call of `next`, in place of any earlier one.
     pub(crate) fn offer(&self, invocation: Invocation) -> oneshot::Receiver<Reply> {
         let (reply, replied) = oneshot::channel();
         self.state.with_current(|current| *current = Some(Current { invocation, taken: false, reply }));
@@ -139,7 +139,7 @@ impl RuntimeApi {
         replied
     }
 
-    /// Waits until the function asks for an invocation and gets none.
+    /// Waits until the function is waiting for an invocation.
     pub(crate) async fn asked(&self) {
         let _ = self.state.asked.subscribe().wait_for(|asked| *asked).await;
     }
@@ -172,7 +172,7 @@ impl State {
                 }
                 Err(_) => broken_off(),
             },
-            _ => failed(StatusCode::NOT_FOUND, "NotFound", "There is no such path in the Runtime API"),
+            _ => failed(StatusCode::NOT_FOUND, "NotFound", "The Runtime API has no such path"),
         }
     }
 
@@ -193,7 +193,7 @@ impl State {
             self.asked.send_replace(invocation.is_none());
             match invocation {
                 Some(invocation) => return self.hand_out(invocation),
-                // An offer between the look above and this wait has left its permit.
+                // An offer between the check above and this wait has left its permit.
                 None => self.offered.notified().await,
             }
         }
@@ -215,7 +215,7 @@ impl State {
     async fn replied(&self, id: &str, body: Incoming, reply: fn(Bytes) -> Reply) -> Response {
         let body = Limited::new(body, LONGEST_RESPONSE).collect().await;
         let Some(current) = self.take(id) else { return invalid_request_id() };
-        // The receiver of the reply may have gone; the function gets the same answer.
+        // Whoever waited for the reply may have gone; the function gets the same status either way.
         match body {
             Ok(body) => {
                 let _ = current.reply.send(reply(body.to_bytes()));
@@ -228,7 +228,7 @@ impl State {
                 let _ = current.reply.send(Reply::Error(error.to_string().into()));
                 failed(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &message)
             }
-            // The connection broke while the answer was sent: the exit or the deadline ends the invocation.
+            // The connection broke while the function sent its answer: its exit or the deadline ends the invocation.
             Err(_) => {
                 self.with_current(|slot| *slot = Some(current));
                 broken_off()
@@ -242,11 +242,11 @@ impl State {
         self.with_current(|current| current.take_if(is_current))
     }
 
-    /// Replies as soon as the prelude has arrived, and then forwards each chunk as it comes.
+    /// Replies as soon as the prelude has arrived, and then passes on each chunk as it arrives.
     async fn streamed(&self, id: &str, headers: &HeaderMap, mut body: Incoming, client: Client) -> Response {
         let (prelude, first) = match prelude(headers, &mut body).await {
             Ok(Some(begun)) => begun,
-            // As for an answer that is not streamed, the exit or the deadline ends the invocation.
+            // As with an answer that is not streamed, the exit or the deadline ends the invocation.
             Ok(None) => return broken_off(),
             Err(reason) => {
                 let Some(current) = self.take(id) else { return invalid_request_id() };
@@ -258,7 +258,7 @@ impl State {
         let Some(current) = self.take(id) else { return invalid_request_id() };
         let (sender, chunks) = mpsc::unbounded_channel();
         let (told, end) = oneshot::channel();
-        // The receiver of the reply may have gone; the body is read to its end all the same.
+        // The body is read to its end even if whoever waited for the reply has gone.
         let _ = current.reply.send(Reply::Stream(Stream { prelude, chunks, end, client }));
         let hand_on = |chunk: Bytes| {
             if !chunk.is_empty() {
@@ -288,8 +288,8 @@ fn is_streaming(headers: &HeaderMap) -> bool {
     headers.get("lambda-runtime-function-response-mode").is_some_and(|mode| mode == "streaming")
 }
 
-/// The prelude of an answer, and what has come of the body behind it; `None` if the connection
-/// broke before that. `Err` says why there is no prelude.
+/// The prelude of an answer, and the part of the body that arrived with it; `None` if the connection
+/// broke before. `Err` says what is wrong with the prelude.
 async fn prelude(headers: &HeaderMap, body: &mut Incoming) -> Result<Option<(Prelude, Bytes)>, String> {
     let content_type = headers.get(CONTENT_TYPE);
     if content_type.is_none_or(|value| value != WITH_PRELUDE) {
@@ -306,7 +306,7 @@ async fn prelude(headers: &HeaderMap, body: &mut Incoming) -> Result<Option<(Pre
     Err("the answer ends before its prelude does".to_owned())
 }
 
-/// The failure that the trailers report.
+/// The failure that the trailers report, if any.
 fn failure(trailers: &HeaderMap) -> Option<StreamEnd> {
     let text = |name| trailers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let error_type = text("lambda-runtime-function-error-type")?;
@@ -315,7 +315,7 @@ fn failure(trailers: &HeaderMap) -> Option<StreamEnd> {
     Some(StreamEnd::Failed { error_type, error: decoded.unwrap_or(error) })
 }
 
-/// A new trace's first part, as in the header `X-Amzn-Trace-Id`.
+/// The root of a new trace, as in the header `X-Amzn-Trace-Id`.
 pub(crate) fn trace_root() -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     format!("Root=1-{now:08x}-{}", &Uuid::new_v4().simple().to_string()[..24])
@@ -330,7 +330,7 @@ fn invalid_request_id() -> Response {
 }
 
 fn broken_off() -> Response {
-    failed(StatusCode::BAD_REQUEST, "InvalidRequest", "The body broke off")
+    failed(StatusCode::BAD_REQUEST, "InvalidRequest", "The connection closed before the body was complete")
 }
 
 fn failed(status: StatusCode, error_type: &str, message: &str) -> Response {

@@ -1,5 +1,5 @@
-//! AWS Systems Manager's Parameter Store and AWS Secrets Manager: a server with the operations of both
-//! APIs that read a value. It checks the signature of each request.
+//! AWS Systems Manager's Parameter Store and AWS Secrets Manager: one server with the read operation of
+//! each API. It checks the signature of each request.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,13 +14,13 @@ use crate::http_server::{Response, response};
 use crate::signature::{Signer, authorization, header, signed_headers};
 use crate::upstream::{Answer, Call, Listening, Service, Upstream};
 
-/// What [`Service::operation`] is for a request to the Parameter Store.
+/// The [`Service::operation`] of a request to the Parameter Store.
 pub const GET_PARAMETER: &str = "GetParameter";
 
-/// What [`Service::operation`] is for a request to Secrets Manager.
+/// The [`Service::operation`] of a request to Secrets Manager.
 pub const GET_SECRET_VALUE: &str = "GetSecretValue";
 
-/// The access key's id, the secret key and the session token of a process that has been given no others.
+/// The default access key id, secret key and session token of a process.
 const LOCAL: &str = "local";
 
 const JSON: &str = "application/x-amz-json-1.1";
@@ -31,7 +31,7 @@ pub type SecretStore = Upstream<Stores>;
 /// Both stores behind the [`Upstream`].
 #[derive(Debug, Default)]
 pub struct Stores {
-    /// The members of an answer by the ARN.
+    /// The members of the answer for each ARN.
     values: Mutex<BTreeMap<String, Value>>,
 }
 
@@ -39,17 +39,17 @@ impl Upstream<Stores> {
     /// Two empty stores on a free port.
     ///
     /// # Errors
-    /// There is no port.
+    /// No port is free.
     pub fn start() -> io::Result<Self> {
         Self::serve(Stores::default(), Listening::default())
     }
 
-    /// The variables that point the function to it.
+    /// The variables that point the function to the stores.
     pub fn variables(&self) -> [(&'static str, String); 2] {
         ["AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL_SECRETS_MANAGER"].map(|name| (name, self.url()))
     }
 
-    /// Stores a text under the ARN of a parameter or of a secret.
+    /// Stores a text as the parameter or secret with this ARN.
     pub fn put(&self, arn: &str, text: &str) {
         let answer = if arn.contains(":ssm:") {
             json!({"Parameter": {"ARN": arn, "Type": "SecureString", "Value": text, "Version": 1}})
@@ -59,12 +59,12 @@ impl Upstream<Stores> {
         self.put_answer(arn, answer);
     }
 
-    /// Stores the answer for an ARN.
+    /// Stores the whole answer for an ARN.
     pub fn put_answer(&self, arn: &str, answer: Value) {
         lock(&self.service().values).insert(arn.to_owned(), answer);
     }
 
-    /// The names that have been requested so far.
+    /// The bodies of the requests so far.
     pub fn questions(&self) -> Vec<Value> {
         self.calls().iter().map(Call::json).collect()
     }
@@ -101,7 +101,7 @@ impl Stores {
             other => return Err(reject("UnknownOperationException", other)),
         };
         if header(&call.headers, "content-type") != JSON || call.method != "POST" || call.uri.path() != "/" {
-            return Err(invalid("not a POST of that JSON to /"));
+            return Err(invalid("expected a POST of JSON to /"));
         }
         check_signature(call, service).map_err(|reason| ApiError("InvalidSignatureException", reason))?;
         let question: Map<String, Value> =
@@ -110,7 +110,7 @@ impl Stores {
             return Err(invalid(&format!("unknown member {member}")));
         }
         if service == "ssm" && question["WithDecryption"] != true {
-            return Err(invalid("the value would be encrypted"));
+            return Err(invalid("the value would come back encrypted"));
         }
         let arn = question[name].as_str().unwrap_or_default();
         let missing = if service == "ssm" { "ParameterNotFound" } else { "ResourceNotFoundException" };
@@ -118,7 +118,7 @@ impl Stores {
     }
 }
 
-/// An error as the stores answer it.
+/// An error in the stores' format.
 fn error(status: u16, kind: &str, message: &str) -> Response {
     let body = json!({"__type": format!("com.amazonaws.example#{kind}"), "message": message}).to_string();
     response(StatusCode::from_u16(status).expect("a status"), JSON, body)
@@ -134,10 +134,10 @@ fn check_signature(call: &Call, service: &str) -> Result<(), String> {
     let question = call.json();
     let arn = ["Name", "SecretId"].iter().find_map(|name| question[name].as_str()).unwrap_or_default();
     let [_, _, named, region, ..] = arn.split(':').collect::<Vec<_>>()[..] else {
-        return Err(format!("{arn:?} is no ARN"));
+        return Err(format!("{arn:?} is not an ARN"));
     };
     if named != service {
-        return Err(format!("{arn} is not one of {service}"));
+        return Err(format!("{arn} does not belong to {service}"));
     }
     let signed = signed_headers(call);
     for name in ["content-type", "host", "x-amz-date", "x-amz-security-token", "x-amz-target"] {

@@ -1,12 +1,12 @@
 //! AWS Signature Version 4 (IAM User Guide, "Create a signed AWS API request"), computed again from
-//! the request that has arrived.
+//! the request as it arrived.
 
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 
 use crate::upstream::Call;
 
-/// Whose signature it is, and for what.
+/// The key that signs, and what it signs for.
 #[derive(Clone, Copy)]
 pub struct Signer<'a> {
     /// The access key's id.
@@ -17,14 +17,14 @@ pub struct Signer<'a> {
     pub service: &'a str,
 }
 
-/// The headers of the call that are signed; empty if it is not signed.
+/// The call's signed headers; empty if it is not signed.
 pub fn signed_headers(call: &Call) -> Vec<&str> {
     let authorization = header(&call.headers, "authorization");
     let signed = authorization.split("SignedHeaders=").nth(1).and_then(|rest| rest.split(',').next());
     signed.map(|signed| signed.split(';').collect()).unwrap_or_default()
 }
 
-/// The value that `Authorization` must have, if this signer has signed these headers.
+/// The `Authorization` that the call must have if this signer signed these headers.
 pub fn authorization(call: &Call, by: Signer<'_>, signed: &[&str]) -> String {
     let Signer { key, secret, region, service } = by;
     let time = header(&call.headers, "x-amz-date");
@@ -41,7 +41,7 @@ pub fn authorization(call: &Call, by: Signer<'_>, signed: &[&str]) -> String {
     format!("AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={signed}, Signature={signature}")
 }
 
-/// The value of a header; empty if there is none.
+/// The value of a header; empty if it is missing.
 pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

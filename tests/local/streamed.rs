@@ -1,5 +1,5 @@
 //! An answer that the function streams (Lambda Developer Guide, "Building a custom runtime",
-//! "Response streaming"): a prelude with the status and the headers, and the body as it comes.
+//! "Response streaming"): a prelude with the status and the headers, then the body as it arrives.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -22,12 +22,12 @@ pub(crate) const WITH_PRELUDE: &str = "application/vnd.awslambda.http-integratio
 /// What separates the prelude from the body.
 const DELIMITER: [u8; 8] = [0; 8];
 
-/// The longest prelude. The guide of Lambda names no limit; this is the one of API Gateway, which
+/// The longest prelude. Lambda's guide names no limit; this is API Gateway's, which
 /// reads the same preludes (API Gateway Developer Guide, "Set up a Lambda proxy integration with
 /// payload response streaming").
 const LONGEST_PRELUDE: usize = 16 * 1024;
 
-/// What precedes the body of an answer.
+/// The status and headers that precede the body.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Prelude {
     pub(crate) status: StatusCode,
@@ -46,7 +46,7 @@ struct Wire {
 }
 
 impl Prelude {
-    /// The prelude of an answer without one; its content type may be known.
+    /// The prelude that Lambda assumes for an answer without one, whose content type may be known.
     pub(crate) fn implied(content_type: Option<&HeaderValue>) -> Self {
         let content_type = content_type.cloned().unwrap_or(HeaderValue::from_static("application/octet-stream"));
         Self {
@@ -56,10 +56,10 @@ impl Prelude {
         }
     }
 
-    /// Takes the prelude and its delimiter from the beginning of `received`, if both are there.
+    /// Removes the prelude and its delimiter from the start of `received`, if both have arrived.
     ///
     /// # Errors
-    /// A text that says why it is malformed.
+    /// Why the prelude is malformed.
     pub(crate) fn take(received: &mut Vec<u8>) -> Result<Option<Self>, String> {
         let length = received.windows(DELIMITER.len()).position(|bytes| bytes == DELIMITER);
         if length.unwrap_or(received.len()) > LONGEST_PRELUDE {
@@ -87,7 +87,7 @@ impl Prelude {
 pub enum StreamEnd {
     /// It is whole.
     Whole,
-    /// The function said in the trailers that it failed; `error` is what it said, decoded.
+    /// The function reported a failure in the trailers; `error` is its decoded text.
     Failed { error_type: String, error: String },
     /// The connection or the process ended before the body did.
     BrokenOff,
@@ -111,8 +111,8 @@ impl fmt::Display for StreamEnd {
     }
 }
 
-/// A streamed answer. When it is dropped, the function continues, and the rest of the body is read
-/// and dropped, as Lambda does for a caller that has gone.
+/// A streamed answer. If it is dropped, the function goes on, and the rest of the body is read
+/// and discarded, as Lambda does when the caller has gone.
 #[derive(Debug)]
 pub struct Streamed {
     pub status: StatusCode,
@@ -123,13 +123,13 @@ pub struct Streamed {
     chunks: mpsc::UnboundedReceiver<Bytes>,
     told: oneshot::Receiver<StreamEnd>,
     end: Option<StreamEnd>,
-    /// What has come, and has not been returned by [`Streamed::next_event`] yet.
+    /// Bytes that have arrived but that [`Streamed::next_event`] has not returned yet.
     unread: Vec<u8>,
     client: Client,
 }
 
 impl Streamed {
-    /// The answer with this prelude, whose chunks and whose end come by these channels; `client` is
+    /// The answer with this prelude. Its chunks and its end arrive on these channels; `client` is
     /// the function.
     pub(crate) fn new(
         prelude: Prelude,
@@ -141,7 +141,7 @@ impl Streamed {
         Self { status, headers, cookies, chunks, told, end: None, unread: Vec::new(), client }
     }
 
-    /// The next bytes of the body, as soon as they have arrived; `None` once it has ended.
+    /// The next bytes of the body, as soon as they arrive; `None` once it has ended.
     pub async fn next_chunk(&mut self) -> Option<Bytes> {
         poll_fn(|context| self.poll_chunk(context)).await
     }
@@ -161,8 +161,8 @@ impl Streamed {
         Poll::Ready(None)
     }
 
-    /// The next Server-Sent Event, with the empty line behind it; `None` if no complete one
-    /// follows.
+    /// The next Server-Sent Event, with the empty line after it; `None` if the body ends before
+    /// a whole event.
     ///
     /// # Panics
     /// If it is not UTF-8.
@@ -181,18 +181,18 @@ impl Streamed {
         }
     }
 
-    /// Reads the rest of the body. Returns how it ended.
+    /// Reads the rest of the body, and returns how it ended.
     pub async fn end(&mut self) -> StreamEnd {
         while self.next_chunk().await.is_some() {}
         self.ended().expect("a body without a next chunk has ended")
     }
 
-    /// How the body ended, once [`Streamed::next_chunk`] has returned `None`.
+    /// How the body ended; known once [`Streamed::next_chunk`] has returned `None`.
     pub(crate) fn ended(&self) -> Option<StreamEnd> {
         self.end.clone()
     }
 
-    /// The rest of the body, and how it ends.
+    /// The rest of the body, and how it ended.
     ///
     /// # Panics
     /// If it is not UTF-8.
@@ -207,7 +207,7 @@ impl Streamed {
     /// The rest of the body.
     ///
     /// # Panics
-    /// If it does not become whole, or is not UTF-8.
+    /// If the body does not end properly, or is not UTF-8.
     pub async fn text(self) -> String {
         let (body, end) = self.read().await;
         assert_eq!(end, StreamEnd::Whole, "after {body:?}");
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prelude_need_not_tell_anything() {
+    fn every_member_of_a_prelude_is_optional() {
         let (prelude, rest) = taken(b"{}\0\0\0\0\0\0\0\0");
         assert_eq!((prelude, rest), (Ok(Some(Prelude::implied(None))), Vec::new()));
         let html = HeaderValue::from_static("text/html");
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_prelude_is_told() {
+    fn a_malformed_prelude_is_reported() {
         let malformed = [
             "",
             "[]",

@@ -1,4 +1,4 @@
-//! Certificates of a private authority, made for each use.
+//! Certificates of a private authority, generated afresh for each test.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// An authority. Only clients that are given its certificate trust it.
+/// A certificate authority that is trusted only by those who are given its certificate.
 pub struct PrivateCa(CertifiedIssuer<'static, KeyPair>);
 
 impl PrivateCa {
@@ -16,7 +16,7 @@ impl PrivateCa {
         params.distinguished_name.push(DnType::CommonName, "Private authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().expect("a key is made");
+        let key = KeyPair::generate().expect("a key can be generated");
         Self(CertifiedIssuer::self_signed(params, key).expect("the certificate is signed"))
     }
 
@@ -25,9 +25,9 @@ impl PrivateCa {
         self.0.pem()
     }
 
-    /// How a server with these names, or IP addresses, and a certificate of this authority does TLS.
+    /// The TLS configuration of a server with these names or IP addresses, with a certificate from this authority.
     pub fn server_config(&self, names: &[&str]) -> Arc<ServerConfig> {
-        let key = KeyPair::generate().expect("a key is made");
+        let key = KeyPair::generate().expect("a key can be generated");
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let params = CertificateParams::new(names).expect("the names are legal");
         let certificate = params.signed_by(&key, &self.0).expect("the certificate is signed");

@@ -1,9 +1,9 @@
-//! A server that the function calls: real HTTP on loopback, with TLS if wanted, that
-//! records its calls and misbehaves as a test scripts it.
+//! A server that the function calls: real HTTP on loopback, with TLS if wanted. It
+//! records its calls, and misbehaves when scripted to.
 //!
-//! The script is a list of rules, each a condition and an iterator of [`Behaviour`]s. A call
-//! takes the next behaviour of the first rule whose condition it meets and that has one left;
-//! without one it is answered by the [`Service`].
+//! A script is a list of rules, each a condition and an iterator of [`Behaviour`]s. A call takes the
+//! next behaviour of the first rule whose condition it meets and that has one left. If there is
+//! none, the [`Service`] answers.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -37,15 +37,15 @@ use crate::http_server::{self, Request, Response};
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// The time between two bytes of an answer that trickles.
+/// The time between two bytes of an answer that is sent slowly.
 const BETWEEN_BYTES: Duration = Duration::from_millis(50);
 
-/// What is served unless a test scripts something else.
+/// Answers the calls for which nothing is scripted.
 pub trait Service: Send + Sync + 'static {
-    /// The operation of the request, in the service's own terms.
+    /// What the request asks for, in the service's own terms.
     fn operation(request: &Parts) -> String;
 
-    /// Handles the call.
+    /// Does what the call asks for.
     fn answer(&self, call: &Call) -> impl Future<Output = Answer> + Send;
 }
 
@@ -58,7 +58,7 @@ pub enum Answer {
 /// One request, as it arrived.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The same for the calls that came on one connection.
+    /// Equal for all calls on the same connection.
     pub connection: u64,
     pub operation: String,
     pub method: Method,
@@ -68,7 +68,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// The body; `null` if it is not JSON.
+    /// The body's JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -79,7 +79,7 @@ pub fn every_call(_: &Call) -> bool {
     true
 }
 
-/// A condition for [`Upstream::script`]: its operation is `name`.
+/// A condition for [`Upstream::script`]: the call's operation is `name`.
 pub fn operation(name: &'static str) -> impl Fn(&Call) -> bool + Send {
     move |call| call.operation == name
 }
@@ -87,9 +87,9 @@ pub fn operation(name: &'static str) -> impl Fn(&Call) -> bool + Send {
 /// Where an [`Upstream`] listens, and how.
 #[derive(Clone, Default)]
 pub struct Listening {
-    /// The port; 0 is any free one.
+    /// The port; 0 means any free port.
     pub port: u16,
-    /// With TLS, as this says.
+    /// The TLS configuration, if it serves TLS.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
@@ -101,9 +101,9 @@ pub struct Upstream<S> {
 }
 
 enum State {
-    /// The listener and the connections, which end with it.
+    /// The listener, and the connections that end with it.
     Listening(JoinSet<()>),
-    /// The socket is bound and does not listen: connections are refused, and no other process gets the port.
+    /// The socket is bound and does not listen: connecting is refused, and nobody else gets the port.
     Stopped(TcpSocket),
 }
 
@@ -131,28 +131,28 @@ struct Connection {
     orders: mpsc::UnboundedSender<Order>,
 }
 
-/// What a connection does apart from answering.
+/// What a connection is ordered to do besides answering.
 enum Order {
-    /// To close as soon as no call is being answered.
+    /// Close as soon as no call is being answered.
     CloseWhenIdle,
-    /// To do this instead of answering.
+    /// Do this instead of answering.
     Instead(Instead),
 }
 
-/// What happens on a connection without its HTTP server.
+/// What to do on a connection without its HTTP server.
 enum Instead {
-    /// These bytes are sent, and it is closed.
+    /// Send these bytes, and close it.
     Send(Bytes),
-    /// It is reset.
+    /// Reset it.
     Reset,
-    /// This answer is written. Another call is answered afterwards, if one may come.
+    /// Write this answer. Unless it is the last, further calls are answered.
     Write { answer: Wire, is_last: bool },
 }
 
 /// An answer as it is written to the socket.
 struct Wire {
     steps: Box<dyn Iterator<Item = Step> + Send>,
-    /// If it is [`Ending::Whole`], the steps have all of the answer.
+    /// With [`Ending::Whole`], the steps contain the whole answer.
     end: Ending,
 }
 
@@ -160,7 +160,7 @@ impl<S: Service> Upstream<S> {
     /// Serves `service`.
     ///
     /// # Errors
-    /// The port is not available.
+    /// The port cannot be bound.
     pub fn serve(service: S, listening: Listening) -> io::Result<Self> {
         let socket = bind((Ipv4Addr::LOCALHOST, listening.port).into())?;
         let address = socket.local_addr()?;
@@ -185,8 +185,8 @@ impl<S: Service> Upstream<S> {
         format!("{scheme}://{}", self.address)
     }
 
-    /// Does `behaviours` with the next calls that meet `condition`, one with each, after what has
-    /// been scripted before. With [`std::iter::repeat`] one never ends.
+    /// Applies `behaviours` to the next calls that meet `condition`, one to each call, after any
+    /// earlier script. Use [`std::iter::repeat`] for a behaviour that never runs out.
     pub fn script<I>(&self, condition: impl Fn(&Call) -> bool + Send + 'static, behaviours: I)
     where
         I: IntoIterator<Item = Behaviour, IntoIter: Send + 'static>,
@@ -195,7 +195,7 @@ impl<S: Service> Upstream<S> {
         lock(&self.shared.rules).push(Rule { condition: Box::new(condition), behaviours });
     }
 
-    /// Answers from now on as if nothing had been scripted.
+    /// Drops the script: from now on the service answers every call.
     pub fn clear_script(&self) {
         lock(&self.shared.rules).clear();
     }
@@ -212,7 +212,7 @@ impl<S: Service> Upstream<S> {
 
     /// Waits until there have been this many calls.
     pub async fn called(&self, calls: usize) {
-        // It fails only when the sender has gone, which is in `self`.
+        // It cannot fail: `self` holds the sender.
         let _ = self.shared.calls.subscribe().wait_for(|so_far| so_far.len() >= calls).await;
     }
 
@@ -231,7 +231,7 @@ impl<S: Service> Upstream<S> {
         self.shared.connections.borrow().accepted
     }
 
-    /// Counts the calls from here.
+    /// Starts the record of calls afresh.
     pub fn forget_calls(&self) {
         self.shared.calls.send_modify(Vec::clear);
     }
@@ -241,7 +241,7 @@ impl<S: Service> Upstream<S> {
         let idle: Vec<u64> = {
             let connections = self.shared.connections.borrow();
             let idle = connections.open.iter().filter(|(_, connection)| connection.idle);
-            // It fails if the connection ends by itself.
+            // It fails if a connection ends by itself.
             idle.inspect(|(_, connection)| drop(connection.orders.send(Order::CloseWhenIdle)))
                 .map(|(id, _)| *id)
                 .collect()
@@ -253,7 +253,7 @@ impl<S: Service> Upstream<S> {
     /// its data.
     ///
     /// # Errors
-    /// The system refuses to.
+    /// The operating system refuses.
     pub async fn stop(&self) -> io::Result<()> {
         let mut listening = {
             let mut state = lock(&self.state);
@@ -262,7 +262,8 @@ impl<S: Service> Upstream<S> {
                 State::Listening(server) => std::mem::take(server),
             }
         };
-        // Before the port is free. A process that is being started has a copy of the old socket for a moment.
+        // Bind again before the port is free. A process that is just starting holds a copy of the old socket for a
+        // moment.
         let socket = bind(self.address)?;
         listening.shutdown().await;
         self.all_closed().await;
@@ -273,7 +274,7 @@ impl<S: Service> Upstream<S> {
     /// Listens on the same port as before [`Upstream::stop`].
     ///
     /// # Errors
-    /// The system refuses to.
+    /// The operating system refuses.
     pub fn restart(&self) -> io::Result<()> {
         let mut state = lock(&self.state);
         if let State::Stopped(_) = *state
@@ -285,16 +286,17 @@ impl<S: Service> Upstream<S> {
     }
 
     async fn until(&self, reached: impl FnMut(&Connections) -> bool) {
-        // It fails only when the sender has gone, which is in `self`.
+        // It cannot fail: `self` holds the sender.
         let _ = self.shared.connections.subscribe().wait_for(reached).await;
     }
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // Otherwise closed connections keep the port for a minute.
+    // Otherwise closed connections block the port for a minute.
     socket.set_reuseaddr(true)?;
-    // So that the port can be bound again while it is still listened on. The system chooses no such port for others.
+    // So that the port can be bound again while a socket still listens on it. The system gives such a port to nobody
+    // else.
     #[cfg(unix)]
     socket.set_reuseport(true)?;
     socket.bind(address)?;
@@ -309,7 +311,7 @@ fn accept<S: Service>(listener: TcpListener, shared: &Arc<Shared<S>>) -> JoinSet
             match &shared.tls {
                 None => shared.converse(stream, |stream| stream).await,
                 Some(tls) => {
-                    // The client decides whether it trusts this server.
+                    // A failed handshake is the client's decision not to trust this server.
                     if let Ok(stream) = tls.accept(stream).await {
                         shared.converse(stream, |stream| stream.get_ref().0).await;
                     }
@@ -344,7 +346,7 @@ impl<S: Service> Shared<S> {
             let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             let instead = loop {
                 let order = tokio::select! {
-                    // Ended by the client, or because it was to.
+                    // Ended by the client or by an order.
                     _ = &mut connection => return,
                     Some(order) = orders.recv() => order,
                 };
@@ -362,7 +364,7 @@ impl<S: Service> Shared<S> {
                     end => end,
                 },
             };
-            // If any of it fails, the client has gone.
+            // If any of this fails, the client has gone.
             let _ = match end {
                 Ok(Ending::Whole) => {
                     opened.set_idle(true);
@@ -376,10 +378,10 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    /// The answer to a request, or what happens instead.
+    /// The answer to a request, or what to do instead.
     async fn respond(&self, request: Request, connection: u64) -> Result<Response, Instead> {
         let (parts, body) = request.into_parts();
-        // A client that breaks off gets no answer.
+        // A client that disconnects gets no answer.
         let body = body.collect().await.map_err(|_| Instead::Reset)?.to_bytes();
         let operation = S::operation(&parts);
         let Parts { method, uri, headers, .. } = parts;
@@ -417,7 +419,7 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    /// Records the call, and returns what to do with it.
+    /// Records the call, and decides what to do with it.
     fn behaviour(&self, call: &Call) -> Behaviour {
         let mut rules = lock(&self.rules);
         let mut rules = rules.iter_mut().filter(|rule| (rule.condition)(call));
@@ -441,8 +443,8 @@ impl From<Stream> for Wire {
 }
 
 impl Wire {
-    /// Writes the answer, each step at once. Returns how it ends. A client that sends something or goes
-    /// meanwhile is done with the connection.
+    /// Writes the answer, each step as soon as it is due, and returns how it ended. If the client sends
+    /// something or goes away in the meantime, the connection is over.
     async fn write(self, connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<Ending> {
         let Self { steps, end } = self;
         let (mut reader, mut writer) = tokio::io::split(connection);
@@ -460,7 +462,7 @@ impl Wire {
             if end == Ending::Hang { pending().await } else { Ok(end) }
         };
         tokio::select! {
-            // An answer that has been written counts.
+            // An answer that has been written completely counts as sent.
             biased;
             end = written => end,
             _ = reader.read_u8() => Ok(Ending::Close),
@@ -468,7 +470,7 @@ impl Wire {
     }
 }
 
-/// An answer that is not written yet.
+/// An answer before it is written.
 struct Plain {
     status: StatusCode,
     headers: HeaderMap,
@@ -547,7 +549,7 @@ impl Plain {
     }
 }
 
-/// The head of an answer; `framing` is the header that says where its body ends.
+/// The head of an answer; `framing` is the header that shows where its body ends.
 fn head(status: StatusCode, headers: &HeaderMap, framing: &str) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {status}\r\n{framing}\r\n").into_bytes();
     for (name, value) in headers.iter().filter(|(name, _)| ![CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)) {
@@ -557,12 +559,12 @@ fn head(status: StatusCode, headers: &HeaderMap, framing: &str) -> Vec<u8> {
     head
 }
 
-/// `bytes` as a chunk; without a byte, the chunk that ends a body.
+/// `bytes` as a chunk; if empty, the chunk that ends a body.
 fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
-/// A connection's entry in [`Connections`], there as long as this.
+/// A connection's entry in [`Connections`]; dropping this removes it.
 struct Opened<'a> {
     id: u64,
     connections: &'a watch::Sender<Connections>,
@@ -636,7 +638,7 @@ mod tests {
         format!("{line}\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n{HELLO}")
     }
 
-    /// Sends a request, and reads its answer or what comes before the end of the connection.
+    /// Sends a request, and reads its answer, or whatever arrives before the connection ends.
     async fn ask(connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<String> {
         connection.write_all(request("").as_bytes()).await?;
         let mut answer = Vec::new();
@@ -703,7 +705,8 @@ mod tests {
     async fn an_answer_is_damaged_as_scripted() {
         let server = Model::start().expect("it starts");
         let from = Damage::From;
-        // How much of the answer arrives: whether its head is whole, its body begins, and it is whole.
+        // What arrives of the answer: whether its head is whole, whether some of its text has come, and whether all of
+        // it has.
         let rows = [
             (from(Place::InHead, Break::Close), false, false, false),
             (from(Place::AfterHead, Break::Close), true, false, false),
@@ -758,9 +761,9 @@ mod tests {
         connection.write_all(request(headers).as_bytes()).await.expect("the server reads");
     }
 
-    /// Waits a little for whatever comes.
+    /// Waits for something that happens soon or never.
     async fn soon<T>(what: impl Future<Output = T>) -> T {
-        tokio::time::timeout(Duration::from_secs(20), what).await.expect("it comes soon")
+        tokio::time::timeout(Duration::from_secs(20), what).await.expect("it happens soon")
     }
 
     /// Reads exactly `expected`.
@@ -773,7 +776,7 @@ mod tests {
     const STREAM_HEAD: &str =
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/event-stream\r\n\r\n";
 
-    /// Gets an answer whose steps wait for what has been read of it, and another one.
+    /// Reads an answer whose every step waits until the previous one has been read, then makes another call.
     async fn converse_in_steps(server: &Model, connection: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
         let gates = [Gate::new(), Gate::new(), Gate::new()];
         let [first, second, last] = gates.clone();
@@ -887,16 +890,16 @@ mod tests {
                 Some(io::ErrorKind::ConnectionRefused)
             );
             assert_eq!(open.read(&mut [0]).await.expect("it is closed in order"), 0);
-            server.stop().await.expect("it is stopped already");
-            server.restart().expect("it starts again");
-            server.restart().expect("it is started already");
+            server.stop().await.expect("stopping twice does no harm");
+            server.restart().expect("the server starts again");
+            server.restart().expect("starting twice does no harm");
             assert!(asked(&server).await.expect("it answers").contains("1 thing"));
         }
         assert_eq!((server.url(), server.calls().len()), (url, 4));
     }
 
     #[tokio::test]
-    async fn with_tls_only_those_who_trust_the_authority_are_answered() {
+    async fn with_tls_only_clients_that_trust_the_authority_get_an_answer() {
         let authority = PrivateCa::generate();
         let rows = [
             (&authority, "127.0.0.1", true),
