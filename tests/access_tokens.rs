@@ -136,7 +136,7 @@ fn an_invalid_list_of_tokens_is_reported_without_its_digests() {
         (format!("ada:{digest},ada:{}", sha256("b")), "the name ada occurs twice"),
         (format!("ada:{digest},bob:{digest}"), "ada and bob have the same token"),
         (format!("ada:{}", &digest[1..]), "the digest of entry 1 does not have 64 hex digits"),
-        // The token itself in the wrong place.
+        // The token in the wrong place.
         ("a-token:ada".to_owned(), "the digest of entry 1 does not have 64 hex digits"),
         (format!("ada:{digest}0"), "the digest of entry 1 does not have 64 hex digits"),
         (

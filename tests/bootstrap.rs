@@ -1,5 +1,5 @@
-//! The built binary as a process: outside Lambda, with a configuration that cannot be used, and
-//! over many invocations.
+//! The built binary as a process: outside Lambda, with an invalid configuration, and over many
+//! invocations.
 
 use std::process::{Command, Output};
 

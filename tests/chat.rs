@@ -223,7 +223,7 @@ async fn the_same_key_gives_the_same_answer_and_one_turn() {
         say(&stack, Some(&id), message).await;
     }
     stack.function.restart().await;
-    // Also when it lies far back, and quoted as the draft has it.
+    // Even if it is long ago, and quoted as in the draft.
     let again = send(&stack, &with_key("And?", Some(&id), &format!("\"{}\"", second_key.to_uppercase()))).await;
     assert_eq!((again.status, &again.body), (200, &second.body));
     assert_eq!(read(&stack, &id, "").await.body["turns"], 4);
@@ -242,7 +242,7 @@ async fn the_same_key_gives_the_same_answer_and_one_turn() {
     assert_ne!(of_another.body["conversation_id"], id.as_str());
 }
 
-/// Sends the events at once, one with each process; the model answers when all have asked it.
+/// Sends the events at once, each to its own process. The model answers when all have called it.
 async fn at_once(stack: &LocalStack, events: Vec<Value>) -> Vec<Reply> {
     let gate = Gate::new();
     stack.model().script(every_call, std::iter::repeat_n(Behaviour::Answer.held_at(&gate), events.len()));
@@ -386,7 +386,7 @@ async fn a_turn_whose_confirmation_is_lost_is_written_once() {
 async fn a_turn_whose_transaction_is_still_in_progress_is_written_once() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one"]).await;
-    // More often than the SDK asks by itself.
+    // More often than the SDK retries by itself.
     let in_progress = std::iter::repeat_n(engine::error("TransactionInProgressException"), 8);
     stack.engine().script(operation("TransactWriteItems"), [Behaviour::Lose].into_iter().chain(in_progress));
     let said = say(&stack, Some(&id), "two").await;
@@ -404,7 +404,7 @@ async fn a_new_conversation_that_was_deleted_meanwhile_stays_deleted() {
     let (late, ()) = tokio::join!(send(&stack, &event), async {
         gate.arrived(1).await;
         let first = send(&stack, &event).await;
-        // The late one loses on the key, and finds it gone.
+        // The later one loses because of the key, and finds the conversation gone.
         stack.engine().script(operation("GetItem"), [Behaviour::Answer.held_at(&lookup)]);
         gate.open();
         lookup.arrived(1).await;
@@ -430,7 +430,7 @@ async fn an_idempotency_key_lasts_as_long_as_its_conversation() {
     let first = send(&stack, &with_key("Hello", None, &key)).await;
     let id = first.body["conversation_id"].as_str().expect("an id").to_owned();
     assert_eq!(stack.engine().items(HISTORY_TABLE).await.len(), 3);
-    // All of it has expired and is not yet removed.
+    // Everything has expired and is not yet removed.
     for mut item in stack.engine().items(HISTORY_TABLE).await {
         item["expires_at"]["N"] = json!("1");
         stack.engine().call("PutItem", json!({"TableName": HISTORY_TABLE, "Item": item})).await.expect("written");

@@ -1,5 +1,5 @@
-//! Streamed chats: the parts, failures before and after the first word, and what is
-//! stored. Every row is a real stream over loopback sockets.
+//! Streamed chats: the parts, failures before and after the first word, and what is stored. Every row
+//! is a real stream over loopback sockets.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn tell(stack: &LocalStack, event: &Value) -> Told {
     Told::of(&text)
 }
 
-/// The problem that answers `event` instead of a stream. By a Function URL that streams, every answer is streamed.
+/// The problem that answers `event` instead of a stream. A Function URL that streams, streams this answer too.
 async fn problem(stack: &LocalStack, event: &Value) -> (u16, Value) {
     let streamed = streamed(stack, event).await;
     assert_eq!(streamed.headers["content-type"], "application/problem+json", "{}", streamed.status);
@@ -63,7 +63,7 @@ async fn problem(stack: &LocalStack, event: &Value) -> (u16, Value) {
     (status, problem)
 }
 
-/// How many turns are stored of the conversation, and the newest answer.
+/// How many turns of the conversation are stored, and the newest answer.
 async fn stored(stack: &LocalStack, conversation: &str) -> (u64, String) {
     let page = read(stack, conversation, "limit=1").await;
     if page.problem() == (404, "conversation_not_found") {
@@ -73,13 +73,13 @@ async fn stored(stack: &LocalStack, conversation: &str) -> (u64, String) {
     (turns, page.body["messages"][1]["content"].as_str().expect("an answer").to_owned())
 }
 
-/// How many items the table has in all.
+/// How many items the table has.
 async fn items(stack: &LocalStack) -> u64 {
     let scan = json!({"TableName": local_stack::engine::HISTORY_TABLE, "Select": "COUNT", "ConsistentRead": true});
     stack.engine().call("Scan", scan).await.expect("the engine reads")["Count"].as_u64().expect("a number")
 }
 
-/// How often the model was asked.
+/// How often the model was called.
 fn asked(stack: &LocalStack) -> usize {
     stack.model().operations().iter().filter(|operation| *operation == CHAT_COMPLETION).count()
 }
@@ -126,7 +126,7 @@ async fn each_delta_leaves_when_it_is_read() {
         let part = format!("data: {{\"type\":\"text-delta\",\"id\":\"0\",\"delta\":\"{delta}\"}}\n\n");
         while streamed.next_event().await.expect("the stream goes on") != part {}
     };
-    // A delta that were held back until the next one came would never come.
+    // A delta that is held back until the next one comes would never arrive.
     until("one").await;
     second.open();
     until(" two").await;
@@ -171,7 +171,7 @@ async fn the_body_or_the_accept_header_requests_a_stream() {
 
 type Answer = (&'static str, Behaviour, &'static str, Value, Value);
 
-/// Answers, and how they are understood: text, finish reason, prompt tokens. These differ in how they are sent.
+/// Answers, and how they are understood: text, finish reason, prompt tokens. These differ in the way they are sent.
 fn answers_by_their_form() -> Vec<Answer> {
     let stop = || json!("stop");
     let end = || [&model::finish("stop"), DONE].concat();
@@ -230,7 +230,7 @@ fn answers_by_their_form() -> Vec<Answer> {
     ]
 }
 
-/// These differ in what the chunks hold.
+/// These differ in the content of the chunks.
 fn answers_by_their_content() -> Vec<Answer> {
     let stop = || json!("stop");
     let end = || [&model::finish("stop"), DONE].concat();
@@ -346,7 +346,7 @@ async fn a_stream_is_read_however_the_model_server_writes_it() {
     }
 }
 
-/// Streams that fail before the first word, and the problem that this becomes at once.
+/// Streams that fail before the first word, and the problem that the caller gets at once.
 fn failures_before_the_first_word() -> Vec<(&'static str, Behaviour, u16, &'static str)> {
     let nested = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
     let one = |text: String| Behaviour::event_stream([Step::Send(text.into())]);
@@ -496,7 +496,7 @@ async fn a_failure_after_the_first_word_ends_the_stream_stores_nothing_and_is_no
         assert!(!broken.types.contains(&"text-end".to_owned()), "{row}: the text did not end");
         assert_eq!((asked(&stack), items(&stack).await), (1, before), "{row}");
 
-        // The same request again, now that the model is well.
+        // The same request again, after the model has recovered.
         let clean = tell(&stack, &event).await;
         assert_eq!((clean.code(), clean.conversation()), ("", broken.conversation()), "{row}");
         assert_eq!(stored(&stack, clean.conversation()).await, (1, clean.text()), "{row}");
@@ -528,7 +528,7 @@ async fn the_turn_is_stored_even_if_the_caller_has_gone() {
     for aborts in [false, true] {
         let stack = stack(&[]).await;
         let (more, end) = (Gate::new(), Gate::new());
-        // More than all buffers on the way hold.
+        // More than fits into all buffers on the way.
         let words = model::delta(&"x".repeat(1000)).repeat(300);
         let steps = [
             Step::Send(model::delta("Hel").into()),
@@ -553,8 +553,8 @@ async fn the_turn_is_stored_even_if_the_caller_has_gone() {
         assert_eq!((&line["status"], line.get("code")), (&json!(200), None), "aborts {aborts}");
         let (turns, answer) = stored(&stack, &id).await;
         assert_eq!((turns, answer.len()), (1, 300_005), "aborts {aborts}");
-        // The line is written before the stream ends, so a second process may have been asked meanwhile.
-        // One that had ended would never be idle again.
+        // The line is written before the stream ends, so a second process may have been invoked meanwhile.
+        // A process that has ended would never be idle again.
         while stack.function.idle_processes().len() < stack.function.processes_started() {
             tokio::task::yield_now().await;
         }
@@ -875,7 +875,7 @@ async fn a_streaming_function_url_answers_every_route_as_a_buffered_one_does() {
             headers.iter().map(|(name, value)| (name.to_string(), json!(value.to_str().expect("text")))).collect();
         assert_eq!(headers, expected, "{event}");
     }
-    // The console's test event did not come by a Function URL, and neither did this one.
+    // The console's test event did not come through a Function URL, and neither did this one.
     for event in [json!({"key1": "value1"}), event("GET", "/health", &[])] {
         let Outcome::Response(answer) = streaming.invoke(&event).await.expect("it starts").outcome else {
             panic!("{event} is answered by a stream")

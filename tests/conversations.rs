@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{begin, delete, read, say, send, stack};
 
-/// Puts turns with these numbers into a conversation that has one turn, as the function writes them.
+/// Adds turns with these numbers to a conversation that has one turn, in the function's format.
 async fn fill(stack: &LocalStack, id: &str, numbers: std::ops::RangeInclusive<u64>, change: impl Fn(u64, &mut Value)) {
     let items = stack.engine().items(HISTORY_TABLE).await;
     let of_it = |item: &&Value| item["pk"]["S"].as_str().is_some_and(|pk| pk.ends_with(id));
@@ -146,7 +146,7 @@ async fn a_limit_or_cursor_that_cannot_be_used_is_400() {
 async fn a_page_ends_before_it_grows_too_long_for_an_answer() {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["one"]).await;
-    // Every byte of it is escaped, twice. The second turn alone is longer than a page of several.
+    // Every byte of it is escaped twice. The second turn alone is longer than a page of several.
     let length = |number| if number == 2 { 300_000 } else { 40_000 };
     fill(&stack, &id, 1..=6, |number, turn| turn["assistant"]["S"] = json!("\u{1}".repeat(length(number)))).await;
     let (mut seen, mut query) = (Vec::new(), "limit=100".to_owned());

@@ -1,4 +1,4 @@
-//! Processes that are killed at any moment of a chat, which is then asked for again by its key.
+//! Processes that are killed at any moment of a chat, which is then repeated with its key.
 
 use std::time::{Duration, Instant};
 
@@ -22,13 +22,13 @@ use crate::support::stream::Told;
 use crate::support::table::conversations;
 use crate::support::table::{counters, reservations, used};
 
-/// What the model counts for each answer.
+/// The tokens that the model counts for each answer.
 const TOKENS: u64 = 12;
 
 /// How many turns a conversation has.
 const TURNS: usize = 10;
 
-/// How many conversations are held at a time.
+/// How many conversations run at a time.
 const AT_ONCE: usize = 3;
 
 /// The outcome of a chat.
@@ -53,14 +53,14 @@ struct Victim {
     options: FunctionOptions,
     environment: Option<Environment>,
     random: fastrand::Rng,
-    /// How long the last chat took that was answered.
+    /// How long the last answered chat took.
     usual: Duration,
     kills: usize,
 }
 
 impl Victim {
     /// The answer to `event`; `None` if the process was killed before. It is killed at a random
-    /// moment if `may_live` does not spare it.
+    /// moment, unless `may_live` spares it.
     async fn ask(&mut self, event: &Value, may_live: bool) -> Option<Value> {
         let mut environment = match self.environment.take() {
             Some(environment) => environment,
@@ -141,7 +141,7 @@ impl Victim {
 }
 
 /// Answers that differ, each with [`TOKENS`] tokens. The model takes a while, and the table after some of
-/// the writes, so that processes are killed there too.
+/// the writes, so processes are killed there too.
 fn script(stack: &LocalStack) {
     const WHILE: Duration = Duration::from_millis(30);
     let streams = |call: &Call| call.json()["stream"] == true;
@@ -160,7 +160,7 @@ async fn every_turn_of_chats_whose_processes_are_killed_is_stored_once_and_in_or
     let mut random = random();
     let count = scale(4, 30);
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
-    // A reservation is of some hundred tokens, and one counter is enough for the total.
+    // A reservation has some hundred tokens, and one counter is enough for the total.
     options.function = options.function.with_env([
         ("DAILY_TOKEN_LIMIT", "500000"),
         ("DAILY_TOKEN_LIMIT_TOTAL", "500000"),

@@ -23,7 +23,7 @@ fn by_default(template: &Value, value: &Value) -> Value {
         return template["Parameters"][parameter]["Default"].clone();
     }
     match value["Fn::If"].as_array().map(Vec::as_slice) {
-        // Each condition asks whether something was asked for.
+        // Each condition checks whether something was requested.
         Some([_, _, otherwise]) => by_default(template, otherwise),
         _ => value.clone(),
     }
@@ -153,7 +153,7 @@ fn the_template_sets_variables_that_are_read_to_the_defaults_of_the_code() {
     assert!(names.is_subset(&variables_read()), "{names:?}");
     assert_eq!(by_default(&template, &variables["HISTORY_TABLE"]), HISTORY_TABLE);
 
-    // Without these there is no default to be seen; Lambda sets them.
+    // Without these no default can be seen. Lambda sets them.
     let platform = [
         ("HISTORY_TABLE", HISTORY_TABLE),
         ("OPENAI_API_KEY", "key"),
@@ -195,7 +195,7 @@ fn chats_have_a_route_of_their_own_with_a_lower_throttle_than_the_rest() {
     let stage = properties(&template, "Stage");
     let chat = properties(&template, "ChatRoute");
     let key = chat["RouteKey"].as_str().expect("a key");
-    // API Gateway refuses settings for a route that is not there.
+    // API Gateway refuses settings for a route that does not exist.
     assert_eq!(template["Resources"]["Stage"]["DependsOn"], "ChatRoute");
     assert_eq!(
         stage["RouteSettings"],
@@ -217,7 +217,7 @@ fn chats_have_a_route_of_their_own_with_a_lower_throttle_than_the_rest() {
     }
 }
 
-/// Otherwise a spelling of the path that the function accepts would have the throttle of the rest.
+/// Otherwise another spelling of the path that the function accepts would get the throttle of the other routes.
 #[test]
 fn every_request_that_is_a_chat_takes_the_route_with_the_throttle_and_nothing_else_does() {
     let chat = properties(&template(), "ChatRoute");
@@ -321,7 +321,7 @@ fn the_template_and_the_guide_agree_on_the_function() {
     assert!(read("build.sh").contains("lambda_architecture=x86_64\n"));
 }
 
-/// API Gateway would answer preflights that its own configuration allows, and turn away the others.
+/// API Gateway would answer preflights that its own configuration allows, and reject the others.
 #[test]
 fn the_api_leaves_cors_to_the_function_and_lets_preflights_through() {
     let template = template();
@@ -407,7 +407,7 @@ async fn log() -> Vec<Value> {
     stack.engine().script(operation("TransactWriteItems"), [engine::error("AccessDeniedException")]);
     assert_eq!(say(&stack, None, "Remember me.").await["saved"], false);
     assert_eq!(send(&stack, &event("GET", "/nowhere", &[])).await.status, 404);
-    // All is written when the processes have ended.
+    // Everything is written when the processes have ended.
     stack.function.restart().await;
     let lines = stack.function.log().into_iter().map(|line| serde_json::from_str(&line).expect("a line of JSON"));
     lines.collect()
@@ -416,7 +416,7 @@ async fn log() -> Vec<Value> {
 /// A metric: its namespace, its name, and the names of its dimensions.
 type Metric = (String, String, BTreeSet<String>);
 
-/// The metrics that CloudWatch takes out of the lines of a log.
+/// The metrics that CloudWatch extracts from the lines of a log.
 fn emitted(log: &[Value]) -> BTreeSet<Metric> {
     let texts = |value: &Value| -> Vec<String> {
         let items = value.as_array().into_iter().flatten();
@@ -483,9 +483,9 @@ async fn the_dashboard_shows_metrics_that_the_function_emits() {
     assert_eq!(names(&ours), names(&emitted));
 }
 
-/// The members that a query of `CloudWatch` Logs Insights asks for.
+/// The members that a query of `CloudWatch` Logs Insights uses.
 fn members(query: &str) -> BTreeSet<String> {
-    // What it is made of beside members and its own names, which follow `as`.
+    // Everything in it except members and its own names, which follow `as`.
     let words = [
         "as",
         "asc",

@@ -28,7 +28,7 @@ const LONG: Duration = Duration::from_mins(1);
 /// How a server handles a query.
 type Script = fn(&Query) -> Vec<Say>;
 
-/// A resolver without a hosts file, which asks these servers by the rules of `conf`.
+/// A resolver without a hosts file, which queries these servers by the rules of `conf`.
 fn resolver(nameservers: &[&NameServer], conf: &str) -> Resolver {
     Resolver {
         hosts: String::new(),
@@ -54,7 +54,7 @@ async fn name_server(script: impl Fn(&Query) -> Vec<Say> + Send + Sync + 'static
     NameServer::start(script).await.expect("the name server starts")
 }
 
-/// A server that has an address of IPv4 for every name, and sends `first` before that.
+/// A server that has an IPv4 address for every name, and sends `first` before its reply.
 async fn after(first: impl Fn(&Query) -> Vec<Say> + Send + Sync + 'static) -> NameServer {
     name_server(move |query| {
         let mut said = first(query);
@@ -64,7 +64,7 @@ async fn after(first: impl Fn(&Query) -> Vec<Say> + Send + Sync + 'static) -> Na
     .await
 }
 
-/// The names that a server was asked for, each once.
+/// The names that were queried at a server, each once.
 fn names(server: &NameServer) -> Vec<String> {
     let mut names: Vec<_> = server.queries().into_iter().map(|query| query.name).collect();
     names.dedup();
@@ -136,7 +136,7 @@ async fn both_families_are_looked_up_at_once_and_ipv4_comes_first() {
         (&["::1"], &["::1"]),
         (&["::1", "127.0.0.3", "127.0.0.2"], &["127.0.0.3", "127.0.0.2", "::1"]),
         (&["127.0.0.2", "127.0.0.3", "127.0.0.2"], &["127.0.0.2", "127.0.0.3"]),
-        // There is no way to the broadcast address.
+        // The broadcast address cannot be reached.
         (&["255.255.255.255", "127.0.0.2"], &["127.0.0.2", "255.255.255.255"]),
     ];
     for (has, expected) in rows {
@@ -342,7 +342,7 @@ async fn if_one_family_has_no_answer_the_addresses_of_the_other_are_used() {
         for server in [&silent, &refusing] {
             let found = resolver(&[server], "options timeout:1").look_up(HOST, None).expect("an address");
             assert_eq!(found, addresses(&[expected]));
-            // Without an address of IPv4 it is tried again, for that one only.
+            // Without an IPv4 address only that one is queried again.
             let expected = if is_v6 { &[false, true][..] } else { &[false, true, false] };
             let asked: Vec<_> = server.queried(expected.len()).await.iter().map(|query| query.is_v6).collect();
             assert_eq!(asked, expected);
@@ -559,7 +559,7 @@ async fn a_look_up_without_any_answer_ends_at_the_deadline() {
     let error =
         resolver(&[&silent[0], &silent[1]], "").look_up(HOST, within(6 * short)).expect_err("no server answers");
     assert!(matches!(error.cause, Cause::OutOfTime), "{error}");
-    // They share the time: none of them has it all.
+    // They share the time, so none of them gets all of it.
     for server in silent {
         assert_eq!(server.queried(4).await.len(), 4);
     }
@@ -625,7 +625,7 @@ async fn ids_and_ports_are_never_the_same_twice() {
         values.dedup();
         values.len()
     };
-    // A few may be, by chance.
+    // A few may be equal by chance.
     assert!(distinct(queries.iter().map(|query| query.id).collect()) >= 120);
     assert!(distinct(queries.windows(2).map(|pair| pair[0].id.wrapping_sub(pair[1].id)).collect()) >= 100);
     assert!(distinct(queries.iter().map(|query| query.client.port()).collect()) >= 32);
@@ -763,7 +763,7 @@ fn any_records() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    // A case that was found belongs into a table, by name, not into a file of seeds.
+    // A case that was found belongs in a table with a name, not in a file of seeds.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -800,7 +800,7 @@ proptest! {
         let owner = if is_alias { "end.example" } else { HOST };
         let expected = found.iter().filter(|(_, name)| *name == owner).map(|(bytes, _)| ip(bytes)).collect();
         prop_assert_eq!(asked.reply(&message), Some(Reply::Answer(Answer::Addresses(expected))));
-        // With a byte less, nothing of it counts.
+        // With one byte less, none of it counts.
         if !found.is_empty() {
             prop_assert_eq!(asked.reply(&message[..message.len() - 1]), Some(Reply::Unusable(Unusable::Malformed)));
         }
@@ -825,7 +825,7 @@ proptest! {
         let (hosts, conf) = (File::of(&hosts), File::of(&conf));
         let resolver = Resolver::from_files(&hosts.0, &conf.0);
         prop_assert!(resolver.nameservers.len() <= 3);
-        // No name server is asked: there is no time.
+        // No name server is queried, because there is no time.
         let error = resolver.look_up("no.such.host.in.there", Some(Instant::now())).expect_err("no server is asked");
         prop_assert!(matches!(error.cause, Cause::OutOfTime), "{error}");
     }

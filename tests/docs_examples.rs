@@ -1,5 +1,5 @@
-//! The pages of the documentation: their examples with curl answer as shown, their links lead
-//! somewhere, and README agrees with the pages behind it.
+//! The pages of the documentation: their examples with curl answer as shown, their links
+//! have targets, and README agrees with the pages behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::support::client::{say, send, stack};
 use crate::support::in_process::event;
 use crate::support::pages;
 
-/// The addresses that stand for the local stack's.
+/// The addresses that stand for the local stack.
 const ADDRESSES: [&str; 2] = ["http://127.0.0.1:8000", "https://abc123.execute-api.us-east-1.amazonaws.com"];
 
 /// A README: the headings of the sections that the tests read, and the page with its full guide.
@@ -86,8 +86,8 @@ fn name_at(text: &str, before: &str) -> Option<usize> {
     forms.iter().find(|form| is_like(form)).map(|form| form.len()).or_else(cursor)
 }
 
-/// Whether `actual` is `expected`, in which `…` stands for any text. A name stands for one value:
-/// what it is, is put into `names`.
+/// Whether `actual` is `expected`, in which `…` stands for any text. A name stands for one
+/// value, which is kept in `names`.
 fn is_as_shown(expected: &str, actual: &str, names: &mut Names) -> bool {
     /// From the byte `place` of `shown` on.
     fn matches(place: usize, shown: &str, actual: &str, names: &mut Names) -> bool {
@@ -172,7 +172,7 @@ fn figures(section: &str) -> Vec<Vec<String>> {
     rows.map(|row| row.trim_matches('|').split('|').skip(1).map(|cell| cell.trim().to_owned()).collect()).collect()
 }
 
-/// The path, from the project's top, that `link` names in `page`.
+/// The path, from the project's root, to which `link` in `page` points.
 fn resolve(page: &str, link: &str) -> String {
     let mut parts: Vec<&str> = page.split('/').collect();
     parts.pop();
@@ -281,7 +281,7 @@ fn the_rows_of_the_readme_on_speed_are_those_of_the_page() {
 }
 
 /// Translation leaves code as it is. So a message, a command or a value that an English page has
-/// gained is missing from its Korean counterpart until that is brought up to date.
+/// gained is missing from its Korean counterpart until that is updated.
 #[test]
 fn the_korean_pages_have_all_code_of_the_english_ones() {
     let pages = [
@@ -388,7 +388,7 @@ async fn the_examples_of_all_pages_answer_as_shown() {
                     );
                 }
             } else {
-                // Empty lines, as between events, are not read from the page either.
+                // Empty lines, as between events, are ignored in the page too.
                 let answer = answer.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
                 let shown = output.join("\n");
                 assert!(

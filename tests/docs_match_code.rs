@@ -19,7 +19,7 @@ use crate::support::pages::{code, page, read, rows, section};
 use crate::support::source::{codes_of_the_source, quoted_after, variables_read};
 use crate::support::template::{properties, template};
 
-/// The actions that a role has to be allowed for `call`. A transaction needs those of its members
+/// The actions that a role needs for `call`. A transaction needs those of its members
 /// (DynamoDB Developer Guide, "Using IAM with DynamoDB transactions"), every other operation the
 /// one of its name (Service Authorization Reference, "Actions, resources, and condition keys for
 /// Amazon DynamoDB").
@@ -145,7 +145,7 @@ fn the_documentation_and_the_example_name_the_variables_that_are_read() {
 
 #[test]
 fn the_defaults_of_the_documentation_and_the_example_are_those_of_the_code() {
-    // Without these there is no default to be seen.
+    // Without these no default can be seen.
     let needed = [
         ("OPENAI_API_KEY", "key"),
         ("HISTORY_TABLE", "chat-history"),
@@ -160,7 +160,7 @@ fn the_defaults_of_the_documentation_and_the_example_are_those_of_the_code() {
     };
     assert_eq!(configured(documented()), configured(BTreeMap::new()));
     assert_eq!(configured(exemplified()), configured(BTreeMap::new()));
-    // The example is used as it is: with an address a key would be asked for, or that server.
+    // The example must work unchanged, so it has no address and no key of a model.
     for name in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"] {
         assert_eq!(exemplified()[name], "", "{name}");
     }

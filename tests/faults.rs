@@ -1,5 +1,5 @@
 //! Every fault of an upstream at every call of a turn: what the caller gets, what the table has
-//! afterwards, how often the model is asked, and that the same request succeeds when the fault is over.
+//! afterwards, how often the model is called, and that the same request succeeds when the fault is over.
 //!
 //! A cell is a fault, the call that meets it, once or always, and the form of the answer. Each has a
 //! function and servers of its own, and a conversation with one turn to which the cell adds the second.
@@ -48,7 +48,7 @@ enum Of {
     History,
     /// The turn of the `Idempotency-Key`.
     Key,
-    /// The reservation of tokens with the limit of all callers. That of the caller's own goes well.
+    /// The reservation of tokens with the limit of all callers. The one with the caller's own limit succeeds.
     Reserve,
     /// The new turn.
     Write,
@@ -77,7 +77,7 @@ impl Of {
     }
 }
 
-/// How the answer is asked for.
+/// How the answer is requested.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Form {
     Whole,
@@ -114,9 +114,9 @@ impl Fault {
 enum OnModel {
     /// Nothing changes for the caller.
     None,
-    /// It is asked three times at most, then this is the answer.
+    /// It is called three times at most, then this is the answer.
     Passes(u64, &'static str),
-    /// It is asked once more with half of the window, then this is the answer.
+    /// It is called once more with half of the window, then this is the answer.
     Halves(u64, &'static str),
     /// This is the answer at once.
     Lasts(u64, &'static str),
@@ -129,9 +129,9 @@ enum OnModel {
 enum OnAws {
     /// Nothing changes for the caller.
     None,
-    /// It is asked again.
+    /// It is called again.
     Passes,
-    /// It is not asked again.
+    /// It is not called again.
     Lasts,
 }
 
@@ -153,9 +153,9 @@ const STALLED: OnModel = BreaksOff(504, "model_timeout");
 const FINE: OnModel = OnModel::None;
 const UNNOTICED: OnAws = OnAws::None;
 
-/// Faults that every server can have: name; the fault; what comes of it on a model's whole answer, on its
-/// stream, and on the table; whether the table has done what it was asked to do; what comes of it on the store
-/// of the key.
+/// Faults that every server can have: name; the fault; its effect on a model's whole answer, on its
+/// stream, and on the table; whether the table has executed the call; its effect on the store of the
+/// key.
 fn faults_of_servers() -> Vec<(&'static str, Fault, OnModel, OnModel, OnAws, bool, OnAws)> {
     use Break::{Close, Reset, Silence, Trickle};
     use Place::{AfterBody, AfterHead, InBody, InHead};
@@ -184,7 +184,7 @@ fn faults_of_servers() -> Vec<(&'static str, Fault, OnModel, OnModel, OnAws, boo
         ("closed after the body", from(AfterBody, Close), FINE, FINE, UNNOTICED, true, UNNOTICED),
         ("silent after the body", from(AfterBody, Silence), FINE, FINE, UNNOTICED, true, UNNOTICED),
         ("half of the body", damage(Damage::HalfOfTheBody), BAD, CUT, Lasts, true, Passes),
-        // Behind a stream's `[DONE]` nothing is looked at.
+        // Everything after a stream's `[DONE]` is ignored.
         ("a length that is too great", damage(Damage::Length(1)), BAD, FINE, Passes, true, Passes),
         ("a length that is too small", damage(Damage::Length(-1)), BAD, FINE, Lasts, true, Passes),
         ("no HTTP", does(Behaviour::Send("SSH-2.0-OpenSSH_9.2\r\n\r\n".into())), BAD, BAD, Lasts, false, Passes),
@@ -199,7 +199,7 @@ fn megabytes(content_type: &'static str, part: &[u8]) -> Behaviour {
     Behaviour::Stream(Stream::new(content_type, repeat_n(Step::Send(megabyte), 100)))
 }
 
-/// The errors that OpenAI documents ("Error codes"), and 529, which others answer.
+/// The errors that OpenAI documents ("Error codes"), and 529, which other servers use.
 fn errors_of_the_model() -> Vec<(&'static str, Behaviour, OnModel)> {
     let rejected = |status, code, message| model::error(status, "invalid_request_error", code, message);
     let passing = |status, kind| model::error(status, kind, kind, "Try again.").with_header("retry-after-ms", "1");
@@ -223,7 +223,7 @@ fn errors_of_the_model() -> Vec<(&'static str, Behaviour, OnModel)> {
     ]
 }
 
-/// What can go wrong in a stream after the first word, beside what [`faults_of_servers`] has.
+/// What can go wrong in a stream after the first word, in addition to [`faults_of_servers`].
 fn faults_of_streams() -> Vec<(&'static str, Behaviour, OnModel)> {
     let and = |event: String| Behaviour::events([model::role(), model::delta("You have"), event]);
     let error = |kind| and(model::event(&json!({"error": {"message": "no", "type": kind, "code": kind}})));
@@ -263,7 +263,7 @@ fn errors_of_the_table() -> Vec<(String, Behaviour, OnAws, &'static [Of])> {
         ("TransactionConflict", Passes),
         ("ThrottlingError", Passes),
         ("ProvisionedThroughputExceeded", Passes),
-        // Another turn was faster, and it cannot be read yet.
+        // Another turn was faster and cannot be read yet.
         ("ConditionalCheckFailed", Passes),
         ("ItemCollectionSizeLimitExceeded", Lasts),
         ("ValidationError", Lasts),
@@ -295,7 +295,7 @@ fn errors_of_the_store() -> Vec<(&'static str, Behaviour, OnAws)> {
     errors.map(|(status, kind, effect)| (kind, secret_store::refuses(status, kind, "no"), effect)).to_vec()
 }
 
-/// What is expected of a cell.
+/// The expected outcome of a cell.
 #[derive(Debug)]
 struct Expected {
     /// 200, or the status of a problem.
@@ -308,7 +308,7 @@ struct Expected {
     saved: bool,
     /// Whether it is stored.
     stored: bool,
-    /// How often the model is asked.
+    /// How often the model is called.
     calls: usize,
     /// How many reservations are left.
     reserved: usize,
@@ -428,7 +428,7 @@ fn cells_of_the_table() -> Vec<Cell> {
             for times in times_of(&fault, effect == Passes) {
                 for form in forms {
                     let expected = Expected::of_the_table(effect, is_done, &fault, *call, *times);
-                    // A transaction that loses is tried again until the deadline.
+                    // A transaction that loses is retried until the deadline.
                     let waits = fault.waits() || (name.contains("Canceled") && *times == Times::Always);
                     let (name, fault, at) = (name.clone(), fault.clone(), At::Table(*call));
                     cells.push(Cell { name, at, fault, times: *times, form: *form, waits, expected });
@@ -475,7 +475,7 @@ struct Heard {
     saved: bool,
 }
 
-/// Says `two` in the conversation. The stack ends what is not answered by its deadline.
+/// Sends `two` in the conversation. The stack ends an invocation at its deadline.
 async fn ask(stack: &LocalStack, form: Form, conversation: &str, key: &str) -> Heard {
     let body = json!({"message": "two", "conversation_id": conversation, "stream": form == Form::Streamed});
     let event = chat_event(&body, &[("idempotency-key", key)]);
@@ -500,7 +500,7 @@ async fn ask(stack: &LocalStack, form: Form, conversation: &str, key: &str) -> H
     Heard { status, code: told.code().to_owned(), begun: true, saved: told.finish["saved"] == true }
 }
 
-/// Asks while the fault is there.
+/// Sends the request while the fault is there.
 async fn ask_in_vain(stack: &LocalStack, store: &SecretStore, cell: &Cell, conversation: &str, key: &str) -> Heard {
     let Cell { at, fault, form, times, .. } = cell;
     let asking = ask(stack, *form, conversation, key);
@@ -620,7 +620,7 @@ async fn whatever_an_upstream_does_a_turn_is_whole_or_absent_and_can_be_repeated
     let mut failures = Vec::new();
     let mut repeated = 0;
     for (cell, what) in running.join_all().await.into_iter().flatten() {
-        // On a busy machine a process may have been too late; alone it is not.
+        // On a busy machine a process may have been too late. Alone it is not.
         let what = if cell.waits {
             repeated += 1;
             println!("again: {cell}\n{what}");

@@ -15,7 +15,7 @@ use crate::support::long_tests::{random, scale};
 use crate::support::table::conversations;
 use crate::support::table::{counters, reservations, used};
 
-/// A turn as its caller was told of it.
+/// A turn as its caller knows it.
 struct Said {
     conversation: String,
     turn: usize,
@@ -23,7 +23,7 @@ struct Said {
     tokens: u64,
 }
 
-/// Says `message`, in a new conversation where none is named.
+/// Sends `message`, in a new conversation if none is named.
 async fn say(stack: &LocalStack, conversation: Option<&str>, message: String) -> Said {
     let key = Uuid::new_v4().to_string();
     let body = json!({"message": message, "conversation_id": conversation});

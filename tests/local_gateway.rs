@@ -17,7 +17,7 @@ async fn stack(change: impl FnOnce(&mut LocalOptions)) -> LocalStack {
     LocalStack::start(options).await.expect("the stack starts")
 }
 
-/// Asks with this method and these headers; status, headers and body of the answer.
+/// Sends a request with this method and these headers. Returns the status, headers and body of the answer.
 async fn ask(method: &'static str, url: String, headers: &'static [(&str, &str)]) -> (u16, http::HeaderMap, String) {
     let call = move || {
         let mut request = http::Request::builder().method(method).uri(url);
@@ -104,7 +104,7 @@ async fn a_missing_or_slow_function_is_answered_as_api_gateway_does() {
     assert_eq!((status, body.as_str()), (503, r#"{"message":"Service Unavailable"}"#));
 }
 
-/// The example as somebody starts it in a directory of its own, until it is dropped.
+/// The example as a user starts it, in its own directory, until it is dropped.
 struct Example {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -195,7 +195,7 @@ fn the_example_serves_says_when_its_port_is_taken_and_ends_cleanly() {
     assert!(logged.contains("GET /health 200 "), "{logged}");
 }
 
-/// Ends an example as Ctrl-C does; what it has printed since its first line.
+/// Ends an example as Ctrl-C does. Returns what it has printed since its first line.
 fn end(mut example: Example) -> String {
     let ended = Command::new("kill").args(["-INT", &example.child.id().to_string()]).status().expect("kill runs");
     assert!(ended.success() && example.child.wait().expect("it ends").success());
@@ -234,8 +234,8 @@ fn the_example_says_what_to_try() {
     assert_eq!(end(example), format!("{model}{}{}", commands(&address), browser(&address)));
 }
 
-/// What a started example has written to standard output and to standard error when it was asked
-/// for its health and for a conversation that its table, which there is not, cannot tell.
+/// What a started example has written to standard output and to standard error after a request for
+/// its health and one for a conversation, which fails because there is no table.
 fn log_of_example(directory: &str, arguments: &[&str]) -> (String, String) {
     let dotenv = "AWS_ENDPOINT_URL=http://127.0.0.1:9\nHISTORY_TABLE=mine\n";
     let mut example = Example::start(directory, dotenv, &[&["--port", "0"], arguments].concat());

@@ -1,5 +1,5 @@
 //! Streamed answers through the local stack: Runtime API, processes and gateway. The function is a
-//! process that only waits; what a function says to its Runtime API the test says in its place.
+//! process that only waits; the test talks to the Runtime API in its place.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// How long a test waits for what never comes. One that passes never waits so long.
+/// How long a test waits before it fails. A test that passes never waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const HTTP_INTEGRATION: &str = "content-type: application/vnd.awslambda.http-integration-response\r\n";
 const PRELUDE: &[u8] = b"{\"statusCode\":200,\"headers\":{\"content-type\":\"text/event-stream\"}}\0\0\0\0\0\0\0\0";
 
-/// One process, which says where its Runtime API is, who it is, and what it has been told.
+/// One process, which prints its Runtime API's address, its id and its arguments.
 fn options() -> FunctionOptions {
     let mut options = FunctionOptions::new("/bin/sh");
     let script = "echo $AWS_LAMBDA_RUNTIME_API $$ $FUNCTION_URL_INVOKE_MODE; exec sleep 3600";
@@ -54,7 +54,7 @@ impl Connection {
         self.send([format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()).await;
     }
 
-    /// Reads until `text` has come; all of it with what came before.
+    /// Reads until `text` has come. Returns everything up to it.
     async fn read_until(&mut self, text: &str) -> String {
         let end = loop {
             if let Some(start) = self.read.find(text) {
@@ -70,7 +70,7 @@ impl Connection {
         self.read.drain(..end).collect()
     }
 
-    /// What comes before the other side closes the connection, and whether it resets it.
+    /// What arrives before the other side closes the connection, and whether it resets it.
     async fn read_to_end(mut self) -> (String, bool) {
         let mut bytes = Vec::new();
         let read = timeout(PATIENCE, self.stream.read_to_end(&mut bytes)).await.expect("the connection ends");
@@ -79,7 +79,7 @@ impl Connection {
     }
 }
 
-/// What the function says to its Runtime API.
+/// The function's side of its Runtime API.
 struct Runtime {
     address: String,
     process: i32,
@@ -87,7 +87,7 @@ struct Runtime {
 }
 
 impl Runtime {
-    /// The one of the process that was started as the `number`th.
+    /// That of the process with this number, in the order of their starts.
     async fn of(function: &Function, number: usize) -> Self {
         let lines = timeout(PATIENCE, function.logged_lines(number)).await.expect("the process starts");
         let mut words = lines[number - 1].split(' ').map(ToOwned::to_owned);
@@ -96,7 +96,7 @@ impl Runtime {
         Self { address, process, invoke_mode: words.next() }
     }
 
-    /// Asks for the next invocation; its id and its event.
+    /// Fetches the next invocation. Returns its id and its event.
     async fn next(&self) -> (String, Value) {
         let mut connection = Connection::open(&self.address).await;
         connection
@@ -129,7 +129,7 @@ impl Runtime {
         kill(Pid::from_raw(self.process), Signal::SIGKILL).expect("the process is this one's");
     }
 
-    /// Answers, not streamed.
+    /// Answers in one piece.
     async fn respond(&self, id: &str, body: &str) {
         let mut connection = Connection::open(&self.address).await;
         let path = format!("/2018-06-01/runtime/invocation/{id}/response");
@@ -140,13 +140,13 @@ impl Runtime {
     }
 }
 
-/// Ends the body; the status that the Runtime API answers.
+/// Ends the body. Returns the status from the Runtime API.
 async fn finish(mut answer: Connection) -> String {
     answer.send("0\r\n\r\n").await;
     answer.read_until("\r\n").await
 }
 
-/// Sends more than the buffers of a connection hold.
+/// Sends more than fits into the buffers of a connection.
 async fn send_much(answer: &mut Connection) {
     let much = "x".repeat(256 * 1024);
     for _ in 0..64 {
@@ -444,7 +444,7 @@ async fn send(stack: &LocalStack, request: &str) -> Connection {
     client
 }
 
-/// A prelude and what separates it from the body.
+/// A prelude and its delimiter.
 fn prelude(prelude: &Value) -> Vec<u8> {
     [prelude.to_string().as_bytes(), &[0; 8]].concat()
 }

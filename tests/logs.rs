@@ -1,5 +1,5 @@
-//! The log: one line of JSON an invocation, from which CloudWatch takes the metrics. What its form
-//! is, what it tells and what it does not.
+//! The log: one line of JSON for each invocation, from which CloudWatch extracts the metrics. Its form, and
+//! what it contains and what it must not.
 
 use std::iter::repeat;
 use std::path::Path;
@@ -20,7 +20,7 @@ const BOOTSTRAP: &str = env!("CARGO_BIN_EXE_kus-aws-backend");
 /// The metrics of every invocation.
 const METRICS: [&str; 4] = ["Requests", "Errors", "Latency", "ColdStart"];
 
-/// The names of the metrics that CloudWatch takes out of `line`.
+/// The names of the metrics that CloudWatch extracts from `line`.
 fn metrics(line: &Value) -> Vec<&str> {
     let defined = line["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().expect("metrics");
     defined.iter().map(|metric| metric["Name"].as_str().expect("a name")).collect()
@@ -31,7 +31,7 @@ async fn line(stack: &LocalStack, reply: &Reply) -> Value {
     checked(&stack.function.logged(reply.header("x-request-id").expect("an id")).await)
 }
 
-/// All that the function has written, its processes ended.
+/// Everything that the function has written, after its processes have ended.
 async fn output(stack: &LocalStack) -> Vec<String> {
     stack.function.restart().await;
     stack.function.log()
@@ -41,8 +41,8 @@ async fn unsupported(stack: &LocalStack, payload: &str) -> Reply {
     reply_to_other(stack.function.invoke(payload.to_owned()).await.expect("the function starts"))
 }
 
-/// An event, its line's route, method, status, level and code, and the metrics that it has beside
-/// those of every line.
+/// An event, its line's route, method, status, level and code, and the metrics that it
+/// has in addition to those of every line.
 type Row = (Value, Value, &'static [&'static str]);
 
 const NONE: &[&str] = &[];
@@ -54,7 +54,7 @@ const ANSWERED: &[&str] = &["ModelLatency", "HistoryLatency", "Tokens"];
 const CHAT: &str = "/api/v1/chat";
 const CONVERSATION: &str = "/api/v1/conversations/{conversation_id}";
 
-/// Has the function handle the row's event; its line tells what the row does.
+/// Lets the function handle the row's event, and compares its line with the row.
 async fn assert_told(stack: &LocalStack, (event, expected, own_metrics): Row) -> Value {
     let reply = send(stack, &event).await;
     let line = line(stack, &reply).await;
@@ -197,7 +197,7 @@ async fn the_line_of_a_chat_has_model_tokens_turns_and_times() {
     assert!(time(&answered, "Latency") >= both + time(&answered, "ModelLatency"), "{answered}");
     assert!(time(&answered, "historyReadMs") > 0.0 && time(&answered, "historyWriteMs") > 0.0, "{answered}");
 
-    // What took longer is told as longer.
+    // The call that took longer has the longer time.
     let late = std::time::Duration::from_millis(300);
     stack.model().script(every_call, [Behaviour::Answer.after(late)]);
     stack.engine().script(operation("TransactWriteItems"), [Behaviour::Answer.after(late)]);
@@ -207,14 +207,14 @@ async fn the_line_of_a_chat_has_model_tokens_turns_and_times() {
     }
     assert_eq!(slow["model"], "asked-for", "the stand-in is who it is asked for");
 
-    // Without an answer there are no tokens, but the model that was asked.
+    // Without an answer there are no tokens, but the model that was called.
     stack.model().script(every_call, [Behaviour::body(404, "text/plain", "")]);
     let failed = line(&stack, &send(&stack, &chat_event(&body, &[])).await).await;
     assert_eq!((&failed["model"], &failed["rememberedTurns"]), (&json!("asked-for"), &json!(5)));
     assert!(failed.get("Tokens").is_none() && failed.get("historyWriteMs").is_none(), "{failed}");
     assert!(time(&failed, "historyReadMs") > 0.0, "{failed}");
 
-    // A new conversation is only written, a page only read.
+    // A new conversation is only written, and a page is only read.
     let new = line(&stack, &send(&stack, &chat_event(&json!({"message": "one"}), &[])).await).await;
     assert!(new.get("historyReadMs").is_none() && new["HistoryLatency"] == new["historyWriteMs"], "{new}");
     let page = line(&stack, &read(&stack, &id, "").await).await;

@@ -1,4 +1,4 @@
-//! The model's client: what it asks, what it makes of every answer, retries and time.
+//! The model's client: its requests, how it understands every answer, retries and time.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ async fn the_key_is_sent_to_the_model_and_nowhere_else() {
     say(&right, None, "Hello").await;
     assert_eq!(right.model().calls()[0].headers["authorization"], format!("Bearer {KEY}"));
 
-    // A server that repeats the key, in an answer of every kind.
+    // A server that repeats the key in answers of every kind.
     for behaviour in [
         model::error(401, "invalid_request_error", "invalid_api_key", &format!("Incorrect API key provided: {KEY}")),
         Behaviour::body(400, "text/plain", format!("who is {KEY}?")),
@@ -95,7 +95,7 @@ async fn the_key_is_sent_to_the_model_and_nowhere_else() {
     assert!(wrong.starts_with("OPENAI_API_KEY=") && !wrong.contains("sk-wrong"), "{wrong}");
 }
 
-/// What the model does, and the status and code that come of it.
+/// What the model does, and the status and code that follow.
 fn failures() -> Vec<(&'static str, Behaviour, u64, &'static str)> {
     let error = |status, kind, code, message| model::error(status, kind, code, message);
     let text = |status, body: &'static str| Behaviour::body(status, "text/plain", body);
@@ -270,7 +270,7 @@ async fn an_answer_may_lack_optional_members_and_have_its_text_in_parts() {
     }
 }
 
-/// The failures that pass, which are asked again.
+/// The transient failures, which are retried.
 fn passing() -> Vec<(&'static str, Behaviour, u64, &'static str)> {
     let status = |status| Behaviour::body(status, "text/plain", "x").with_header("retry-after-ms", "1");
     vec![
@@ -324,7 +324,7 @@ async fn a_wait_that_does_not_fit_is_left_to_the_caller() {
     for (name, value, expected) in rows {
         stack.model().forget_calls();
         let behaviour = model::rate_limited().with_header(name, value);
-        // One that cannot be read is as if there were none: it is asked again.
+        // One that cannot be read counts as missing, so the call is retried.
         let calls = if expected == "5" { 3 } else { 1 };
         stack.model().script(every_call, std::iter::repeat_n(behaviour, calls));
         let reply = chat(&stack).await;
@@ -361,7 +361,7 @@ async fn a_model_that_hangs_is_abandoned_before_the_invocation_ends_and_not_retr
     let mut options = local_stack::LocalOptions::new(env!("CARGO_BIN_EXE_kus-aws-backend"));
     options.function.timeout = Duration::from_secs(2);
     let stack = LocalStack::start(options.with_backends(Backends::start().await)).await.expect("the stack starts");
-    // Of a call that is cut off by the timeout there is no reply at all.
+    // A call that is cut off by the timeout has no reply at all.
     for behaviour in [
         Behaviour::Hang,
         Behaviour::Answer.after(Duration::from_mins(1)),

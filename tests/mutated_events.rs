@@ -40,7 +40,7 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Has `change` change the value with this number, in the order in which they are written.
+/// Lets `change` change the value with this number, in the order in which they are written.
 fn change_at(value: &mut Value, number: &mut usize, change: &mut dyn FnMut(&mut Value)) {
     if *number == 0 {
         change(value);
@@ -152,7 +152,6 @@ fn mutated(samples: &[Value], random: &mut Rng) -> Bytes {
     event.into()
 }
 
-/// What is wrong with what came of the event; `None` for an HTTP response, which is a problem document
 /// The method of an event.
 #[derive(Default, Deserialize)]
 struct WithMethod {
@@ -170,7 +169,8 @@ struct Http {
     method: String,
 }
 
-/// where its status is an error.
+/// How the result of the event is wrong; `None` for an HTTP response, which must be a problem document if its status
+/// is an error.
 async fn wrong(outcome: Outcome, event: &[u8]) -> Option<String> {
     let (status, headers, body) = match outcome {
         Outcome::Response(answer) => {
@@ -203,8 +203,8 @@ async fn wrong(outcome: Outcome, event: &[u8]) -> Option<String> {
         return Some(format!("{status}: {}", body.escape_ascii()));
     }
     let is_head = || {
-        // As in `lambda_runtime`, anything after the first JSON value is ignored. What is not asked for is
-        // skipped, however deep it is.
+        // As in `lambda_runtime`, anything after the first JSON value is ignored. Unknown members
+        // are skipped, however deep they are.
         let event = String::from_utf8_lossy(event);
         let event = WithMethod::deserialize(&mut serde_json::Deserializer::from_str(&event)).unwrap_or_default();
         event.request_context.http.method == "HEAD"
@@ -242,7 +242,7 @@ async fn every_mutated_event_is_answered() {
         running.spawn(async move {
             let mut failures = Vec::new();
             for number in (worker..count).step_by(workers) {
-                // Each event has a generator of its own, so that it can be made again alone.
+                // Each event has a generator of its own, so it can be repeated alone.
                 let event = mutated(&samples, &mut Rng::with_seed(seed.wrapping_add(number as u64)));
                 let outcome = stack.function.invoke(event.clone()).await.expect("the function starts").outcome;
                 if let Some(what) = wrong(outcome, &event).await {

@@ -1,5 +1,5 @@
-//! The OpenAPI document, compared with the code: routes, codes, examples, and every answer that a
-//! test gets.
+//! The OpenAPI document, compared with the code: routes, codes, examples, and every answer that
+//! a test gets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn the_document_has_the_codes_of_the_code_and_no_others() {
     let of_components = of_components.map(|(name, _)| ("", format!("/components/responses/{name}")));
     let named = of_operations.chain(of_components).flat_map(|(_, response)| problems(&response));
     let mut named: BTreeSet<_> = named.map(|(status, code, _)| (status, code.to_owned())).collect();
-    // Some are only ever in a stream.
+    // Some occur only in a stream.
     let streamed: BTreeSet<_> = streams().iter().flat_map(|(_, stream)| problems_of_the_stream(stream)).collect();
     let schema =
         &DOCUMENT["components"]["schemas"]["StreamProblem"]["properties"]["data"]["properties"]["code"]["enum"];
@@ -77,7 +77,7 @@ fn the_document_has_the_codes_of_the_code_and_no_others() {
     assert_eq!(schema.len(), given.len());
 }
 
-/// Does `look` with every value in the document and its pointer.
+/// Calls `look` with every value in the document and its pointer.
 fn walk(value: &'static Value, pointer: &str, look: &mut impl FnMut(&str, &'static Value)) {
     look(pointer, value);
     for (name, member) in members(value) {
@@ -352,7 +352,7 @@ fn an_answer_that_breaks_its_description_is_detected() {
 struct Given(BTreeSet<(String, String, u64, String)>);
 
 impl Given {
-    /// Takes the problem that `reply` is. Only the request's id is another one than in the example.
+    /// Records the problem in `reply`. Only the request's id may differ from the example.
     fn take(&mut self, path: &str, method: &str, mut reply: Reply) {
         let code = reply.body["code"].as_str().unwrap_or_else(|| panic!("{reply:?} is no problem")).to_owned();
         let responses = responses(&format!("/paths/{}/{method}", escaped(path)));
@@ -380,7 +380,7 @@ fn break_the_table(engine: &Engine) {
     engine.script(every_call, [engine::error("AccessDeniedException")]);
 }
 
-/// What the caller can do wrong in a chat.
+/// The mistakes that a caller can make in a chat.
 async fn refuse_chats(given: &mut Given) {
     let stack = stack(&[]).await;
     let mut cut_off = chat_event(&Value::Null, &[]);
@@ -414,7 +414,7 @@ async fn refuse_chats(given: &mut Given) {
     given.take(CHAT, "post", reply);
 }
 
-/// What the model and the table can fail of in a chat.
+/// The failures of the model and the table in a chat.
 async fn fail_chats(given: &mut Given) {
     let stack = stack(&[]).await;
     let again = |behaviour: Behaviour| vec![behaviour.with_header("retry-after-ms", "1"); 3];
@@ -451,7 +451,7 @@ async fn fail_chats(given: &mut Given) {
     given.take(CHAT, "post", chat(&hurried, json!({"message": "Hello"})).await);
 }
 
-/// What a conversation cannot be read or deleted for.
+/// Why a conversation cannot be read or deleted.
 async fn refuse_conversations(given: &mut Given) {
     let stack = stack(&[]).await;
     let id = say(&stack, None, "Hello").await["conversation_id"].as_str().expect("an id").to_owned();
@@ -471,7 +471,7 @@ async fn refuse_conversations(given: &mut Given) {
     given.take(CONVERSATION, "delete", delete(&no_table, &id).await);
 }
 
-/// What a conversation cannot be renamed for.
+/// Why a conversation cannot be renamed.
 async fn refuse_titles(given: &mut Given) {
     let stack = stack(&[]).await;
     let id = begin(&stack, &["Hello"]).await;
@@ -490,7 +490,7 @@ async fn refuse_titles(given: &mut Given) {
     given.take(CONVERSATION, "patch", send(&no_table, &patch_event(&path, &title)).await);
 }
 
-/// What conversations cannot be listed or deleted together for.
+/// Why conversations cannot be listed, or deleted all together.
 async fn refuse_lists(given: &mut Given) {
     let stack = stack(&[]).await;
     let other = share(&Backends::start().await, &[("HISTORY_TABLE", "without-index")]).await;
@@ -545,7 +545,7 @@ async fn an_operation_gives_every_problem_that_the_document_names_for_it_as_in_t
     let mut named = BTreeSet::new();
     for (path, method, operation) in operations() {
         for (status, code, _) in responses(&operation).iter().flat_map(|(_, response)| problems(response)) {
-            // A defect, which no request brings about.
+            // A defect, which no request causes.
             if code != "internal_error" {
                 named.insert((path.to_owned(), method.to_owned(), status, code.to_owned()));
             }

@@ -1,4 +1,4 @@
-//! One's own conversations: their list, their titles, and their deletion all together.
+//! A caller's own conversations: their list, their titles, and the deletion of all of them.
 
 use std::collections::BTreeSet;
 use std::iter::{repeat, repeat_n};
@@ -19,7 +19,7 @@ use crate::support::pages::page;
 
 const LIST: &str = "/api/v1/conversations";
 
-/// What `subject` says; the reply, which is a 200.
+/// Sends a message of `subject`. Returns the reply, which is a 200.
 async fn say(stack: &LocalStack, subject: &str, conversation: Option<&str>, message: &str) -> Value {
     let chat = chat_event(&json!({"message": message, "conversation_id": conversation}), &[]);
     let reply = send(stack, &by(chat, subject)).await;
@@ -39,7 +39,7 @@ async fn list(stack: &LocalStack, subject: &str, query: &str) -> Reply {
     send(stack, &event).await
 }
 
-/// The list of `subject`, which is there.
+/// The list of `subject`, which must exist.
 async fn listed(stack: &LocalStack, subject: &str, query: &str) -> Value {
     let reply = list(stack, subject, query).await;
     assert_eq!(reply.status, 200, "{reply:?}");
@@ -64,7 +64,7 @@ fn ids(page: &Value) -> Vec<String> {
     all.map(|conversation| conversation["conversation_id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// The ids of all pages with so many conversations, and the number of pages.
+/// The ids on all pages with this many conversations each, and the number of pages.
 async fn all_pages(stack: &LocalStack, subject: &str, limit: usize) -> (Vec<String>, usize) {
     let (mut all, mut query, mut pages) = (Vec::new(), format!("limit={limit}"), 0);
     loop {
@@ -82,7 +82,7 @@ fn owner(subject: &str) -> String {
     format!("jwt:{}:{subject}", ISSUER.replace(':', "%3A").replace('/', "%2F"))
 }
 
-/// Puts the conversation's own item of `subject`, as the function writes it, with these changes.
+/// Writes the conversation's own item of `subject` in the function's format, with these changes.
 fn conversation(subject: &str, id: Uuid, updated_at: &str, changes: &Value) -> Value {
     let mut item = json!({
         "pk": {"S": format!("conversation#{}#{id}", owner(subject))}, "sk": {"S": "~conversation"},
@@ -93,7 +93,7 @@ fn conversation(subject: &str, id: Uuid, updated_at: &str, changes: &Value) -> V
     item
 }
 
-/// Writes items past the function.
+/// Writes items without the function.
 async fn put(stack: &LocalStack, items: Vec<Value>) {
     for items in items.chunks(25) {
         let writes = items.iter().map(|item| json!({"PutRequest": {"Item": item}}));
@@ -102,7 +102,7 @@ async fn put(stack: &LocalStack, items: Vec<Value>) {
     }
 }
 
-/// `count` turns more for each of these conversations of `subject`.
+/// Adds `count` turns to each of these conversations of `subject`.
 fn turns(subject: &str, ids: &[Uuid], count: usize) -> Vec<Value> {
     let turn = |id: &Uuid, number: usize| {
         json!({
@@ -157,7 +157,7 @@ async fn public_callers_have_no_list_and_cause_no_write_to_the_index() {
         assert_eq!(reply.status, 401, "{method}");
         assert_eq!(reply.header("www-authenticate"), Some("Bearer realm=\"kus-aws-backend\""), "{method}");
     }
-    // Also where there is no table.
+    // Even if there is no table.
     let no_table = share(&Backends::default(), &[]).await;
     assert_eq!(send(&no_table, &event("GET", LIST, &[])).await.problem(), (401, "authentication_required"));
     assert_eq!(stack.engine().calls().len(), 0);
@@ -173,7 +173,7 @@ async fn the_next_turn_corrects_an_owner_stored_by_earlier_versions() {
     for mut item in items(&stack).await {
         if item["sk"]["S"] == "~conversation" {
             let is_public = item["pk"]["S"].as_str().is_some_and(|pk| pk.contains("#public#"));
-            // The engine refuses a longer one, as it is a key of the index.
+            // The engine refuses a longer one, because it is a key of the index.
             item["owner"]["S"] = if is_public { json!("public") } else { json!(long[..2_000]) };
             item.as_object_mut().expect("an item").remove("title");
             put(&stack, vec![item]).await;
@@ -192,7 +192,7 @@ async fn the_next_turn_corrects_an_owner_stored_by_earlier_versions() {
     let digest = "sha256:".len() + 43;
     assert_eq!(owners(items(&stack).await), [None, Some(digest)]);
 
-    // A new title does the same for what the public has.
+    // A new title does the same for the public's conversations.
     let mut item =
         items(&stack).await.into_iter().find(|item| item["sk"]["S"] == "~conversation").expect("the public's");
     item["owner"] = json!({"S": "public"});
@@ -386,7 +386,7 @@ async fn without_the_index_chats_work_and_the_list_says_how_to_create_it() {
     let refused = delete_all(&stack, "ada").await;
     assert_eq!(refused.problem(), (503, "not_configured"));
     let log = logged(&stack, &refused).await;
-    // What was said before there was an index is in it. The log has the documented command.
+    // Conversations from before the index are in it. The log has the documented command.
     let page = page("configuration");
     let command = page.lines().find(|line| line.starts_with("aws dynamodb update-table")).expect("the command");
     let json = command.split('\'').nth(1).expect("JSON in quotes");
@@ -553,7 +553,7 @@ async fn all_conversations_of_an_owner_are_deleted_completely_and_no_others() {
     let own = |id: &Uuid| conversation("ada", *id, "2026-01-01T00:00:00.000Z", &json!({}));
     put(&stack, ids.iter().map(own).collect()).await;
     put(&stack, turns("ada", &ids[..40], 3)).await;
-    // One that was being deleted when that broke off, and one of the time before titles.
+    // One whose deletion broke off, and one from the time before titles.
     let half = json!({"deleted_at": {"S": "2026-01-01T00:00:00.000Z"}});
     put(&stack, vec![conversation("ada", Uuid::new_v4(), "2026-01-01T00:00:00.000Z", &half)]).await;
     let bobs = begin(&stack, "bob", "Bob's").await;
@@ -633,7 +633,7 @@ async fn a_failure_is_returned_if_nothing_was_deleted_and_logged_if_something_wa
     assert_eq!(reply.problem(), (503, "history_unavailable"));
     assert_eq!(items(&stack).await.len(), 6 * 3);
     stack.engine().clear_script();
-    // Three are deleted at a time, so one of them is gone before the fourth is begun.
+    // Three are deleted at a time, so one of them is gone before the fourth is started.
     stack
         .engine()
         .script(operation("BatchWriteItem"), [Behaviour::Answer, Behaviour::Answer, Behaviour::Answer, denied()]);

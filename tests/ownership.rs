@@ -1,4 +1,4 @@
-//! Who owns a conversation: what the gateway's authorizers say about a caller, and what it comes to.
+//! Who owns a conversation: what the gateway's authorizers say about a caller, and which owner follows.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::client::{ISSUER, by, chat_event, from, path_of, send, stack};
 use crate::support::in_process::event;
 
-/// What authorizers say, each about another owner than all the others.
+/// Descriptions by authorizers, each of a different owner.
 fn callers() -> Vec<Value> {
     let jwt = |iss: &str, sub: &str| json!({"jwt": {"claims": {"iss": iss, "sub": sub}, "scopes": null}});
     let iam = |id: &str| json!({"iam": {"accessKey": "AKIAEXAMPLE", "userArn": "arn:aws:iam::123456789012:user/a", "userId": id}});
@@ -32,7 +32,7 @@ fn callers() -> Vec<Value> {
     ]
 }
 
-/// Begins a conversation as `caller`; its id.
+/// Begins a conversation as `caller`. Returns its id.
 async fn begin_as(stack: &LocalStack, caller: &Value) -> String {
     let begun = send(stack, &from(chat_event(&json!({"message": "mine"}), &[]), caller)).await;
     assert_eq!((begun.status, &begun.body["saved"]), (200, &json!(true)), "{caller}");
@@ -66,7 +66,7 @@ async fn no_caller_can_reach_another_callers_conversation() {
 async fn one_caller_is_one_owner_whatever_form_the_authorizer_uses() {
     let stack = stack(&[]).await;
     let rows = [
-        // The same context by a simple response and by an IAM policy, and by payload format 1.0.
+        // The same context from a simple response, from an IAM policy, and in payload format 1.0.
         (
             json!({"lambda": {"principalId": "ada"}}),
             json!({"lambda": {"sub": "ada", "principalId": "ada", "plan": "free"}}),
@@ -88,7 +88,7 @@ async fn one_caller_is_one_owner_whatever_form_the_authorizer_uses() {
         (Value::Null, json!({"jwt": {"claims": {"iss": ISSUER}}})),
         (Value::Null, json!({"jwt": {"claims": {"iss": ISSUER, "sub": ""}}})),
         (Value::Null, json!({"iam": {"userId": ""}})),
-        // Beyond 64 bits numbers lose digits.
+        // Numbers of more than 64 bits lose digits.
         (Value::Null, json!({"lambda": {"sub": 1.5}})),
         (Value::Null, serde_json::from_str(r#"{"lambda": {"sub": 36893488147419103233}}"#).expect("JSON")),
         (Value::Null, json!("ada")),

@@ -1,4 +1,4 @@
-//! What holds for every input.
+//! Properties that hold for every input.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::support::in_process::{answer, app};
 /// The longest query that is accepted.
 const MAX_QUERY_BYTES: usize = 8 * 1024;
 
-/// Any JSON value, also with the names that events have.
+/// Any JSON value, including the names that events have.
 fn any_json() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![
         Just(Value::Null),
@@ -79,7 +79,7 @@ fn whatwg_parse(input: &[u8]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A query: mostly of the characters that mean something in one.
+/// A query, mostly of characters that have a meaning in one.
 fn any_query() -> impl Strategy<Value = String> {
     prop_oneof![
         "([q&=+%,;a-c]|%[0-9a-fA-F]{2}|%(E3|ED)%[89ab][0-9a-f]%[89ab][0-9a-f]|\\PC){0,24}",
@@ -93,7 +93,7 @@ fn any_query() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    // A case that was found belongs into a table, by name, not into a file of seeds.
+    // A case that was found belongs in a table with a name, not in a file of seeds.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]

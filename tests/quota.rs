@@ -14,13 +14,13 @@ use uuid::Uuid;
 use crate::support::client::{Reply, begin, by, chat_event, reply, send, share, stack};
 use crate::support::table::{counters, reservations, used};
 
-/// An answer for which the model's server counts so many tokens.
+/// An answer for which the model's server counts this many tokens.
 fn counted(tokens: u64) -> Behaviour {
     let usage = json!({"prompt_tokens": tokens - 1, "completion_tokens": 1, "total_tokens": tokens});
     answered(&json!(usage))
 }
 
-/// The answer `four`, with what the server says of its tokens.
+/// The answer `four`, with the server's token counts.
 fn answered(usage: &Value) -> Behaviour {
     let choice = json!({"message": {"role": "assistant", "content": "four"}, "finish_reason": "stop"});
     Behaviour::json(200, &json!({"model": "m", "choices": [choice], "usage": usage}))
@@ -42,7 +42,7 @@ async fn counter(stack: &LocalStack) -> Value {
     counter
 }
 
-/// The limits' names with these parameters, as the header `name` tells them.
+/// The limits' names with these parameters, as in the header `name`.
 fn told(reply: &Reply, name: &str, parameter: &str) -> Vec<(String, u64)> {
     let list = reply.header(name).unwrap_or_else(|| panic!("{reply:?} has no {name}"));
     let item = |item: &str| {
@@ -63,7 +63,7 @@ fn to_midnight() -> u64 {
     86_400 - SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() % 86_400
 }
 
-/// The updates of counters, each true where it reserves.
+/// The updates of counters, each true if it reserves.
 fn updates(stack: &LocalStack) -> Vec<bool> {
     let calls = stack.engine().calls();
     let updates = calls.iter().filter(|call| call.operation == "UpdateItem");
@@ -168,13 +168,13 @@ async fn the_history_is_read_again_and_the_tokens_are_reserved_again_at_the_same
         let stack = Arc::clone(&stack);
         async move { send(&stack, &chat("Hello", Some(&id))).await }
     });
-    // Were one of them made on the thread that the other one waits on, the other one would not come before it ends.
+    // If one of them ran on the thread on which the other one waits, the other one would not come before it ends.
     for gate in &gates {
         gate.arrived(1).await;
     }
     gates.iter().for_each(Gate::open);
     assert_eq!(asked.await.expect("no panic").status, 200);
-    // None timed out: two attempts at each, the write, and the settlement.
+    // None timed out: two attempts each, the write, and the settlement.
     assert_eq!(stack.engine().calls().len() - before, 6);
 }
 
@@ -195,7 +195,7 @@ async fn a_killed_processs_reservation_is_freed_when_it_expires() {
     let mut left_behind = counter(&stack).await;
     let [name] = reservations(&left_behind).try_into().expect("one reservation");
     assert_eq!(send(&stack, &chat("Hello", None)).await.problem(), (429, "quota_exceeded"));
-    // As if its time were over.
+    // As if it had expired.
     let tokens = left_behind[&name]["S"].as_str().and_then(|value| value.split_once(' ')).expect("a reservation").0;
     left_behind[&name] = json!({"S": format!("{tokens} 1000")});
     let put = json!({"TableName": HISTORY_TABLE, "Item": left_behind});
@@ -224,7 +224,7 @@ async fn an_expired_reservation_is_removed_with_the_next_settlement() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_released_only_if_they_were_certainly_not_used() {
-    // The message is estimated at 2 tokens, its frame and that of a system prompt at 16, an answer at 100.
+    // The estimate is 2 tokens for the message, 16 for its frame and that of a system prompt, and 100 for an answer.
     let whole = json!({"choices": [{"message": {"content": "four"}}]});
     let rows = [
         (model::error(400, "invalid_request_error", "x", "no"), 502, 0),
@@ -442,7 +442,7 @@ async fn if_the_counters_cannot_be_used_the_model_is_not_called() {
     stack.engine().script(operation("UpdateItem"), [engine::error("AccessDeniedException")]);
     let reply = send(&stack, &chat("one", None)).await;
     assert_eq!((reply.problem(), stack.model().calls().len()), ((503, "history_unavailable"), 0));
-    // A settlement that fails is no reason to keep the answer back.
+    // A failed settlement does not hold the answer back.
     stack.engine().script(operation("UpdateItem"), [Behaviour::Answer, engine::error("AccessDeniedException")]);
     assert_eq!(send(&stack, &chat("one", None)).await.status, 200);
     assert_eq!(reservations(&counter(&stack).await).len(), 1);

@@ -1,4 +1,4 @@
-//! Which path and method is answered how; stages and base paths.
+//! How each path and method is answered; stages and base paths.
 
 use kus_aws_backend::router::{Miss, Route, find};
 use serde_json::Value;
@@ -36,7 +36,7 @@ fn every_path_and_method_has_its_route() {
         ("GET", "/api/v1/conversations", Ok(Route::ListConversations)),
         ("HEAD", "/api/v1/conversations/", Ok(Route::ListConversations)),
         ("DELETE", "/api/v1/conversations", Ok(Route::DeleteConversations)),
-        // The id of one that was to be deleted is missing.
+        // The id of the conversation to delete is missing.
         ("DELETE", "/api/v1/conversations/", not_allowed("GET, HEAD, OPTIONS")),
         ("DELETE", "/api/v1/conversations//", Ok(Route::DeleteConversation(String::new()))),
         ("PATCH", "/api/v1/conversations", not_allowed("GET, HEAD, DELETE, OPTIONS")),
@@ -157,7 +157,7 @@ fn a_path_or_a_query_that_is_too_long_is_rejected_unread() {
             assert_eq!(body["code"], "uri_too_long");
         }
     }
-    // A browser tells its page nothing of a preflight that failed, and everything of the answer after it.
+    // A browser hides a failed preflight from its page, but not the answer after a successful one.
     let headers = [("origin", "https://app.example.com"), ("access-control-request-method", "GET")];
     assert_eq!(ask(&app, "OPTIONS", &of_length(2049), &headers)["statusCode"], 204);
 }
@@ -195,7 +195,7 @@ fn an_event_that_is_nested_too_deeply_is_a_clear_400_where_it_is_read() {
     let in_the_context =
         |member: &str| format!(r#"{{"rawPath":"/health","requestContext":{{{member}"http":{{"method":"GET"}}}}}}"#);
     let rows = [
-        // The event and the context are levels themselves.
+        // The event and the context are levels of their own.
         (in_the_context(&format!(r#""authorizer":{},"#, nested(125))), 200),
         (in_the_context(&format!(r#""authorizer":{},"#, nested(126))), 400),
         (in_the_context(&format!(r#""authorizer":{},"#, nested(1_000_000))), 400),

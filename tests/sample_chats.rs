@@ -1,5 +1,5 @@
 //! The sample events of conversations, each through the built binary with an engine and a model: the
-//! whole answer stands in the table. The engine holds the conversation that the events name, which
+//! table has the whole answer. The engine holds the conversation that the events name, which
 //! has two turns.
 
 use local_stack::Backends;
@@ -22,7 +22,7 @@ const LISTED: &str = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
 const BEGUN: &str = "2026-03-12T18:01:07.25Z";
 const GONE_ON: &str = "2026-03-12T18:02:40.5Z";
 
-/// What was said in it, and answered.
+/// Its messages and answers.
 const TURNS: [(&str, &str, &str); 2] =
     [("My name is Ada.", "Hello, Ada!", BEGUN), ("I live in Seoul.", "Noted: you live in Seoul.", GONE_ON)];
 
@@ -33,7 +33,7 @@ pub(crate) fn rows() -> Vec<Row> {
         answer(NEW_CONVERSATION, 1, &reply, tokens)
     };
     let hello = || begun("Hello", [9, 8, 17]);
-    // A repetition has to give the same id, also by another process.
+    // A repetition must give the same id, even from another process.
     let of_key = || answer("2fb1169e-b4e7-4104-b3f4-42df6c7acea3", 1, "You have said 1 thing: \"Hello\".", [9, 8, 17]);
     let followed_up =
         "You have said 3 things; before this: \"My name is Ada.\", \"I live in Seoul.\". Now: \"What did I say?\".";
@@ -88,7 +88,7 @@ pub(crate) fn rows() -> Vec<Row> {
     ]
 }
 
-/// The stream, in one piece, that says what a chat's `answer` says.
+/// The stream, in one piece, with the content of a chat's `answer`.
 fn stream(file: &'static str, answer: &Value) -> Row {
     let mut metadata = answer.clone();
     let reply = metadata.as_object_mut().expect("an object").remove("reply").expect("a reply");
@@ -100,7 +100,7 @@ fn stream(file: &'static str, answer: &Value) -> Row {
         .into_iter()
         .chain(deltas)
         .chain([json!({"type": "text-end", "id": "0"}), json!({"type": "finish", "messageMetadata": metadata})]);
-    // As texts of JSON: the order of an object's members does not matter.
+    // As JSON texts, because the order of an object's members does not matter.
     let body = parts.map(|part| part.to_string()).chain(["[DONE]".to_owned()]);
     let headers = json!({
         "content-type": "text/event-stream", "x-vercel-ai-ui-message-stream": "v1", "x-accel-buffering": "no"
@@ -117,7 +117,7 @@ fn answer(conversation: &str, turn: usize, reply: &str, [prompt, completion, tot
     })
 }
 
-/// A conversation as a list tells about it.
+/// A conversation as a list shows it.
 fn listed(id: &str, title: &str) -> Value {
     json!({"conversation_id": id, "title": title, "created_at": BEGUN, "updated_at": GONE_ON, "turns": TURNS.len()})
 }

@@ -1,5 +1,5 @@
-//! The sample events, each through the built binary: the whole answer stands in the table. Those of
-//! conversations have a table of their own, in `sample_chats.rs`.
+//! The sample events, each through the built binary; the table has the whole answer. Those of
+//! conversations have their own table in `sample_chats.rs`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::support::sample::{
 
 const LISTED: Variables = &[("ALLOWED_ORIGINS", "https://*.example.com"), ("CORS_ALLOW_CREDENTIALS", "true")];
 
-/// A token that nobody has.
+/// A token that does not exist.
 const TOKENS: Variables = &[("ACCESS_TOKENS", "ada:0000000000000000000000000000000000000000000000000000000000000000")];
 
 fn rows() -> Vec<Row> {
@@ -140,7 +140,7 @@ fn without_tokens() -> Vec<Row> {
     ]
 }
 
-/// `row`, where it depends on what the request accepts.
+/// `row` for an answer that depends on `Accept`.
 fn with_vary((file, variables, status, headers, body): Row) -> Row {
     (file, variables, status, with(headers, json!({"vary": "accept"})), body)
 }
@@ -151,7 +151,7 @@ fn page(file: &'static str, page: &http::Response<impl serde::Serialize>) -> Row
     (file, &[], 200, with(any_origin(), headers.collect()), Some(json!(page.body())))
 }
 
-/// 401 with this challenge, where access tokens are needed.
+/// 401 with this challenge, if access tokens are needed.
 fn unauthorized(file: &'static str, detail: &str, challenge: &str) -> Row {
     let (file, _, status, headers, body) = problem(file, 401, "authentication_required", detail);
     (file, TOKENS, status, with(headers, json!({"www-authenticate": challenge})), body)
@@ -178,7 +178,7 @@ async fn every_event_is_answered_by_the_binary_as_its_row_says() {
 fn the_official_types_read_every_event_of_format_2_0() {
     for (file, ..) in rows().into_iter().chain(sample_chats::rows()) {
         let event = read(file);
-        // The official types have no null where the format has none; ours have to bear it.
+        // The official types do not accept null where the format has none. Ours must.
         if event["version"] == "2.0" && file != "get-health-null-fields" {
             let event: aws_lambda_events::apigw::ApiGatewayV2httpRequest =
                 serde_json::from_value(event).unwrap_or_else(|error| panic!("{file}: {error}"));

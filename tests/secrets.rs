@@ -1,5 +1,5 @@
-//! The model's key as a secret that the environment only names: what is asked of its store, when, and
-//! what its answers mean.
+//! The model's key as a secret that the environment only names: what is read from its store, when, and
+//! what the store's answers mean.
 
 use std::iter::{repeat, repeat_n};
 use std::pin::pin;
@@ -27,7 +27,7 @@ const ROTATED: &str = "sk-another-key-that-nobody-may-see";
 
 const SECRET: &str = "arn:aws:secretsmanager:ap-northeast-2:123456789012:secret:openai-AbCdEf";
 
-/// The function, whose key is the secret `reference`, a model that answers only those who send [`KEY`],
+/// The function, whose key is the secret `reference`, a model that answers only requests with [`KEY`],
 /// and a store.
 struct Setup {
     stack: LocalStack,
@@ -70,8 +70,8 @@ impl Setup {
         crate::support::log_line::checked(&self.stack.function.logged(id).await)
     }
 
-    /// A chat cannot be answered: nothing is asked of the model, nothing stored and nothing told. The
-    /// detail of the log.
+    /// A chat that cannot be answered: the model is not called, nothing is stored and nothing revealed.
+    /// Returns the detail in the log.
     async fn assert_refused(&self, case: &str, expected: (u64, &str)) -> String {
         let calls = self.stack.model().calls().len();
         let reply = self.chat("Hello").await;
@@ -235,7 +235,7 @@ async fn a_transient_failure_is_tried_three_times_before_the_caller_gets_it() {
         let detail = setup.assert_refused(case, (503, "secret_unavailable")).await;
         assert!(detail.contains(expected), "{case}: {detail}");
         assert_eq!(setup.store.calls().len(), 3, "{case}");
-        // The next chat finds it in order, and one that passes in time is not noticed.
+        // The next chat succeeds, and a failure that passes in time is not noticed.
         setup.store.script(every_call, repeat_n(behaviour, 2));
         assert_eq!(setup.chat("Hello").await.status, 200, "{case}");
         assert_eq!(setup.store.calls().len(), 6, "{case}");
@@ -417,7 +417,7 @@ async fn a_key_from_the_environment_is_not_read_again() {
     assert_eq!((store.calls().len(), stack.model().calls().len()), (0, 2));
 }
 
-/// The application in this process, whose key is used so long before it is read again.
+/// The application in this process, whose key is used this long before it is read again.
 async fn in_process(lifetime: Duration) -> (Arc<App>, Backends, SecretStore) {
     let backends = Backends::start().await;
     let store = SecretStore::start().expect("the store starts");
@@ -474,7 +474,7 @@ async fn a_key_is_read_again_when_it_is_due_and_kept_if_the_store_does_not_answe
     }
     store.script(every_call, repeat(secret_store::refuses(500, "InternalServerError", "no")));
     assert_eq!((asked(&app).await, store.calls().len()), (json!(200), 6));
-    // It is left alone for a while.
+    // The store is not called for a while.
     assert_eq!((asked(&app).await, store.calls().len()), (json!(200), 6));
     let model = backends.model.expect("a model");
     assert!(model.calls().iter().all(|call| call.headers["authorization"] == format!("Bearer {KEY}")));

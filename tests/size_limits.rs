@@ -1,4 +1,4 @@
-//! What is too long, too many or too deep, in one process of the built binary that answers all of it.
+//! Input that is too long, too much or too deep. One process of the built binary answers all of it.
 
 use std::fmt::Write;
 
@@ -11,17 +11,17 @@ use crate::support::in_process::event;
 /// About as many bytes as an event may have: Lambda's quota is 6 MB.
 const EVENT: usize = 6_000_000;
 
-/// Arrays within each other, with an end.
+/// Nested arrays, closed properly.
 fn nested(depth: usize) -> String {
     format!("{}{}", "[".repeat(depth), "]".repeat(depth))
 }
 
-/// An event with this text in the place of the string `"HERE"`.
+/// An event with this text instead of the string `"HERE"`.
 fn with(event: &Value, text: &str) -> String {
     event.to_string().replacen("\"HERE\"", text, 1)
 }
 
-/// What is sent: what it is, the event, and the status and the code of its answer.
+/// A description, the event, and the status and the code of its answer.
 fn rows() -> Vec<(&'static str, String, u64, &'static str)> {
     let health = |change: fn(&mut Value)| {
         let mut event = event("GET", "/health", &[]);
@@ -40,7 +40,7 @@ fn rows() -> Vec<(&'static str, String, u64, &'static str)> {
         event.to_string()
     };
     let member = |name: &str, value: &str| format!("{{\"{name}\":{value}}}");
-    // Kept, each would take 500 bytes.
+    // If they were kept, each would take 500 bytes.
     let objects = format!("[{}0]", "{\"\":0},".repeat(EVENT / 7));
     let mut headers = String::from("{\"a\":\"b\"");
     for number in 0..EVENT / 20 {

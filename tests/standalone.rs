@@ -1,5 +1,5 @@
-//! The program as it is uploaded, alone in a root directory: of the machine it needs the kernel
-//! only, and no file, no library and no program.
+//! The program as it is uploaded, alone in a root directory. It needs only the machine's kernel,
+//! and no file, library or program.
 
 use std::env;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::support::in_process::event;
 /// The name server that is used if `resolv.conf` names none.
 const NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
 
-/// A root directory with `/bootstrap` in it, there as long as this.
+/// A root directory with `/bootstrap` in it, which exists as long as this.
 struct Root(PathBuf);
 
 impl Root {

@@ -1,4 +1,4 @@
-//! The tests, one subject a file. [`support`] is what they share.
+//! The tests, one file for each subject. [`support`] is what they share.
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! The model and the table as servers that are far away: trust, connections, failures, time, and
-//! what is sent to whom.
+//! what is sent where.
 
 use std::collections::BTreeSet;
 use std::iter::{repeat, repeat_n};

@@ -16,7 +16,7 @@
 //! | [`model`] | the model: the Chat Completions API |
 //! | [`secret_store`] | Systems Manager's Parameter Store and Secrets Manager |
 //! | [`signature`] | how requests to AWS services are signed |
-//! | [`upstream`] | what the engine, the model and the secret store share: each records its calls, and misbehaves as a [`behaviour`] says |
+//! | [`upstream`] | what the engine, the model and the secret store share; they misbehave as a [`behaviour`] says |
 //! | [`tls`] | certificates for these servers |
 //! | [`name_server`] | the DNS server |
 //! | `http_server` | the HTTP server behind all of these |
