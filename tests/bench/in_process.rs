@@ -1,5 +1,5 @@
-//! What the function itself does for a request: from the bytes of an event to the bytes of the
-//! answer, without a process, a runtime or a socket around it. Only requests that ask no upstream.
+//! The function's own work for a request: from the bytes of an event to the bytes of the answer,
+//! without a process, a runtime or a socket. Only requests that need no upstream.
 
 #[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../support/in_process.rs"]

@@ -1,5 +1,5 @@
-//! What is counted instead of timed: from the start of a process until, after its first answer, it asks for the
-//! next invocation and rests.
+//! The figures that are counted instead of timed: from the start of a process until, after its first answer, it
+//! waits for the next invocation.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -12,10 +12,10 @@ use crate::shared::Failure;
 use crate::shared::environment::Environment;
 use crate::shared::figures::NOT_TOLD;
 
-/// A number, or why there is none.
+/// A number, or the reason why it is missing.
 pub(crate) type Count = Result<u64, &'static str>;
 
-/// What one program does for a first answer.
+/// The counts of one program up to its first answer.
 pub(crate) struct Counts {
     /// In user mode, by all threads.
     pub(crate) instructions: Count,
@@ -29,7 +29,7 @@ pub(crate) struct Counts {
 
 type Of = fn(&Counts) -> Count;
 
-/// Each of a [`Counts`], with its name.
+/// Each count of a [`Counts`], with its name.
 pub(crate) const NAMES: [(&str, Of); 4] = [
     ("instructions", |counts| counts.instructions),
     ("page faults", |counts| counts.page_faults),
@@ -37,7 +37,7 @@ pub(crate) const NAMES: [(&str, Of); 4] = [
     ("threads", |counts| counts.threads),
 ];
 
-/// What counts; each of them works on this machine.
+/// The counters; each of them works on this machine.
 pub(crate) struct Counters {
     callgrind: Option<Counter>,
     strace: Option<Counter>,
@@ -47,12 +47,12 @@ pub(crate) struct Counters {
 struct Counter {
     program: PathBuf,
     arguments: &'static [&'static str],
-    /// Reads the number out of what it writes.
+    /// Reads the number from its output.
     read: fn(&str) -> Option<u64>,
 }
 
 impl Counters {
-    /// Those that this machine has.
+    /// The counters that this machine has.
     pub(crate) fn find() -> Self {
         // "Callgrind: a call-graph generating cache and branch prediction profiler" in Valgrind's manual.
         let callgrind = Counter::find("valgrind", &["--tool=callgrind", "--callgrind-out-file=/dev/null"], |written| {
@@ -110,13 +110,13 @@ impl Counter {
     }
 }
 
-/// Where this machine has the program `name`. It is looked for here, because what is measured has no `PATH`.
+/// The path of the program `name` on this machine. It is found here, because a measured program gets no `PATH`.
 pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
     let places = env::var_os("PATH")?;
     env::split_paths(&places).map(|place| place.join(name)).find(|program| program.is_file())
 }
 
-/// The environment of a program that has given its first answer, and rests.
+/// The environment of a program that has given its first answer and waits.
 pub(crate) fn answered(
     command: Command,
     variables: &BTreeMap<String, OsString>,

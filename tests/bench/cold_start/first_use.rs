@@ -10,7 +10,7 @@ use crate::counts::{answered, find_tool};
 use crate::run::Request;
 use crate::shared::Failure;
 
-/// What runs on processors that have instructions which valgrind's does not have.
+/// Functions that run on processors with instructions that valgrind's processor lacks.
 const OTHER_PROCESSORS: [&str; 20] = [
     "__memmove_avx512_unaligned_erms",
     "__memmove_evex_unaligned_erms",
@@ -62,13 +62,13 @@ pub(crate) fn of(
     Ok(names)
 }
 
-/// The functions in a profile, which names each where it first has it: `fn=(7) name`, or `cfn=` for one that is called
-/// ("Callgrind Format Specification" in Valgrind's manual).
+/// The functions in a profile, which names each at its first occurrence: `fn=(7) name`, or `cfn=` for one that is
+/// called ("Callgrind Format Specification" in Valgrind's manual).
 fn functions(profile: &str) -> impl Iterator<Item = &str> {
     let named = profile.lines().filter_map(|line| {
         let function = line.strip_prefix("fn=(").or_else(|| line.strip_prefix("cfn=("))?;
         let (_, name) = function.split_once(") ")?;
-        // A number at the end tells the calls of a recursion apart.
+        // A number at the end distinguishes the calls of a recursion.
         Some(name.split_once('\'').map_or(name, |(name, _)| name))
     });
     named.filter(|name| !name.starts_with(['(', '?']) && !name.starts_with("0x"))

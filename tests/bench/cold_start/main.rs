@@ -3,10 +3,10 @@
 //!
 //! | figure | from | to |
 //! | --- | --- | --- |
-//! | init | the operating system is asked for a process of the program | the first `next` has been read |
-//! | first health, first chat | the event is handed out | the answer has been read |
+//! | init | the process is requested from the operating system | the first `next` has been read |
+//! | first health, first chat | the event is sent | the answer has been read |
 //! | cold health, cold chat | init and the first answer of one process | |
-//! | warm health, warm chat | as the first, the median of those that follow it in the process | |
+//! | warm health, warm chat | as the first; the median of the later ones in the process | |
 //! | CPU | the process is there | the first answer; user and kernel mode, all threads |
 //! | peak memory | the process is there | the last answer (`VmHWM`) |
 //! | instructions | the process is there | the second `next`; user mode, all threads (callgrind) |
@@ -17,24 +17,25 @@
 //! A chat over TLS is one whose model and table are called over TLS, with certificates like those of the real ones;
 //! see [`tls`].
 //!
-//! A run is a process of `true`, from its start to its end, and then, for each program, one process that answers `GET /health`
-//! and two that answer `POST /api/v1/chat`, where each begins a conversation unless `--continued` is said. Which program comes
-//! first changes from run to run. Every answer and every signature is checked; no time decides about the exit code.
+//! A run is a process of `true`, from its start to its end, and then, for each program, one process that answers `GET
+//! /health` and two that answer `POST /api/v1/chat`, where each begins a conversation unless `--continued` is given.
+//! Which program comes first changes from run to run. Every answer and every signature is checked; no time affects the
+//! exit code.
 //!
-//! What is counted, from the instructions on, takes a process of its own for each counter, once a program after the runs.
-//! It hardly changes from one process to the next, whatever else the machine does: `--counts` tells the counts alone,
-//! one a line, for a check against limits. Where the machine has no valgrind or no strace that can count, the row says so.
+//! Each counter, from the instructions on, needs a process of its own, once for each program after the runs. It hardly
+//! changes from one process to the next, whatever else the machine does: `--counts` prints only the counts, one on each
+//! line, for a check against limits. If the machine has no valgrind or no strace that can count, the row says so.
 //!
 //! The floor is a program that does the work of a first chat and nothing else, `tests/bench/floor`, built and linked as
-//! the function is. Beside each other program stands how many times the floor its figures are: of a time the median of
-//! the ratios within a run. It is built with the benchmark's own dependencies, which takes minutes once; `--no-floor`
-//! does without.
+//! the function is. For every other program the table shows its figures as multiples of the floor's; for times this is
+//! the median of the ratios within a run. It is built with the benchmark's own dependencies, which takes minutes once;
+//! `--no-floor` leaves it out.
 //!
 //! # Where a first chat over TLS goes
 //!
-//! Before and after the work on it, `x86_64`. Instructions are callgrind's; its processor has no instructions for SHA and
-//! for multiplying with carries, so a real one takes fewer for the handshakes. Page faults are told by `perf trace -F all`,
-//! and one takes about 2 µs on the virtual machine that this was measured on.
+//! Before and after the work on it, `x86_64`. Instructions are callgrind's; its processor has no instructions for SHA
+//! and for multiplying with carries, so a real one takes fewer for the handshakes. Page faults are from `perf trace -F
+//! all`, and one takes about 2 µs on the virtual machine that this was measured on.
 //!
 //! | instructions, thousands | before | after | |
 //! | --- | --- | --- | --- |
@@ -55,7 +56,7 @@
 //! | page faults | before | after | |
 //! | --- | --- | --- | --- |
 //! | code | 52 | 37 | in the order of first use |
-//! | relocated data | 36 | 35 | 145 kB, most of it where a panic would say that it was |
+//! | relocated data | 36 | 35 | 145 kB, mostly the places that panics would report |
 //! | heap of the first thread | 47 | 57 | it makes the model's handshake now |
 //! | stack of the first thread | 31 | 27 | |
 //! | stacks and heaps of other threads | 79 | 32 | one thread instead of two |
@@ -65,11 +66,11 @@
 //! | wall time, ms, with `perf trace` on | before | after |
 //! | --- | --- | --- |
 //! | from the first instruction until the configuration is read | 0.53 | 0.50 |
-//! | until `next` is asked for | 0.52 | 0.60 |
+//! | until `next` is requested | 0.52 | 0.60 |
 //! | from the event until the first connection is begun | 0.84 | 0.50 |
 //! | from the event until the answer is sent | 5.7 | 4.9 |
 //!
-//! What is left and cannot go: the two handshakes, three fifths of all instructions. Then the SDK, a fifth.
+//! What remains and cannot be avoided: the two handshakes, three fifths of all instructions. Then the SDK, a fifth.
 
 mod counts;
 mod first_use;
@@ -95,7 +96,7 @@ use shared::{Failure, machine};
 
 /// Measures how fast the function starts and answers, in fresh processes
 ///
-/// Without --program it makes lambda.zip by ./build.sh and measures the program in it.
+/// Without --program it builds lambda.zip with ./build.sh and measures the program in it.
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench cold_start --")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -105,11 +106,11 @@ struct CommandLine {
     /// Warm chats continue the conversation that the first one begins
     #[arg(long)]
     continued: bool,
-    /// Does not build the floor, the least program that does the work of a first chat, to measure it too
+    /// Does not build and measure the floor, the smallest program that does the work of a first chat
     #[arg(long)]
     no_floor: bool,
-    /// Only counts, once or --runs times, and tells it in lines such as
-    /// `health instructions 1234567 NAME`, with a dash for a count that cannot be had
+    /// Only counts, once or --runs times, and prints lines such as
+    /// `health instructions 1234567 NAME`, with a dash for a count that is not available
     #[arg(long, conflicts_with_all = ["test", "continued"])]
     counts: bool,
     /// Only lists the functions that a start, a health and a chat over TLS run, for .build/first-use
@@ -192,7 +193,7 @@ fn firsts<'a>(
     [(servers.plain(subject), health), (servers.tls(subject), chat)]
 }
 
-/// What `subject` does for its first health, and for its first chat over TLS.
+/// The counts of `subject` for its first health, and for its first chat over TLS.
 fn count(
     counters: &Counters,
     subject: &Subject,

@@ -1,4 +1,4 @@
-//! The table: a row for each figure, a column for each program, and beside it one that compares it with the floor.
+//! The table: a row for each figure, and for each program a column and another one that compares it with the floor.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -40,19 +40,19 @@ pub(crate) struct Report<'a> {
     pub(crate) subjects: &'a [Subject],
     /// The runs of each subject; each has at least one.
     pub(crate) runs: &'a [Vec<Run>],
-    /// For each subject its counts, of a first health and of a first chat over TLS.
+    /// The counts of each subject, of a first health and of a first chat over TLS.
     pub(crate) counts: &'a [[Counts; 2]],
 }
 
 impl Report<'_> {
-    /// What `true` took, such as `0.77 ms (0.70..1.00)`.
+    /// The time of `true`, such as `0.77 ms (0.70..1.00)`.
     pub(crate) fn of_true(&self) -> String {
         let runs = self.runs.first().into_iter().flatten();
         spread(runs.map(|run| milliseconds(run.of_true)), "ms").trim_start().to_owned()
     }
 
-    /// Adds a row: `cell` gives what it says of each subject, and `figures` what is compared with the floor's, one
-    /// for each run or only one.
+    /// Adds a row: `cell` gives the text for each subject, and `figures` the values that are compared with the floor's,
+    /// one for each run or only one.
     fn row(
         &self,
         table: &mut Table,
@@ -115,14 +115,14 @@ impl Display for Report<'_> {
     }
 }
 
-/// The median of how many times the floor's figure in the same run each is.
+/// The median of the ratios to the floor's figure in the same run.
 fn times_the_floor(figures: Option<Vec<f64>>, of_floor: Option<&[f64]>) -> String {
     let (Some(figures), Some(of_floor)) = (figures, of_floor) else { return String::new() };
     let [_, ratio, _] = low_median_high(figures.iter().zip(of_floor).map(|(figure, of_floor)| figure / of_floor));
     format!("{:>6}×", three_digits(ratio))
 }
 
-/// In milliseconds, and the median of how many times `true` in the same run that is.
+/// In milliseconds, and the median of the ratios to `true` in the same run.
 fn times(runs: &[Run], time: Of<Duration>) -> String {
     let Some(times) = runs.iter().map(time).collect::<Option<Vec<_>>>() else { return NOT_TOLD.to_owned() };
     let ratios = times.iter().zip(runs).map(|(time, run)| time.as_secs_f64() / run.of_true.as_secs_f64());

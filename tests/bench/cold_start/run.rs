@@ -21,7 +21,7 @@ use crate::tls;
 
 /// The figures of one run of a program.
 pub(crate) struct Run {
-    /// What `true` took in this run, from start to end.
+    /// The time of `true` in this run, from start to end.
     pub(crate) of_true: Duration,
     pub(crate) health: Shown,
     pub(crate) chat: Shown,
@@ -43,10 +43,10 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Checks that whatever was written to the tables was signed as AWS wants it.
+    /// Checks that every write to the tables was signed as AWS requires.
     ///
     /// # Errors
-    /// Something was not.
+    /// A write was not.
     pub(crate) fn check_signatures(&self) -> Result<(), Failure> {
         let signer = Signer { key: "local", secret: "local", region: "us-east-1", service: "dynamodb" };
         let engines = [&self.plain, &self.tls].map(|backends| &backends.engine);
@@ -84,7 +84,7 @@ pub(crate) struct Shown {
     pub(crate) peak_memory: Option<u64>,
 }
 
-/// What a process is asked, once cold and so many times warm.
+/// The requests to a process: one cold and this many warm.
 pub(crate) struct Request {
     event: String,
     pub(crate) warm: u16,
@@ -191,7 +191,7 @@ impl Shown {
     }
 }
 
-/// What `true` takes from start to end: the least that a process can.
+/// The time of `true` from start to end: the least that a process can take.
 ///
 /// # Errors
 /// There is no such program.

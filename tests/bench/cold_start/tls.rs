@@ -2,8 +2,8 @@
 //! P-256, the table one for RSA with 2048 bits, each signed by an intermediate authority with RSA, and that by the
 //! root.
 //!
-//! They are in `tests/bench/certificates`, made once, because `ring` makes no RSA keys, and for these measurements
-//! only: everybody knows the keys. Those of the authorities are thrown away. With OpenSSL 3.0 it took
+//! They are in `tests/bench/certificates`, made once, because `ring` makes no RSA keys, and only for these
+//! measurements, because the keys are public. The keys of the authorities were thrown away. With OpenSSL 3.0 it took
 //!
 //! ```text
 //! openssl req -new -newkey rsa:2048 -noenc -keyout root.key -subj "/CN=Root of the benchmark" -out root.csr
@@ -18,7 +18,7 @@
 //! cat intermediate.pem >> table.pem
 //! ```
 //!
-//! with SHA-256, from 2026 to 2126, and the extensions that RFC 5280 wants: `basicConstraints` and `keyCertSign` of
+//! with SHA-256, from 2026 to 2126, and the extensions that RFC 5280 requires: `basicConstraints` and `keyCertSign` of
 //! the authorities, `digitalSignature`, `serverAuth` and the names `localhost` and 127.0.0.1 of the servers.
 
 use std::collections::BTreeMap;

@@ -17,13 +17,13 @@ const BUFFER: usize = 4096;
 pub(crate) struct Connection {
     socket: TcpStream,
     tls: Option<Box<ClientConnection>>,
-    /// What has been received of an answer is in its beginning.
+    /// Its beginning holds the part of an answer that has been received.
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// A connection to `address`, an IP address, or `localhost`, and a port. Whatever is said on it is said in one
-    /// piece, and after the answer to what was said before, so Nagle's algorithm has nothing to hold back.
+    /// A connection to `address`, an IP address, or `localhost`, and a port. Every request is sent in one piece,
+    /// after the answer to the one before, so Nagle's algorithm has nothing to hold back.
     pub(crate) fn open_plain(address: &str) -> Result<Self, Failure> {
         let socket = match address.strip_prefix("localhost:") {
             Some(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse()?)),
@@ -32,7 +32,7 @@ impl Connection {
         Ok(Self { socket, tls: None, buffer: Vec::new() })
     }
 
-    /// A connection with TLS; the server has been greeted, and has not answered yet.
+    /// A connection with TLS. The client's hello has been sent, and the server has not answered yet.
     pub(crate) fn open_tls(address: &str, config: &Arc<ClientConfig>) -> Result<Self, Failure> {
         let (host, _) = address.rsplit_once(':').ok_or("an address has no port")?;
         let mut tls = ClientConnection::new(Arc::clone(config), ServerName::try_from(host)?.to_owned())?;
@@ -42,8 +42,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Reads and checks what the server says in the handshake. What has to be said to that goes out with the first
-    /// request.
+    /// Reads and checks the server's part of the handshake. The client's reply to it is sent with the first request.
     pub(crate) fn shake_hands(&mut self) -> Result<(), Failure> {
         if let Some(tls) = &mut self.tls {
             while tls.is_handshaking() {

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as it takes to read an answer with a `content-length`.
+//! Just enough HTTP/1.1 to read an answer with a `content-length`.
 
 use crate::Failure;
 
@@ -8,7 +8,7 @@ pub(crate) struct Answer<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// Where a whole answer ends in what has been received.
+/// The end of a whole answer within the received bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     head: usize,
@@ -25,7 +25,7 @@ impl<'a> Answer<'a> {
         Ok((body <= received.len()).then_some(Extent { head, body }))
     }
 
-    /// The answer that is there to this extent.
+    /// The answer with this extent.
     pub(crate) fn of(received: &'a [u8], Extent { head, body }: Extent) -> Result<Self, Failure> {
         let answer = Self { head: str::from_utf8(&received[..head])?, body: &received[head + 4..body] };
         if answer.head.starts_with("HTTP/1.1 20") {

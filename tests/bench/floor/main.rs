@@ -1,22 +1,22 @@
 //! The cost of a first chat's own work: the smallest program that does what the function does for it.
-//! `cargo bench --bench cold_start` measures the function against it.
+//! `cargo bench --bench cold_start` compares the function with it.
 //!
-//! It asks the Runtime API for an event, asks the model, writes the same two items of a new conversation to the
-//! table, writes a line to the log and answers with the same JSON; and it answers `/health`. Upstreams are spoken
-//! to with `rustls` and `ring` on sockets of the standard library, and the table's request is signed by hand.
+//! It fetches an event from the Runtime API, calls the model, writes the same two items of a new conversation to the
+//! table, writes a line to the log and answers with the same JSON; and it answers `/health`. It calls the upstreams
+//! with `rustls` and `ring` on sockets of the standard library, and the table's request is signed by hand.
 //!
 //! | module | what it does |
 //! | --- | --- |
 //! | [`settings`] | reads the environment |
 //! | [`connection`] | one connection to a server, with or without TLS |
-//! | [`http`] | as much of HTTP/1.1 as it takes |
+//! | [`http`] | just enough HTTP/1.1 |
 //! | [`table`] | the transaction of a turn, and its signature |
 //! | [`clock`] | the date and the time |
 //!
-//! It has one thread, which greets both servers, and makes the table's handshake while the model answers. With a
-//! thread of its own for the table's, as the function has, it was no faster on two cores and took 15 % more CPU.
+//! It has one thread, which sends both servers its hello, and makes the table's handshake while the model answers. With
+//! a thread of its own for the table's, as the function has, it was no faster on two cores and took 15 % more CPU.
 //!
-//! What it leaves out, and the function has: every other route, method and field; earlier turns, identities, limits,
+//! The function has all of this in addition: every other route, method and field; earlier turns, identities, limits,
 //! secrets in a store, CORS by configuration, streams; checks of what a caller, a server or the operator says;
 //! time limits, repetitions, and connections that have been closed meanwhile; names to look up, answers in chunks,
 //! TLS 1.2 and the built-in roots. If something fails, it ends with a message.
@@ -153,7 +153,7 @@ impl Function {
         http_answer(id, &body)
     }
 
-    /// Asks the model, writes the turn, and returns the body of the answer.
+    /// Calls the model, writes the turn, and returns the body of the answer.
     fn chat(&mut self, body: &str) -> Result<(Vec<u8>, Told), Failure> {
         let Self { settings, model, table, .. } = self;
         let chat: Chat = serde_json::from_str(body)?;

@@ -119,7 +119,7 @@ impl Server {
 }
 
 impl Tls {
-    /// TLS 1.3 with X25519 and AES-128-GCM, which every server of today has.
+    /// TLS 1.3 with X25519 and AES-128-GCM, which every current server has.
     fn config(&self) -> Result<Arc<ClientConfig>, Failure> {
         if let Some(config) = self.0.get() {
             return Ok(Arc::clone(config));

@@ -1,4 +1,4 @@
-//! A connection of a client whose requests are measured: as much of HTTP/1.1 as it takes.
+//! A connection of a client whose requests are measured, with just enough HTTP/1.1.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ const MOST_FIELDS: usize = 64;
 
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// What has been read and is not a whole request yet.
+    /// The bytes that have been read and are not a whole request yet.
     received: Vec<u8>,
 }
 
@@ -24,9 +24,9 @@ pub(crate) struct Request {
     pub(crate) operation: String,
     /// The client sends the body in chunks.
     pub(crate) is_streamed: bool,
-    /// The body; where it is streamed, the beginning that has come with the head, chunked.
+    /// The body; if it is streamed, the beginning that has come with the head, chunked.
     pub(crate) body: Vec<u8>,
-    /// When it had been read; where it is streamed, so far.
+    /// When it had been read; if it is streamed, up to that beginning.
     pub(crate) at: Instant,
 }
 
@@ -41,7 +41,7 @@ impl Connection {
     /// Waits for the next request; `None` when the client has closed the connection.
     ///
     /// # Errors
-    /// The connection broke, or what it says is no request.
+    /// The connection broke, or the bytes are not a request.
     pub(crate) fn receive(&mut self) -> Result<Option<Request>, Failure> {
         while self.read()? > 0 {
             if let Some(request) = self.take_request(Instant::now())? {

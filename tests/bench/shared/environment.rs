@@ -39,7 +39,7 @@ pub(crate) struct Invoked {
 }
 
 impl Environment {
-    /// Starts `program` and waits until it asks for an invocation; how long that took.
+    /// Starts `program` and waits until it asks for an invocation. Returns how long that took.
     ///
     /// # Errors
     /// It cannot be started, or does not ask.
@@ -65,7 +65,7 @@ impl Environment {
         Ok((environment, init))
     }
 
-    /// Hands out `event`, a JSON text, and waits for the answer.
+    /// Sends `event`, a JSON text, and waits for the answer.
     ///
     /// # Errors
     /// The answer did not come in one piece.
@@ -79,8 +79,7 @@ impl Environment {
         Ok(Invoked { took: request.at.duration_since(handed_out), answer: request.body })
     }
 
-    /// Hands out `event`, a JSON text, and has `read` read the answer to its end, when its head has
-    /// come.
+    /// Sends `event`, a JSON text, and lets `read` read the answer to its end once its head has come.
     ///
     /// # Errors
     /// The answer was not streamed, or `read` fails.
@@ -99,7 +98,7 @@ impl Environment {
         Ok(answer)
     }
 
-    /// Waits until the process asks for an invocation: it has done with the last one.
+    /// Waits until the process asks for an invocation, so it has finished the last one.
     ///
     /// # Errors
     /// It does not ask.
@@ -115,15 +114,15 @@ impl Environment {
         &self.process
     }
 
-    /// Asks the process to end, and waits until it has; all that it has written.
+    /// Tells the process to end, and waits until it has. Returns all that it has written.
     ///
     /// # Errors
-    /// The system does not do it.
+    /// The system fails to do so.
     pub(crate) fn terminate(self) -> io::Result<Vec<u8>> {
         self.process.terminate()
     }
 
-    /// Waits until the process asks for an invocation; when that was read.
+    /// Waits until the process asks for an invocation. Returns when that was read.
     fn next(&mut self) -> Result<Instant, Failure> {
         let (connection, request) = self.api.receive(&mut self.process)?;
         let Request { operation, body, at, .. } = request;

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write};
 use std::time::Duration;
 
-/// In the place of a figure that the system does not tell.
+/// Replaces a figure that the system does not report.
 pub(crate) const NOT_TOLD: &str = "told on Linux only";
 
 /// Rows of cells, each row with a name.
@@ -77,7 +77,7 @@ pub(crate) fn three_digits(figure: f64) -> String {
     format!("{figure:.decimals$}")
 }
 
-/// A number whose digits stand in groups of three, such as `12 345 678`.
+/// A number with its digits in groups of three, such as `12 345 678`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let gap = |index: usize| index > 0 && (digits.len() - index).is_multiple_of(3);

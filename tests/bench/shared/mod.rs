@@ -1,13 +1,13 @@
 //! What the benchmarks of whole processes share.
 //!
-//! | module | what it knows |
+//! | module | what is in it |
 //! | --- | --- |
 //! | [`options`] | the command line, and the programs that it names |
 //! | [`subject`] | a program, as it is or in the zip that is uploaded |
 //! | [`process`] | a running program, and what the operating system reports about it |
 //! | [`environment`] | a process of the function, and its invocations |
 //! | [`runtime_api`] | the Runtime API of one process |
-//! | [`connection`] | as much of HTTP/1.1 as a measuring server takes |
+//! | [`connection`] | just enough HTTP/1.1 for a server that measures |
 //! | [`figures`] | medians, spreads, and the table that shows them |
 
 #![allow(dead_code, reason = "each benchmark uses a part of it")]

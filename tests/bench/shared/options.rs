@@ -10,13 +10,13 @@ pub(crate) struct Options {
     /// How often each program is measured [default: 20]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     runs: Option<u16>,
-    /// Measures this program, or the one in this zip; several are measured side by side
+    /// Measures this program, or the one in this zip; several are compared side by side
     #[arg(long = "program", value_name = "[NAME=]PATH", value_parser = Source::parse)]
     programs: Vec<Source>,
-    /// Only looks whether everything works, in one short run; without --program, of Cargo's own build
+    /// Only checks that everything works, in one short run; without --program, with Cargo's own build
     #[arg(long, conflicts_with = "runs")]
     test: bool,
-    /// Said by `cargo bench`; without it, as in `cargo test --benches`, `--test` is meant
+    /// Given by `cargo bench`; without it, as in `cargo test --benches`, `--test` is implied
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -38,37 +38,37 @@ impl Process {
         Ok(Self { child, output, written: Vec::new(), began })
     }
 
-    /// When it was started: the operating system was asked to make a process of the program.
+    /// When the process was requested from the operating system.
     pub(crate) fn began(&self) -> Instant {
         self.began
     }
 
-    /// Waits until the program has ended by itself; how long after its start that was.
+    /// Waits until the program has ended by itself. Returns how long after its start that was.
     ///
     /// # Errors
-    /// It has not ended well.
+    /// It failed.
     pub(crate) fn run_to_end(mut self) -> io::Result<Duration> {
         let status = self.child.wait()?;
         let took = self.began.elapsed();
         if status.success() { Ok(took) } else { Err(io::Error::other(status.to_string())) }
     }
 
-    /// The CPU time of all its threads so far, in user and kernel mode; `None` where the system
-    /// does not tell.
+    /// The CPU time of all its threads so far, in user and kernel mode; `None` if the system
+    /// does not report it.
     #[cfg(target_os = "linux")]
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
         let process = nix::unistd::Pid::from_raw(self.child.id().try_into().ok()?);
         Some(nix::time::ClockId::pid_cpu_clock_id(process).ok()?.now().ok()?.into())
     }
 
-    /// `None`: this system does not tell.
+    /// `None`, because this system does not report it.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
         None
     }
 
-    /// The most memory that was resident so far, in bytes (proc(5), `VmHWM`); `None` where the
-    /// system does not tell.
+    /// The most memory that was resident so far, in bytes (proc(5), `VmHWM`); `None` if the
+    /// system does not report it.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
         Some(self.status("VmHWM:")?.strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
@@ -78,8 +78,8 @@ impl Process {
         self.status("Threads:")?.trim().parse().ok()
     }
 
-    /// How many page faults it has had so far (proc(5), `minflt` and `majflt`); `None` where the system
-    /// does not tell.
+    /// How many page faults it has had so far (proc(5), `minflt` and `majflt`); `None` if the system
+    /// does not report it.
     pub(crate) fn page_faults(&self) -> Option<u64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         // The program's name, which can be anything, is in parentheses; the field after it is the third.
@@ -125,7 +125,7 @@ impl Process {
     /// Ends the program, and returns how it had ended by itself, if it had, and what it has
     /// written, as far as that has been read.
     pub(crate) fn end(&mut self) -> String {
-        // It fails for a program that has ended only.
+        // It fails only if the program has ended.
         let _ = self.child.kill();
         let by_itself = self.child.wait().ok().filter(|status| status.signal() != Some(Signal::SIGKILL as i32));
         let status = by_itself.map(|status| status.to_string()).unwrap_or_default();
@@ -142,7 +142,7 @@ impl AsFd for Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // They fail for a program that has ended only.
+        // They fail only if the program has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

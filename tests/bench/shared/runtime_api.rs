@@ -1,8 +1,8 @@
 //! The Runtime API of one process, for measuring.
 //!
-//! That of `tests/local` has several tasks between a socket and whoever waits for what comes in,
-//! which take longer than the function for a `/health`. Here one thread waits for all sockets and
-//! looks at the clock when it has read.
+//! The one in `tests/local` has several tasks between a socket and the code that waits for it, which
+//! take longer than the function needs for a `/health`. Here one thread waits for all sockets and
+//! reads the clock right after each read.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -39,7 +39,7 @@ impl RuntimeApi {
     /// [back](RuntimeApi::give_back).
     ///
     /// # Errors
-    /// The process ended, said nothing for a long time or something that is no request.
+    /// The process ended, was silent for a long time, or sent something that is not a request.
     pub(crate) fn receive(&mut self, process: &mut Process) -> Result<(Connection, Request), Failure> {
         loop {
             let (output, newcomer, talking) = self.ready(process)?;
@@ -64,7 +64,7 @@ impl RuntimeApi {
         }
     }
 
-    /// Has the next request on this connection received.
+    /// Starts to receive the next request on this connection.
     pub(crate) fn give_back(&mut self, connection: Connection) {
         self.connections.push(connection);
     }

@@ -30,7 +30,7 @@ pub(crate) struct Subject {
     pub(crate) program_size: u64,
     /// In bytes, if it came in a zip.
     pub(crate) zip_size: Option<u64>,
-    /// Where it was unpacked from that.
+    /// The path at which it was unpacked.
     unpacked: Option<Directory>,
 }
 
@@ -47,7 +47,7 @@ struct Directory(PathBuf);
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // What stays is in Cargo's directory for such things.
+        // Anything that stays is in Cargo's directory for temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -115,7 +115,7 @@ pub(crate) fn build_floor() -> Result<Source, Failure> {
 
 fn build_with(arguments: &[&str]) -> Result<(), Failure> {
     let mut command = Command::new("./build.sh");
-    // What Cargo tells of this package looks like news to build scripts that watch these variables, as ring's does.
+    // Cargo's variables for this package look like a change to build scripts that watch them, as ring's does.
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
             command.env_remove(name);
@@ -125,7 +125,7 @@ fn build_with(arguments: &[&str]) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(format!("./build.sh failed: {status}").into()) }
 }
 
-/// Unpacks the program of `zip`, for this process alone: another may be measuring too.
+/// Unpacks the program of `zip`, for this process alone, because another one may be measuring too.
 fn unpack(zip: &Path, number: usize) -> Result<Directory, Failure> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {ENTRY} cannot be unpacked: {error}", zip.display());
     let mut archive = ZipArchive::new(File::open(zip)?).map_err(|error| failed(&error))?;

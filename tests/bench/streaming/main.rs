@@ -20,7 +20,7 @@
 //!
 //! A run is, for each program, a process with chats one after another and series of deltas in them, one
 //! with chats where the head comes late, and fresh processes for short and long answers. Every answer is
-//! checked, delta by delta; no time decides about the exit code.
+//! checked, delta by delta; no time affects the exit code.
 
 mod model;
 mod pass_through;
@@ -50,7 +50,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 
 /// Measures how fast a streamed answer passes the function, and what it costs
 ///
-/// Without --program it makes lambda.zip by ./build.sh and measures the program in it.
+/// Without --program it builds lambda.zip with ./build.sh and measures the program in it.
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench streaming --")]
 struct CommandLine {

@@ -76,8 +76,8 @@ pub(crate) struct Series {
 
 /// The cost of an answer in a fresh process.
 pub(crate) struct Cost {
-    /// The CPU time of each delta that a long answer has and a short one has not; `None` where the
-    /// system does not tell.
+    /// The CPU time of each delta that a long answer has and a short one has not; `None` if the
+    /// system does not report it.
     pub(crate) cpu: Option<Duration>,
     /// The peak memory of a process with a short answer, in bytes, and with a long one; `None` where
     /// the system does not tell.
