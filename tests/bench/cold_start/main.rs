@@ -17,10 +17,10 @@
 //! A chat over TLS is one whose model and table are called over TLS, with certificates like those of the real ones;
 //! see [`tls`].
 //!
-//! A run is a process of `true`, from its start to its end, and then, for each program, one process that answers `GET
-//! /health` and two that answer `POST /api/v1/chat`, where each begins a conversation unless `--continued` is given.
-//! Which program comes first changes from run to run. Every answer and every signature is checked; no time affects the
-//! exit code.
+//! A run is a process of `true`, from its start to its end, and then, for each program, one process that answers
+//! `GET /health` and two that answer `POST /api/v1/chat`, where each begins a conversation unless `--continued` is
+//! given. Which program comes first changes from run to run. Every answer and every signature is checked; no time
+//! affects the exit code.
 //!
 //! Each counter, from the instructions on, needs a process of its own, once for each program after the runs. It hardly
 //! changes from one process to the next, whatever else the machine does: `--counts` prints only the counts, one on each
@@ -34,8 +34,8 @@
 //! # Where a first chat over TLS goes
 //!
 //! Before and after the work on it, `x86_64`. Instructions are callgrind's; its processor has no instructions for SHA
-//! and for multiplying with carries, so a real one takes fewer for the handshakes. Page faults are from `perf trace -F
-//! all`, and one takes about 2 µs on the virtual machine that this was measured on.
+//! and for multiplying with carries, so a real one takes fewer for the handshakes. Page faults are from
+//! `perf trace -F all`, and one takes about 2 µs on the virtual machine that this was measured on.
 //!
 //! | instructions, thousands | before | after | |
 //! | --- | --- | --- | --- |
