@@ -208,7 +208,7 @@ impl App {
             return delivery.end(end).await.map(|text| Some(response::with_body(head, text)));
         }
         self.log(invocation, &request.method, StatusCode::OK);
-        // If the delivery panicked, the stream broke off and the caller can be told nothing more.
+        // If the delivery panicked, the stream broke off and nothing more can be sent to the caller.
         let _ = delivery.end(end).await;
         Ok(None)
     }

@@ -2,7 +2,7 @@
 //! (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
 //!
 //! An origin that is not allowed gets the answer without CORS headers, so the browser does not let the page read
-//! it. The status of a preflight never says no: browsers look only at the headers.
+//! it. A preflight always succeeds, because browsers look only at its headers.
 
 use std::fmt;
 use std::str::FromStr;

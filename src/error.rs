@@ -60,7 +60,7 @@ pub enum Error {
     SecretUnavailable(String),
     /// The model gave no answer.
     Model(openai::Error),
-    /// The table did not do what was asked.
+    /// A call to the table failed.
     History(history::Error),
     /// The model answered, but the turn could not be stored. The caller gets the answer, which says so; in the
     /// log it is `not_saved`.

@@ -44,7 +44,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// The most tokens that an answer to a message of `message` bytes is likely to take. If the conversation `goes_on`,
-    /// this includes earlier turns. Only their most characters are known; each counts as a token.
+    /// this includes earlier turns. It is only known how many characters they have at most; each counts as a token.
     fn estimate(&self, message: usize, goes_on: bool, openai: &openai::Client) -> u64 {
         let system_prompt = self.system_prompt.as_ref().map_or(0, |prompt| prompt.len());
         let turns = if goes_on { usize::from(self.window_turns) } else { 0 };

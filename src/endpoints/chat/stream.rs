@@ -1,9 +1,9 @@
 //! A chat whose answer is streamed.
 //!
-//! One thread reads the model's answer, builds the stream and delivers it: [`StreamReader`] implements [`std::io::Read`], and
-//! the code that delivers the stream reads from it. So a delta goes from the model's socket to the caller's without a
-//! change of threads. When the model has finished, the turn is stored on the runtime's own thread. The reader waits
-//! for the end of the stream, which says whether the turn was stored.
+//! One thread reads the model's answer, builds the stream and delivers it: [`StreamReader`] implements
+//! [`std::io::Read`], and the code that delivers the stream reads from it. So a delta goes from the model's socket to
+//! the caller's without a change of threads. When the model has finished, the turn is stored on the runtime's own
+//! thread. The reader waits for the end of the stream, which says whether the turn was stored.
 //!
 //! ```text
 //! thread    begin ─ deltas ─ text-end │          │ end of the stream
@@ -35,8 +35,8 @@ use crate::secrets::Held;
 use crate::telemetry::{Upstream, UpstreamCall};
 use crate::ui_message_stream::{self, delta, end_text};
 
-/// How much text of an answer is kept for storing, in bytes. This is more than fits into a turn, so [`Exchange::fit`](crate::history::Exchange::fit)
-/// cuts a streamed answer at the same place as any other.
+/// How much text of an answer is kept for storing, in bytes. This is more than fits into a turn, so
+/// [`Exchange::fit`](crate::history::Exchange::fit) cuts a streamed answer at the same place as any other.
 const MAX_TEXT: usize = MAX_TURN + 4;
 
 /// The metadata at the beginning of a message.
