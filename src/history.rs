@@ -16,7 +16,7 @@
 //! conversations can be listed by the time of their last write. The conversations of `public` are not listed:
 //! their items have no `owner`, so they cost no write to the index and do not all fall into one partition.
 //!
-//! | module | what it knows |
+//! | module | what is in it |
 //! | --- | --- |
 //! | `read` | [`History::memory`], [`History::page`], [`History::turn_of_key`] |
 //! | `append` | [`History::append`] |

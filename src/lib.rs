@@ -29,7 +29,7 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`responder`] | replaces `lambda_runtime`'s own services if the Function URL streams |
-//! | [`app`] | the steps above; only this module has the log line written |
+//! | [`app`] | the steps above; only this module writes the log line |
 //! | [`config`] | the environment variables, read here and nowhere else, as the settings of the modules below |
 //! | [`endpoints`] | one module for each resource |
 //! | [`telemetry`] | the log line of an invocation, with its level and its metrics, and the notes it is made from |

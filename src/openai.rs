@@ -1,7 +1,7 @@
 //! A blocking client for the Chat Completions API (OpenAI API reference, "Create chat completion"), as OpenAI
 //! and every compatible server offer it.
 //!
-//! | module | what it knows |
+//! | module | what is in it |
 //! | --- | --- |
 //! | `client` | how a call is made: attempts, retries, and answers that come whole or as they are written |
 //! | `wire` | the JSON of requests and answers |

@@ -24,7 +24,7 @@ pub(crate) const PUBLIC: &str = "public";
 pub struct Owner(String);
 
 impl Owner {
-    /// The owner that all callers share who have not been identified.
+    /// The owner that all callers share who are not identified.
     #[must_use]
     pub fn public() -> Self {
         Self(PUBLIC.to_owned())

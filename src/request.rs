@@ -60,7 +60,7 @@ pub struct Request {
     pub streams: bool,
 }
 
-/// A body as it was received. Whoever reads it decodes it.
+/// A body as it was received, not decoded yet.
 #[derive(Debug, Default)]
 pub struct Body {
     /// The body's text, or its bytes in base64.

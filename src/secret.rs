@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aws_credential_types::Credentials;
 
-/// A secret. Its `Debug` tells nothing. Clones share the text.
+/// A secret. Its `Debug` shows nothing. Clones share the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
 

@@ -4,7 +4,7 @@
 //! The value is read with one signed request, kept for [`LIFETIME`], and read again if the service that it is
 //! for rejects it. So a rotated secret needs no deployment.
 //!
-//! | module | what it knows |
+//! | module | what is in it |
 //! | --- | --- |
 //! | `reference` | the ARN |
 //! | `store` | the request that reads the value, and what its answers mean |

@@ -50,7 +50,7 @@ fn without_tokens() -> Vec<Row> {
     };
     let unsupported = |file, reason: &str| {
         let detail = format!(
-            "This function answers API Gateway HTTP API and Lambda Function URL events (payload format version 2.0), and {reason}. \
+            "This function answers API Gateway HTTP API and Lambda Function URL events (payload format version 2.0), but {reason}. \
              To try it in the console's Test tab, paste a file from events/, such as events/get-health.json; \
              on an API Gateway integration choose payload format version 2.0."
         );

@@ -150,7 +150,7 @@ async fn a_stores_own_variable_takes_precedence_over_that_of_all_services() {
 async fn a_value_that_only_looks_like_a_reference_is_reported_and_stops_no_other_route() {
     for (reference, expected) in [
         ("arn:aws:ssm:eu-west-1:123456789012:parameter", "names no parameter"),
-        ("arn:aws:s3:::bucket", "no region"),
+        ("arn:aws:s3:::bucket", "no valid region"),
         ("arn:aws:secretsmanager:eu-west-1:123456789012:secret:key-AbCdEf:API_KEY", "three parts"),
     ] {
         let setup = setup(reference, &[]).await;

@@ -14,7 +14,7 @@ impl Error {
     pub(super) fn detail(&self) -> Cow<'static, str> {
         match self {
             Self::UnsupportedEvent(reason) => format!(
-                "This function answers API Gateway HTTP API and Lambda Function URL events (payload format version 2.0), and {reason}. \
+                "This function answers API Gateway HTTP API and Lambda Function URL events (payload format version 2.0), but {reason}. \
                  To try it in the console's Test tab, paste a file from events/, such as events/get-health.json; \
                  on an API Gateway integration choose payload format version 2.0."
             )
@@ -31,9 +31,9 @@ impl Error {
             Self::MessageTooLong { bytes, limit } => {
                 format!("The message has {bytes} bytes of UTF-8, and at most {limit} are allowed: send a shorter one.").into()
             }
-            Self::InvalidIdempotencyKey => "The header Idempotency-Key is not a UUID: send a fresh one with each new message.".into(),
+            Self::InvalidIdempotencyKey => "The header Idempotency-Key is not a UUID: send a new one with each new message.".into(),
             Self::IdempotencyKeyReused => {
-                "This Idempotency-Key was used with another message: send a fresh one with each new message.".into()
+                "This Idempotency-Key was used with another message: send a new one with each new message.".into()
             }
             Self::AuthenticationRequired(Denied::Missing) => {
                 "This API needs an access token: send it in the header Authorization: Bearer TOKEN.".into()
@@ -64,17 +64,17 @@ impl Error {
                     .into()
             }
             Self::History(history::Error::Deleted) => {
-                "The conversation was deleted while the answer was being made, and the answer was not saved.".into()
+                "The conversation was deleted while the answer was being written, and the answer was not saved.".into()
             }
             Self::NotFound => {
                 "No route has this path. Check the path, and on a named stage or custom domain the prefix before it.".into()
             }
-            Self::MethodNotAllowed { allow } => format!("This path does not answer that method. It answers {allow}.").into(),
+            Self::MethodNotAllowed { allow } => format!("This path does not allow that method. It allows {allow}.").into(),
             Self::UriTooLong => format!(
-                "The address is too long: at most {MAX_PATH} bytes of path and {MAX_QUERY} bytes of query are allowed."
+                "The URL is too long: at most {MAX_PATH} bytes of path and {MAX_QUERY} bytes of query are allowed."
             )
             .into(),
-            Self::Panic(_) => "The server failed while it answered. Try again; if it happens again, report the request_id.".into(),
+            Self::Panic(_) => "The server failed while it handled the request. Try again; if it happens again, report the request_id.".into(),
         }
     }
 }
@@ -94,7 +94,7 @@ fn not_configured_detail(missing: &NotConfigured) -> Cow<'static, str> {
         NotConfigured::Index(fault, _) => {
             let fault = if *fault == IndexFault::Missing { "has no index" } else { "has another kind of index" };
             format!(
-                "The server is not set up for this: its table {fault} {INDEX}. Its operator finds the command that creates it in the server's log."
+                "The server is not set up for this: its table {fault} {INDEX}. The operator finds the command that creates it in the server's log."
             )
             .into()
         }
@@ -103,19 +103,19 @@ fn not_configured_detail(missing: &NotConfigured) -> Cow<'static, str> {
 
 fn model_detail(cause: &Cause) -> Cow<'static, str> {
     match cause {
-        Cause::AuthFailed => "The model server refused the server's key. Its operator has to check OPENAI_API_KEY.".into(),
+        Cause::AuthFailed => "The model server refused the server's key. The operator has to check OPENAI_API_KEY.".into(),
         Cause::ModelNotFound => {
-            "The model server does not know the model. Its operator has to check OPENAI_MODEL and OPENAI_BASE_URL.".into()
+            "The model server does not know the model. The operator has to check OPENAI_MODEL and OPENAI_BASE_URL.".into()
         }
-        Cause::RateLimited { .. } => "The model accepts no more requests for now. Try again later.".into(),
-        Cause::QuotaExhausted => "The server's quota with the model is used up. Its operator has to raise it.".into(),
-        Cause::ContextTooLong => "The conversation is longer than the model can read. Send a shorter message, or begin a new one.".into(),
+        Cause::RateLimited { .. } => "The model accepts no more requests right now. Try again later.".into(),
+        Cause::QuotaExhausted => "The server's quota for the model is used up. The operator has to raise it.".into(),
+        Cause::ContextTooLong => "The conversation is longer than the model can read. Send a shorter message, or start a new conversation.".into(),
         Cause::ContentRefused { refusal: None } => "The model refused to answer this. Put it another way.".into(),
         Cause::ContentRefused { refusal: Some(refusal) } => format!("The model refused to answer this: {refusal}").into(),
         Cause::Unavailable { .. } => "The model cannot be reached. Try again later.".into(),
         Cause::TimedOut => "The model did not answer in time. Try again, perhaps with a shorter message.".into(),
         Cause::OutputLimitReached => {
-            "The model used up its output limit before it wrote a word. Ask for less, or have the operator raise OPENAI_MAX_OUTPUT_TOKENS."
+            "The model used up its output limit before it wrote any text. Ask for less, or have the operator raise OPENAI_MAX_OUTPUT_TOKENS."
                 .into()
         }
         Cause::BadResponse => "The model's answer could not be used. Try again.".into(),

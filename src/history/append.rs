@@ -169,7 +169,7 @@ impl History {
     }
 }
 
-/// What a transaction lost to.
+/// The write to which a transaction lost.
 #[derive(Clone, Copy)]
 enum Lost {
     /// The same `Idempotency-Key`.

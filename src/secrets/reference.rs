@@ -82,7 +82,7 @@ impl FromStr for Reference {
         // The region becomes part of a host name.
         let is_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if region.is_empty() || region.len() > 32 || !region.chars().all(is_label) {
-            return Err(wrong("it has no region"));
+            return Err(wrong("it has no valid region"));
         }
         if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(wrong("its account does not have 12 digits"));

@@ -218,7 +218,7 @@ fn failure(settings: &Settings, status: StatusCode, answer: &Value) -> Error {
     let (service, arn) = (settings.reference.service.name(), &settings.reference.arn);
     let advice = match kind {
         "AccessDeniedException" | "AccessDenied" if names_key => {
-            "the function's role may not decrypt it: allow kms:Decrypt on its key in the role's policy; ".to_owned()
+            "the function's role lacks the permission to decrypt it: allow kms:Decrypt on its key in the role's policy; ".to_owned()
         }
         "AccessDeniedException" | "AccessDenied" => {
             let operation = operation(settings);

@@ -52,7 +52,7 @@ pub(crate) fn problem(file: &'static str, status: u16, code: &str, detail: &str)
 
 /// 405, if the path has these methods.
 pub(crate) fn not_allowed(file: &'static str, allow: &str) -> Row {
-    let detail = format!("This path does not answer that method. It answers {allow}.");
+    let detail = format!("This path does not allow that method. It allows {allow}.");
     let (file, variables, status, headers, body) = problem(file, 405, "method_not_allowed", &detail);
     (file, variables, status, with(headers, json!({"allow": allow})), body)
 }
