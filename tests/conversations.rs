@@ -6,7 +6,7 @@ use local_stack::engine::{self, HISTORY_TABLE};
 use local_stack::upstream::operation;
 use serde_json::{Value, json};
 
-use crate::support::client::{begin, delete, read, say, send, stack};
+use crate::support::client::{INVALID_PAGES, begin, delete, read, say, send, stack, tampered};
 
 /// Adds turns with these numbers to a conversation that has one turn, in the function's format.
 async fn fill(stack: &LocalStack, id: &str, numbers: std::ops::RangeInclusive<u64>, change: impl Fn(u64, &mut Value)) {
@@ -117,24 +117,16 @@ async fn a_limit_or_cursor_that_cannot_be_used_is_400() {
     let own = cursor(read(&stack, &id, "limit=1").await);
     let others = cursor(read(&stack, &other, "limit=1").await);
     assert_eq!(turns(&read(&stack, &id, &format!("cursor={own}")).await.body), [1]);
-    let mut tampered = own.clone().into_bytes();
-    tampered[10] = if tampered[10] == b'B' { b'C' } else { b'B' };
-    let rows = [
-        "limit=0".to_owned(),
-        "limit=101".to_owned(),
-        "limit=-1".to_owned(),
-        "limit=ten".to_owned(),
-        "limit=".to_owned(),
-        "cursor=".to_owned(),
+    let cursors = [
         "cursor=2".to_owned(),
         "cursor=AAAAAAAAAAI".to_owned(),
         format!("cursor={others}"),
-        format!("cursor={}", String::from_utf8(tampered).expect("ASCII")),
+        format!("cursor={}", tampered(&own, 10)),
         format!("cursor={own}A"),
         format!("cursor={own}%3D"),
         format!("cursor={}", &own[1..]),
     ];
-    for query in rows {
+    for query in INVALID_PAGES.map(str::to_owned).into_iter().chain(cursors) {
         let reply = read(&stack, &id, &query).await;
         assert_eq!(reply.problem(), (400, "invalid_parameter"), "{query}");
         let name = query.split('=').next().unwrap_or_default();

@@ -12,8 +12,9 @@ use local_stack::{Backends, LocalOptions, LocalStack};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::client::logged;
-use crate::support::client::{ISSUER, Reply, by, chat_event, patch_event, path_of, send, share, stack};
+use crate::support::client::{
+    INVALID_PAGES, ISSUER, Reply, by, chat_event, logged, patch_event, path_of, send, share, stack, tampered,
+};
 use crate::support::in_process::event;
 use crate::support::pages::page;
 
@@ -276,28 +277,17 @@ async fn a_limit_or_cursor_that_cannot_be_used_is_400() {
     let mut of_turns = by(event("GET", &path_of(&id), &[]), "ada");
     of_turns["rawQueryString"] = json!("limit=1");
     let of_turns = send(&stack, &of_turns).await.body["next_cursor"].as_str().expect("a cursor").to_owned();
-    let flipped = |at: usize| {
-        let mut text = own.clone().into_bytes();
-        text[at] = if text[at] == b'B' { b'C' } else { b'B' };
-        String::from_utf8(text).expect("ASCII")
-    };
-    let rows = [
-        "limit=0".to_owned(),
-        "limit=101".to_owned(),
-        "limit=-1".to_owned(),
-        "limit=ten".to_owned(),
-        "limit=".to_owned(),
-        "cursor=".to_owned(),
+    let changed = [
         "cursor=AAAA".to_owned(),
         format!("cursor={}", cursors[1]),
         format!("cursor={of_turns}"),
-        format!("cursor={}", flipped(2)),
-        format!("cursor={}", flipped(20)),
-        format!("cursor={}", flipped(40)),
+        format!("cursor={}", tampered(own, 2)),
+        format!("cursor={}", tampered(own, 20)),
+        format!("cursor={}", tampered(own, 40)),
         format!("cursor={own}A"),
         format!("cursor={}", &own[1..]),
     ];
-    for query in rows {
+    for query in INVALID_PAGES.map(str::to_owned).into_iter().chain(changed) {
         let reply = list(&stack, "ada", &query).await;
         assert_eq!(reply.problem(), (400, "invalid_parameter"), "{query}");
     }

@@ -121,6 +121,16 @@ pub(crate) async fn begin(stack: &LocalStack, messages: &[&str]) -> String {
     id.expect("something is said")
 }
 
+/// Queries that are invalid for every page, of turns or of conversations.
+pub(crate) const INVALID_PAGES: [&str; 6] = ["limit=0", "limit=101", "limit=-1", "limit=ten", "limit=", "cursor="];
+
+/// `cursor` with another character at the byte `at`.
+pub(crate) fn tampered(cursor: &str, at: usize) -> String {
+    let mut bytes = cursor.as_bytes().to_vec();
+    bytes[at] = if bytes[at] == b'B' { b'C' } else { b'B' };
+    String::from_utf8(bytes).expect("ASCII")
+}
+
 pub(crate) fn path_of(conversation: &str) -> String {
     format!("/api/v1/conversations/{conversation}")
 }
